@@ -11,13 +11,13 @@ from pathlib import Path
 
 # The shell waits for a line or for the end of its input. The end comes by itself when the process that holds the
 # other end is gone, however it went; a line means that the server was stopped in an orderly way.
-WATCHDOG = 'read _ || { kill -CONT "$1"; kill -QUIT "$1"; }'
+WATCHDOG = 'read _ || { kill -CONT "$1"; kill -QUIT "$1"; rm -rf "$2"; }'
 
 
-def watchdog(pid: int) -> subprocess.Popen[bytes]:
-    """Ends the postmaster (immediate shutdown) as soon as this Python process no longer exists."""
+def watchdog(pid: int, sockets: Path) -> subprocess.Popen[bytes]:
+    """Ends the postmaster (immediate shutdown) as soon as this Python process no longer exists, and tidies up."""
     return subprocess.Popen(
-        ["sh", "-c", WATCHDOG, "watchdog", str(pid)],
+        ["sh", "-c", WATCHDOG, "watchdog", str(pid), sockets],
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

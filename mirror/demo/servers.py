@@ -234,7 +234,7 @@ class Server:
                 start_new_session=True,  # Ctrl-C in a terminal is for Python, which then stops us in good order
                 **run_as(),
             )
-        self._watchdog = processes.watchdog(self._process.pid)
+        self._watchdog = processes.watchdog(self._process.pid, self._sockets)
         self._wait_until_ready(log_start)
 
     def _wait_until_ready(self, log_start: int) -> None:

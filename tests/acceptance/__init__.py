@@ -1,0 +1,1 @@
+"""The whole mirror, from outside, as an operator or an application sees it."""

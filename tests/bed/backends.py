@@ -1,0 +1,97 @@
+"""Where the two servers of a test run come from, chosen by the setting MIRROR_TEST_BACKEND.
+
+embedded (default)  the wheel's PostgreSQL 16 as the source, 18 as the target; other majors through
+                    MIRROR_TEST_SOURCE_MAJOR and MIRROR_TEST_TARGET_MAJOR (15 is Debian's)
+debian              Debian's PostgreSQL 15 on both sides
+docker              two containers through testcontainers, image from MIRROR_TEST_IMAGE (default postgres:16)
+urls                servers that are there: MIRROR_TEST_SOURCE_URL and MIRROR_TEST_TARGET_URL, of users who may create
+                    databases and roles
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from urllib.parse import quote, urlsplit, urlunsplit
+
+from mirror.demo.servers import Server, temporary_directory
+
+# The tests crash processes, never the machine: nothing has to reach the disk.
+SETTINGS = {
+    "fsync": "off",
+    "full_page_writes": "off",
+    "synchronous_commit": "off",
+    "autovacuum_naptime": "1h",
+    "max_connections": "100",
+}
+
+
+@dataclass(frozen=True)
+class Side:
+    """One of the two servers. `server` is there only where a test may stop, kill and pause it."""
+
+    admin_url: str
+    server: Server | None = None
+
+    def url(self, dbname: str, user: str | None = None) -> str:
+        parts = urlsplit(self.admin_url)
+        netloc = parts.netloc if user is None else f"{quote(user, safe='')}@{parts.netloc.rpartition('@')[2]}"
+        return urlunsplit(parts._replace(path=f"/{quote(dbname, safe='')}", netloc=netloc))
+
+
+@dataclass(frozen=True)
+class Pair:
+    source: Side
+    target: Side
+
+
+@contextmanager
+def open_pair() -> Iterator[Pair]:
+    name = os.environ.get("MIRROR_TEST_BACKEND", "embedded")
+    if name not in BACKENDS:
+        raise ValueError(f"MIRROR_TEST_BACKEND is {name!r}, not one of {', '.join(BACKENDS)}")
+    with ExitStack() as stack:
+        yield BACKENDS[name](stack)
+
+
+def _embedded(stack: ExitStack) -> Pair:
+    source = int(os.environ.get("MIRROR_TEST_SOURCE_MAJOR", "16"))
+    target = int(os.environ.get("MIRROR_TEST_TARGET_MAJOR", "18"))
+    return Pair(_server(stack, source), _server(stack, target))
+
+
+def _debian(stack: ExitStack) -> Pair:
+    return Pair(_server(stack, 15), _server(stack, 15))
+
+
+def _server(stack: ExitStack, major: int) -> Side:
+    directory = stack.enter_context(temporary_directory("mirror-test-"))
+    server = stack.enter_context(Server.start(major, directory, settings=SETTINGS))
+    return Side(server.url(), server)
+
+
+def _docker(stack: ExitStack) -> Pair:
+    return Pair(_container(stack), _container(stack))
+
+
+def _container(stack: ExitStack) -> Side:
+    from testcontainers.postgres import PostgresContainer  # noqa: PLC0415 (slow to import, needed by one backend)
+
+    image = os.environ.get("MIRROR_TEST_IMAGE", "postgres:16")
+    container = PostgresContainer(image, username="postgres", password="mirror", dbname="postgres", driver=None)
+    container.with_command(["postgres", *(f"--{key}={value}" for key, value in SETTINGS.items())])
+    # Everybody may log in as anybody, as on the embedded servers: tests log in as the roles they have made.
+    container.with_env("POSTGRES_HOST_AUTH_METHOD", "trust")
+    return Side(stack.enter_context(container).get_connection_url())
+
+
+def _urls(_: ExitStack) -> Pair:
+    return Pair(Side(os.environ["MIRROR_TEST_SOURCE_URL"]), Side(os.environ["MIRROR_TEST_TARGET_URL"]))
+
+
+BACKENDS: dict[str, Callable[[ExitStack], Pair]] = {
+    "embedded": _embedded,
+    "debian": _debian,
+    "docker": _docker,
+    "urls": _urls,
+}

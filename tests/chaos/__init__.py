@@ -1,0 +1,1 @@
+"""The whole mirror while connections are cut, servers die and processes stand still."""

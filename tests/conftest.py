@@ -1,0 +1,52 @@
+"""The test bed: one pair of servers for the whole run, two databases of its own for each test that asks for them."""
+
+from collections.abc import AsyncIterator, Iterator
+
+import psycopg
+import pytest
+
+from tests.bed.backends import Pair, open_pair
+from tests.bed.databases import Template, template
+from tests.bed.templates import prepare_source, prepare_target
+
+
+@pytest.fixture(scope="session")
+def servers() -> Iterator[Pair]:
+    with open_pair() as pair:
+        yield pair
+
+
+@pytest.fixture(scope="session")
+def source_template(servers: Pair) -> Iterator[Template]:
+    with template(servers.source, "source", prepare_source) as made:
+        yield made
+
+
+@pytest.fixture(scope="session")
+def target_template(servers: Pair) -> Iterator[Template]:
+    with template(servers.target, "target", prepare_target) as made:
+        yield made
+
+
+@pytest.fixture
+def source_url(source_template: Template) -> Iterator[str]:
+    with source_template.clone() as url:
+        yield url
+
+
+@pytest.fixture
+def target_url(target_template: Template) -> Iterator[str]:
+    with target_template.clone() as url:
+        yield url
+
+
+@pytest.fixture
+async def source(source_url: str) -> AsyncIterator[psycopg.AsyncConnection]:
+    async with await psycopg.AsyncConnection.connect(source_url, autocommit=True) as conn:
+        yield conn
+
+
+@pytest.fixture
+async def target(target_url: str) -> AsyncIterator[psycopg.AsyncConnection]:
+    async with await psycopg.AsyncConnection.connect(target_url, autocommit=True) as conn:
+        yield conn

@@ -1,0 +1,1 @@
+"""No database, or none but the bed itself; milliseconds each."""
