@@ -38,9 +38,9 @@ PORTS = range(20_000, 32_000)
 
 
 @contextmanager
-def temporary_directory(prefix: str = "mirror-") -> Iterator[Path]:
-    """A directory for servers: short, removed at the end, and open to the user they run as."""
-    directory = Path(tempfile.mkdtemp(prefix=prefix))
+def temporary_directory(prefix: str = "mirror-", parent: Path | None = None) -> Iterator[Path]:
+    """A directory for servers: removed at the end, and open to the user they run as."""
+    directory = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
     try:
         directory.chmod(0o755)
         yield directory

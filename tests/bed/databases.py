@@ -1,4 +1,4 @@
-"""A template database per side, and clones of it: each test has both sides to itself in some 50 ms."""
+"""A template database per side, and clones of it: each test has both sides to itself in some 30 ms."""
 
 import asyncio
 import itertools
