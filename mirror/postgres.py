@@ -1,0 +1,104 @@
+"""Connections: one way to open them, and the border where psycopg's errors become ours.
+
+`search_path` is empty in every session: an expression of the mapping means the same in the daemon, in the triggers'
+check at install, and for whoever comes after.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from urllib.parse import urlsplit
+
+import psycopg
+from psycopg import conninfo
+
+from mirror.errors import ConfigError, MirrorError, Refused, Unreachable
+
+CONNECT_TIMEOUT_S = 10
+_SESSION = """
+    set application_name = 'mirror'; set search_path = ''; set timezone = 'UTC'; set datestyle = 'ISO';
+    set lock_timeout = '1s'; set statement_timeout = '60s'; set idle_in_transaction_session_timeout = '60s';
+    set jit = off; set client_min_messages = error
+"""
+# The source's rows must never be filtered silently: with row_security off a policy that would hide some is an error.
+_SIDE = {"source": "; set row_security = off; set synchronous_commit = off", "target": ""}
+_KEEPALIVE: dict[str, Any] = {
+    "keepalives": 1,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 30_000,
+}
+_SETTING = {"source": "MIRROR_SOURCE_URL", "target": "MIRROR_TARGET_URL"}
+
+
+def parameters(url: str, side: str) -> dict[str, Any]:
+    """The parts of a URL; a URL that cannot be parsed is named by its setting, never quoted."""
+    try:
+        parts = conninfo.conninfo_to_dict(url)
+    except psycopg.ProgrammingError:
+        parts = {}
+    if "://" in url and urlsplit(url).scheme not in ("postgres", "postgresql"):
+        parts = {}
+    if not parts:
+        raise ConfigError(
+            f"{_SETTING[side]} is not a Postgres URL", hint="It looks like postgresql://user:password@host:5432/database."
+        ) from None
+    return dict(parts)
+
+
+def refuse_pooled_host(url: str) -> None:
+    """Neon's pooled hosts are PgBouncer in transaction mode: LISTEN and session locks are silently dead there."""
+    host = str(parameters(url, "source").get("host", ""))
+    if "-pooler." in host or host.endswith("-pooler"):
+        raise ConfigError(
+            f"MIRROR_SOURCE_URL names the pooled host {host}, where NOTIFY never arrives",
+            hint=f"Use the direct host {host.replace('-pooler', '')}.",
+        )
+
+
+async def connect(url: str, side: str) -> psycopg.AsyncConnection[Any]:
+    """An autocommit session with the mirror's settings, or Unreachable."""
+    options = _KEEPALIVE | parameters(url, side) | {"connect_timeout": CONNECT_TIMEOUT_S}
+    with translated(side):
+        connection = await psycopg.AsyncConnection.connect(**options, autocommit=True)
+        try:
+            await connection.execute(_SESSION + _SIDE[side])
+        except BaseException:
+            await connection.close()
+            raise
+    return connection
+
+
+def connect_blocking(url: str, side: str) -> psycopg.Connection[Any]:
+    """The same for commands that do one thing after the other."""
+    options = _KEEPALIVE | parameters(url, side) | {"connect_timeout": CONNECT_TIMEOUT_S}
+    with translated(side):
+        connection = psycopg.Connection.connect(**options, autocommit=True)
+        connection.execute(_SESSION + _SIDE[side])
+    return connection
+
+
+@contextmanager
+def translated(side: str) -> Iterator[None]:
+    try:
+        yield
+    except psycopg.Error as error:
+        raise translate(error, side) from error
+
+
+def translate(error: psycopg.Error, side: str) -> MirrorError:
+    """Once, here. A lost connection is Unreachable, an answer of the server is Refused."""
+    text = (error.diag.message_primary or str(error).strip() or type(error).__name__).splitlines()[0]
+    state = error.sqlstate
+    if state == "42501":
+        return Refused(side, text, hint="The role of this URL lacks a right; see `mirror install`.", sqlstate=state)
+    if state is None or state[:2] in ("08", "57") and state != "57014":
+        pooled = "unsupported startup parameter" in text
+        hint = "This looks like a connection pooler; use the server's own host." if pooled else ""
+        return Unreachable(side, text, hint=hint)
+    if state in ("28P01", "28000", "3D000"):
+        return Unreachable(side, text, hint=f"Check user, password and database in {_SETTING[side]}.")
+    return Refused(side, text, hint=error.diag.message_hint or "", sqlstate=state)

@@ -1,0 +1,31 @@
+"""SQL files with {{named}} places. Values come quoted (psycopg.sql) or are the operator's own expressions.
+
+Not a template language on purpose: a name that is missing, or left over, is an error.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+
+_PACKAGED = Path(__file__).parent / "_schema"
+_CHECKOUT = Path(__file__).parent.parent / "schema"
+
+
+@cache
+def template(name: str) -> str:
+    """One file of schema/: shipped inside the package, or beside it in a checkout."""
+    root = _PACKAGED if _PACKAGED.exists() else _CHECKOUT
+    return (root / name).read_text(encoding="utf-8")
+
+
+def render(name: str, values: Mapping[str, str] | None = None) -> str:
+    values = values or {}
+    return re.sub(r"\{\{(\w+)\}\}", lambda place: values[place[1]], template(name))
+
+
+def digest(sql: str) -> str:
+    return hashlib.sha256(sql.encode()).hexdigest()

@@ -1,0 +1,140 @@
+"""Renders schema/source/ from the three projections. The only place that knows what stands in the {{places}}."""
+
+from __future__ import annotations
+
+from mirror.render import render, template
+from mirror.source.projection import Projection, Source
+from mirror.tables import MEMBERSHIPS, TABLES, TRIPS, Table
+
+VERSION = 1
+EVENTS = ("insert", "update", "delete")
+
+
+def functions_sql(source: Source) -> str:
+    """Everything but the triggers. None of it locks a table of the application."""
+    tables = [_table_sql(source, table) for table in TABLES]
+    return "\n".join([template("source/base.sql"), *tables, template("source/drain.sql"), _grants_sql(source)])
+
+
+def triggers_sql(source: Source, table: Table) -> str:
+    return render("source/triggers.sql", {"table": table.name, "relation": source.of(table).relation})
+
+
+def _table_sql(source: Source, table: Table) -> str:
+    values = _places(source, table)
+    values["capture"] = "\n".join(
+        render("source/capture.sql", values | {"event": event, "dirty": _dirty(source.of(table), event)}) for event in EVENTS
+    )
+    values["of_trips"] = render("source/of_trips.sql", values) if table is MEMBERSHIPS else ""
+    return render("source/table.sql", values)
+
+
+def _grants_sql(source: Source) -> str:
+    lines = []
+    for table in TABLES:
+        p = source.of(table)
+        columns = ", ".join('"' + c.replace('"', '""') + '"' for c in p.columns)
+        lines.append(
+            f"grant usage on schema {_quoted(p.schema)} to mirror_daemon;\n"
+            f"grant select ({columns}) on {p.relation} to mirror_daemon;"
+        )
+    return render("source/grants.sql", {"columns": "\n  ".join("\n".join(lines).splitlines())})
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _key(p: Projection, i: int) -> str:
+    """The i-th key as an expression over the relation's row."""
+    return f"({p.expressions[p.table.keys[i]]}\n)"
+
+
+def _cast(p: Projection, i: int, text: str) -> str:
+    return f"({text})::{p.types[p.table.keys[i]]}"
+
+
+def _ordered(p: Projection, i: int) -> str:
+    """Text sorts by bytes on both sides, whatever collation a database was created with."""
+    return f'{_key(p, i)} collate "C"' if p.types[p.table.keys[i]] == "text" else _key(p, i)
+
+
+def _columns(p: Projection) -> str:
+    return ", ".join(
+        f"({p.expressions[c]}\n)::{p.types[c] if c in (*p.table.keys, 'created_by') else 'text'} as {c}"
+        for c in p.table.columns
+    )
+
+
+def _has_key(p: Projection) -> str:
+    """A row without a key is not mirrored; a null key in the outbox would mean the whole table."""
+    keys = " and ".join(f"{_key(p, i)} is not null" for i in range(len(p.table.keys)))
+    return f"{keys} and ({p.where}\n)"
+
+
+def _visible(source: Source, p: Projection) -> str:
+    """In the projection. A membership is, only when its trip is."""
+    if p.table is not MEMBERSHIPS:
+        return _has_key(p)
+    t = source.trips
+    return f"{_has_key(p)} and {_key(p, 0)} in (select {_key(t, 0)} from {t.relation} as {t.alias} where {_has_key(t)})"
+
+
+def _places(source: Source, table: Table) -> dict[str, str]:
+    p = source.of(table)
+    two = len(table.keys) == 2
+    keys = range(len(table.keys))
+    wanted = ("_wanted.k1", "_wanted.k2")
+    ordered = ", ".join(_ordered(p, i) for i in keys)
+    return {
+        "table": table.name,
+        "relation": p.relation,
+        "alias": p.alias,
+        "columns": _columns(p),
+        "key_columns": ", ".join(f"{_key(p, i)} as {table.keys[i]}" for i in keys),
+        "visible": _visible(source, p),
+        "key_match": " and ".join(f"{_key(p, i)} = {_cast(p, i, wanted[i])}" for i in keys),
+        "key_json": "json_build_object(" + ", ".join(f"'{table.keys[i]}', {wanted[i]}" for i in keys) + ")",
+        "key_cast": ", ".join(_cast(p, i, f"key{i + 1}") for i in keys),
+        "order": ordered,
+        "after": f"({ordered}) > ({', '.join(_cast(p, i, f'${i + 2}') for i in keys)})",
+        "slice_k1": f"_projected.{table.keys[0]}::text",
+        "slice_k2": f"_projected.{table.keys[1]}::text" if two else "null::text",
+        "in_trip": f"{_key(p, 0)} = {_cast(p, 0, '$1')}",
+        "in_wanted_trip": f"{_key(p, 0)} = {_cast(p, 0, '_wanted.k1')}",
+        "exact": "and _wanted.k2 is not null" if two else "",
+        "gone_trips": _gone_trips(source) if two else "",
+        "coarse_moved": "array[null]" if table is TRIPS else "null",
+    }
+
+
+def _gone_trips(source: Source) -> str:
+    """Marks of all memberships of a trip are revocations when the trip itself is gone."""
+    t = source.trips
+    return f"""union all
+    select _wanted.ctid, _wanted.id, _wanted.k1, _wanted.k2 from mirror.outbox as _wanted
+    where _wanted.tbl = 'trip_memberships' and _wanted.k1 is not null and _wanted.k2 is null
+      and (looked is null or not pg_visible_in_snapshot(_wanted.xid, looked))
+      and not exists (select from {t.relation} as {t.alias}
+                      where {_key(t, 0)} = {_cast(t, 0, "_wanted.k1")} and {_has_key(t)})"""
+
+
+def _dirty(p: Projection, event: str) -> str:
+    """The keys that one statement made dirty: (k1, k2, moved). An update compares the projections of both sides, so a
+    change of anything that is not mirrored marks nothing; moved = the trip entered or left the projection."""
+    k2 = f"{_key(p, 1)}::text" if len(p.table.keys) == 2 else "null::text"
+    trips = p.table is TRIPS
+
+    def rows(relation: str, *, values: bool) -> str:
+        data = "".join(f", ({p.expressions[c]}\n)::text as {c}" for c in p.table.values) if values else ""
+        return f"select {_key(p, 0)}::text as k1, {k2} as k2{data} from {relation} as {p.alias} where {_has_key(p)}"
+
+    if event == "update":
+        moved = "pg_catalog.count(*) = 1" if trips else "false"
+        return (
+            f"with _old as ({rows('old_rows', values=True)}), _new as ({rows('new_rows', values=True)}) "
+            f"select k1, k2, {moved} as moved from ((table _old except table _new) union all "
+            f"(table _new except table _old)) as _changed group by k1, k2"
+        )
+    relation = "new_rows" if event == "insert" else "old_rows"
+    return f"select k1, k2, {str(trips).lower()} as moved from ({rows(relation, values=False)}) as _rows"

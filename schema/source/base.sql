@@ -1,0 +1,143 @@
+-- The source side, part 1: what does not depend on the mapping. Rendered and run by `mirror install source`.
+-- Nothing here takes a lock on a table of the application.
+
+create schema if not exists mirror;
+
+-- What is installed, and from which mapping. One row.
+create table if not exists mirror.install (
+  one         boolean primary key default true check (one),
+  version     integer not null,
+  incarnation uuid not null default gen_random_uuid(),
+  mapping     jsonb not null,
+  rendered    text not null,             -- digest of the rendered SQL: equal = nothing to do
+  installed_at timestamptz not null default now()
+);
+
+-- The durable truth of what is dirty. A membership with k2 null = all memberships of trip k1; k1 null = the whole
+-- table. No index and no key on purpose: entries live for milliseconds, are found by scanning and forgotten by ctid.
+create sequence if not exists mirror.outbox_id;
+create table if not exists mirror.outbox (
+  id  bigint not null default nextval('mirror.outbox_id'),
+  xid xid8 not null default pg_current_xact_id(),
+  at  timestamptz not null default clock_timestamp(),
+  tbl text not null,
+  k1  text,
+  k2  text
+) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000,
+        autovacuum_vacuum_insert_threshold = -1, autovacuum_analyze_threshold = 1000000000,
+        autovacuum_vacuum_cost_delay = 0);
+
+-- Its twin. Writers use the two in turn, a few seconds each, and the daemon truncates the one that rests
+-- (mirror.tidy): dead entries never pile up, not even while somebody's long transaction keeps VACUUM from working.
+-- Reading mirror.outbox reads both.
+create table if not exists mirror.outbox_twin (
+  id  bigint not null default nextval('mirror.outbox_id'),
+  xid xid8 not null default pg_current_xact_id(),
+  at  timestamptz not null default clock_timestamp()
+) inherits (mirror.outbox)
+  with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000,
+        autovacuum_vacuum_insert_threshold = -1, autovacuum_analyze_threshold = 1000000000,
+        autovacuum_vacuum_cost_delay = 0);
+
+-- Values that the functions of drain.sql pass around: an entry that was read, and what reading a batch gave.
+do $mirror$
+begin
+  if to_regtype('mirror.entry') is null then
+    create type mirror.entry as (place tid, id bigint, tbl text, k1 text, k2 text, at timestamptz);
+  end if;
+  if to_regtype('mirror.reading') is null then
+    create type mirror.reading as (scopes text, too_big boolean, broken jsonb, wide_trips text[]);
+  end if;
+end
+$mirror$;
+
+-- Whose turn it is, by the start of the caller's TRANSACTION: all entries of one transaction go to one table, so a
+-- transaction that stays open for an hour keeps one of the two busy, and no shared flag has to be read or written.
+create or replace function mirror.is_twins_turn() returns boolean language sql stable parallel safe as $mirror$
+  select pg_catalog.mod(pg_catalog.floor(pg_catalog.date_part('epoch', pg_catalog.now())
+                        operator(pg_catalog./) 5::pg_catalog.float8)::pg_catalog.int8, 2::pg_catalog.int8)
+         operator(pg_catalog.=) 1::pg_catalog.int8
+$mirror$;
+
+-- The doorbell. NOTIFY takes a global lock at commit and would cost the application most of its write throughput, so
+-- it is rung only for a daemon that sleeps. Why no wake-up is lost:
+--   * The daemon sleeps only while it holds lock (1835627122, 1) exclusively, and only after it took that lock AND
+--     then looked at the outbox once more in a new snapshot (mirror.drain).
+--   * A writer takes the lock shared and keeps it until its transaction ends, or cannot have it and rings.
+--   * Took it: the daemon could get its exclusive lock only after that transaction had ended; locks are released after
+--     a commit became visible; so the look that follows sees the entries. A long transaction keeps the daemon awake
+--     (it polls instead), it cannot make it deaf.
+--   * Rang: the notification is delivered after the commit became visible, and wakes the daemon, which clears its
+--     wake-up before it looks.
+--   * The daemon's session died: the lock died with it, nobody rings, and the daemon looks when it is back.
+-- NOTIFY would make PREPARE TRANSACTION fail; where prepared transactions are allowed nobody rings, and the daemon
+-- knows (mirror.rings) that it has to poll.
+create or replace function mirror.rings() returns boolean language sql stable as $mirror$
+  select pg_catalog.current_setting('max_prepared_transactions') operator(pg_catalog.=) '0'
+$mirror$;
+
+-- Marks keys as dirty and rings. SECURITY DEFINER, so that the application's roles need no right on the outbox; hence
+-- every name is written with its schema. `moved` are trips that entered or left the projection: their memberships did too.
+create or replace function mirror.mark(tbl text, k1 text[], k2 text[], moved text[]) returns void
+language plpgsql security definer as $mirror$
+#variable_conflict use_variable
+begin
+  if mirror.is_twins_turn() then
+    insert into mirror.outbox_twin (tbl, k1, k2)
+    select mark.tbl, marked.k1, marked.k2 from rows from (pg_catalog.unnest(mark.k1), pg_catalog.unnest(mark.k2)) as marked(k1, k2);
+    if moved is not null then
+      insert into mirror.outbox_twin (tbl, k1)
+      select 'trip_memberships', marked.k1 from pg_catalog.unnest(mark.moved) as marked(k1);
+    end if;
+  else
+    insert into mirror.outbox (tbl, k1, k2)
+    select mark.tbl, marked.k1, marked.k2 from rows from (pg_catalog.unnest(mark.k1), pg_catalog.unnest(mark.k2)) as marked(k1, k2);
+    if moved is not null then
+      insert into mirror.outbox (tbl, k1)
+      select 'trip_memberships', marked.k1 from pg_catalog.unnest(mark.moved) as marked(k1);
+    end if;
+  end if;
+  if not pg_catalog.pg_try_advisory_xact_lock_shared(1835627122, 1) and mirror.rings() then
+    perform pg_catalog.pg_notify('mirror', '');
+  end if;
+end
+$mirror$;
+
+-- Which database this is. A restored or branched database is another one.
+create or replace function mirror.identity() returns jsonb language sql stable as $mirror$
+  select jsonb_build_object(
+    'system', (select system_identifier::text from pg_control_system()),
+    'timeline', current_setting('neon.timeline_id', true),
+    'database', current_database(),
+    'install', (select incarnation from mirror.install))
+$mirror$;
+
+-- Read-your-writes: what the caller has written (its own transaction, if it wrote) and seen. Compared by mirror_has()
+-- in the target: a promise about exactly these transactions, never about "smaller ids".
+create or replace function mirror.token() returns text language sql stable security definer set search_path = '' as $mirror$
+  select pg_catalog.concat_ws('/', (select incarnation from mirror.install),
+    coalesce(pg_catalog.pg_current_xact_id_if_assigned()::text, '-'), pg_catalog.pg_current_snapshot()::text)
+$mirror$;
+
+-- Gives the space of forgotten entries back. A table whose turn it is not is truncated when it is empty and big, and
+-- nobody is inside: NOWAIT, and held for the few milliseconds that takes, so the application never queues behind it.
+-- Under the lock no entry can be uncommitted, so "empty" is certain.
+create or replace function mirror.tidy(bytes_max bigint) returns void language plpgsql as $mirror$
+begin
+  if mirror.is_twins_turn() then
+    if pg_relation_size('mirror.outbox') > bytes_max then
+      lock table only mirror.outbox in access exclusive mode nowait;
+      if not exists (select from only mirror.outbox) then
+        truncate only mirror.outbox;
+      end if;
+    end if;
+  elsif pg_relation_size('mirror.outbox_twin') > bytes_max then
+    lock table mirror.outbox_twin in access exclusive mode nowait;
+    if not exists (select from mirror.outbox_twin) then
+      truncate mirror.outbox_twin;
+    end if;
+  end if;
+exception when lock_not_available then
+  null;  -- a writer is inside; the next turn will do
+end
+$mirror$;

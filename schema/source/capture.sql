@@ -1,0 +1,47 @@
+
+-- {{event}}: the keys are gathered in a read-only subtransaction (it needs no transaction id of its own, so a transaction
+-- of thousands of statements does not overflow the subtransaction cache) and marked outside of it. A statement over more
+-- than 1,000 keys marks them a thousand at a time, so that memory stays flat. What cannot be expressed (a column was
+-- dropped, renamed or retyped) is marked coarsely: null, the whole table.
+create or replace function mirror.{{table}}_{{event}}() returns trigger language plpgsql as $mirror$
+#variable_conflict use_column
+declare
+  _k1 text[];
+  _k2 text[];
+  _moved text[];
+  _row record;
+begin
+  if not pg_catalog.has_schema_privilege('mirror', 'usage') then
+    raise log 'mirror: % may not use schema mirror: a change of {{table}} was not marked', current_user;
+    return null;
+  end if;
+  begin
+    select pg_catalog.array_agg(k1), pg_catalog.array_agg(k2), pg_catalog.array_agg(k1) filter (where moved)
+    into _k1, _k2, _moved
+    from ({{dirty}} limit 1001) as _dirty;
+    if pg_catalog.cardinality(_k1) > 1000 then
+      _k1 := '{}'; _k2 := '{}'; _moved := '{}';
+      for _row in {{dirty}} loop
+        _k1 := pg_catalog.array_append(_k1, _row.k1);
+        _k2 := pg_catalog.array_append(_k2, _row.k2);
+        if _row.moved then
+          _moved := pg_catalog.array_append(_moved, _row.k1);
+        end if;
+        if pg_catalog.cardinality(_k1) = 1000 then
+          perform mirror.mark('{{table}}', _k1, _k2, _moved);
+          _k1 := '{}'; _k2 := '{}'; _moved := '{}';
+        end if;
+      end loop;
+    end if;
+  exception when others then
+    raise log 'mirror: capture of {{table}} failed (%): %; the whole table is marked', sqlstate, sqlerrm;
+    _k1 := array[null];
+    _k2 := array[null];
+    _moved := {{coarse_moved}};
+  end;
+  if _k1 is not null then
+    perform mirror.mark('{{table}}', _k1, _k2, _moved);
+  end if;
+  return null;
+end
+$mirror$;

@@ -1,0 +1,310 @@
+-- The source side, part 3: what the daemon calls: one round trip per batch. All of it runs with the daemon's own rights.
+
+-- The functions of the three tables, behind one name each.
+create or replace function mirror.keys(tbl text, keys1 text[], keys2 text[], out rows text, out gone text)
+language plpgsql stable as $mirror$
+begin
+  case tbl
+    when 'users' then select k.* into rows, gone from mirror.users_keys(keys1, keys2) as k;
+    when 'trips' then select k.* into rows, gone from mirror.trips_keys(keys1, keys2) as k;
+    when 'trip_memberships' then select k.* into rows, gone from mirror.trip_memberships_keys(keys1, keys2) as k;
+  end case;
+end
+$mirror$;
+
+create or replace function mirror.slice(tbl text, trip text, after1 text, after2 text, row_limit integer, keys_only boolean,
+                                        out rows text, out n integer, out upto1 text, out upto2 text)
+language plpgsql stable as $mirror$
+begin
+  case tbl
+    when 'users' then
+      select s.* into rows, n, upto1, upto2 from mirror.users_slice(trip, after1, after2, row_limit, keys_only) as s;
+    when 'trips' then
+      select s.* into rows, n, upto1, upto2 from mirror.trips_slice(trip, after1, after2, row_limit, keys_only) as s;
+    when 'trip_memberships' then
+      select s.* into rows, n, upto1, upto2
+      from mirror.trip_memberships_slice(trip, after1, after2, row_limit, keys_only) as s;
+  end case;
+end
+$mirror$;
+
+create or replace function mirror.gone(tbl text, looked pg_snapshot, row_limit integer)
+returns table (entry_at tid, entry_id bigint, k1 text, k2 text) language plpgsql stable as $mirror$
+begin
+  case tbl
+    when 'users' then return query select * from mirror.users_gone(looked, row_limit);
+    when 'trips' then return query select * from mirror.trips_gone(looked, row_limit);
+    when 'trip_memberships' then return query select * from mirror.trip_memberships_gone(looked, row_limit);
+  end case;
+end
+$mirror$;
+
+create or replace function mirror.possible(tbl text, key1 text, key2 text) returns boolean language sql stable as $mirror$
+  select case tbl when 'users' then mirror.users_possible(key1, key2)
+                  when 'trips' then mirror.trips_possible(key1, key2)
+                  else mirror.trip_memberships_possible(key1, key2) end
+$mirror$;
+
+-- A scope of exact keys. When a projection raises on some row, the keys are read one at a time, so that only that row is
+-- refused; an error that is not about a row goes to the caller.
+create or replace function mirror.read_keys(tbl text, keys1 text[], keys2 text[]) returns text
+language plpgsql stable as $mirror$
+declare
+  _rows text;
+  _gone text;
+  _all_rows jsonb := '[]';
+  _all_gone jsonb := '[]';
+  _refused jsonb := '[]';
+begin
+  begin
+    select k.rows, k.gone into _rows, _gone from mirror.keys(tbl, keys1, keys2) as k;
+    return format('{"table":"%s","rows":%s,"gone":%s}', tbl, _rows, _gone);
+  exception when data_exception or raise_exception then
+    null;  -- read again below, key by key
+  end;
+  for i in 1 .. cardinality(keys1) loop
+    begin
+      select k.rows, k.gone into _rows, _gone from mirror.keys(tbl, keys1[i:i], keys2[i:i]) as k;
+      _all_rows := _all_rows || _rows::jsonb;
+      _all_gone := _all_gone || _gone::jsonb;
+    exception when data_exception or raise_exception then
+      if mirror.possible(tbl, keys1[i], keys2[i]) then
+        _refused := _refused || jsonb_build_object('k1', keys1[i], 'k2', keys2[i],
+                                                   'reason', format('the source cannot read it (%s): %s', sqlstate, sqlerrm));
+      end if;
+    end;
+  end loop;
+  return jsonb_build_object('table', tbl, 'rows', _all_rows, 'gone', _all_gone, 'refused', _refused)::text;
+end
+$mirror$;
+
+-- A scope that is a slice of a table or of one trip: at most row_limit rows, fewer when they would exceed bytes_max.
+create or replace function mirror.read_slice(tbl text, trip text, after1 text, after2 text, row_limit integer,
+                                             bytes_max integer, out scope text, out n integer, out upto1 text, out upto2 text)
+language plpgsql stable as $mirror$
+declare
+  _limit integer := row_limit;
+  _rows text;
+  _gone text := '[]';
+  _refused text := '[]';
+  _keys jsonb;
+begin
+  loop
+    begin
+      select s.rows, s.n, s.upto1, s.upto2 into _rows, n, upto1, upto2
+      from mirror.slice(tbl, trip, after1, after2, _limit, false) as s;
+      exit when octet_length(_rows) <= bytes_max or _limit = 1;
+    exception
+      when program_limit_exceeded then null;  -- far too large: half of it
+      when data_exception or raise_exception then
+        select s.rows::jsonb, s.n, s.upto1, s.upto2 into _keys, n, upto1, upto2
+        from mirror.slice(tbl, trip, after1, after2, _limit, true) as s;
+        select d->'rows', d->'gone', d->'refused' into _rows, _gone, _refused
+        from (select mirror.read_keys(tbl, array_agg(coalesce(k->>'trip_id', k->>'id')), array_agg(k->>'user_id'))::jsonb as d
+              from jsonb_array_elements(_keys) as k) as read;
+        exit when octet_length(_rows) <= bytes_max or _limit = 1;
+    end;
+    _limit := greatest(1, _limit / 2);
+  end loop;
+  scope := format('{"table":"%s","range":%s,"rows":%s,"gone":%s,"refused":%s}', tbl,
+                  json_build_object('trip', trip, 'after1', after1, 'after2', after2, 'upto1', upto1, 'upto2', upto2),
+                  coalesce(_rows, '[]'), coalesce(_gone, '[]'), coalesce(_refused, '[]'));
+end
+$mirror$;
+
+-- What the outbox says in the caller's snapshot, with the present rows of every key: the whole batch in one answer.
+--   request  rows, bytes: bounds. skip: tables that cannot be read for now. looked: the backlog's gone keys were searched
+--            up to this snapshot. slice: one slice (table, trip, after1, after2, rows) or some keys (table, keys1, keys2).
+--            count: count the entries too.
+--   reply    snapshot, as_of; entries (taken), backlog (there are more), waiting (count), lag and ages (seconds) of the
+--            oldest, wide (marks of a whole table or of a large trip, left in place), broken (tables, why), looked, slice.
+--   taken_*  what to forget once this batch is applied.
+-- An error in one table's projection leaves the other tables working: revocations must not wait for a renamed column.
+create or replace function mirror.look(request jsonb, out reply jsonb, out scopes text, out taken_at text, out taken_id text)
+language plpgsql as $mirror$
+declare
+  _skip text[] := array(select jsonb_array_elements_text(request->'skip'));
+  _looked pg_snapshot := (request->>'looked')::pg_snapshot;
+  _bytes integer := (request->>'bytes')::integer;
+  _taken mirror.entry[];
+  _backlog boolean;
+  _read mirror.reading;
+  _wide jsonb;
+  _slice jsonb;
+begin
+  select t.taken, t.backlog, t.looked into _taken, _backlog, _looked
+  from mirror.take((request->>'rows')::integer, _skip, _looked) as t;
+  loop
+    _read := mirror.read_entries(_taken, (request->>'rows')::integer, _bytes);
+    exit when not _read.too_big or cardinality(_taken) <= 1;
+    _taken := _taken[1 : cardinality(_taken) / 2];
+    _backlog := true;
+  end loop;
+  scopes := _read.scopes;
+  if request->'slice' is not null and not _backlog and not _read.broken ? (request->'slice'->>'table') then
+    begin
+      select s.scope, s.reply into scopes, _slice
+      from mirror.read_request(request->'slice', _bytes) as s;
+      scopes := concat_ws(',', nullif(_read.scopes, ''), scopes);
+    exception when others then
+      _read.broken := _read.broken || jsonb_build_object(request->'slice'->>'table', format('%s (%s)', sqlerrm, sqlstate));
+      scopes := _read.scopes;
+    end;
+  end if;
+  select coalesce(jsonb_agg(jsonb_build_object('table', w.tbl, 'trip', w.trip)), '[]') into _wide
+  from (select distinct tbl, null as trip from (select tbl from mirror.outbox where k1 is null and tbl <> all (_skip)
+                                                limit 1000) as whole
+        union all select 'trip_memberships', unnest(_read.wide_trips)) as w(tbl, trip);
+  _taken := array(select e from unnest(_taken) as e
+                  where not _read.broken ? e.tbl
+                    and not (e.tbl = 'trip_memberships' and e.k2 is null and e.k1 = any (_read.wide_trips)));
+  select array_agg(e.place)::text, array_agg(e.id)::text into taken_at, taken_id from unnest(_taken) as e;
+  select jsonb_build_object(
+      'snapshot', pg_current_snapshot()::text, 'as_of', now(), 'entries', coalesce(cardinality(_taken), 0),
+      'backlog', _backlog, 'wide', _wide, 'broken', _read.broken, 'looked', _looked::text, 'slice', _slice,
+      'lag', greatest(0, extract(epoch from now() - (select min(o.at) from (select at from mirror.outbox limit 1000) as o))),
+      'ages', (select jsonb_object_agg(a.tbl, a.age) from (
+                 select e.tbl, greatest(0, extract(epoch from now() - min(e.at))) as age
+                 from unnest(_taken) as e group by e.tbl) as a),
+      'waiting', case when (request->>'count')::boolean then (select count(*) from mirror.outbox) end,
+      'outbox_bytes', pg_relation_size('mirror.outbox') + pg_relation_size('mirror.outbox_twin'))
+  into reply;
+end
+$mirror$;
+
+-- Which entries this batch takes. In a backlog, keys that are gone from the source come first: a removed member must not
+-- wait behind a hundred thousand renames.
+create or replace function mirror.take(row_limit integer, skip text[], inout looked pg_snapshot,
+                                       out taken mirror.entry[], out backlog boolean)
+language plpgsql as $mirror$
+declare
+  _gone mirror.entry[];
+  _some mirror.entry[];
+  _table text;
+begin
+  select array_agg(row(e.ctid, e.id, e.tbl, e.k1, e.k2, e.at)::mirror.entry) into taken
+  from (select o.ctid, o.* from mirror.outbox as o where o.k1 is not null and o.tbl <> all (skip) limit row_limit + 1) as e;
+  backlog := coalesce(cardinality(taken) > row_limit, false);
+  if not backlog then
+    looked := null;
+    return;
+  end if;
+  foreach _table in array array['trip_memberships', 'trips', 'users'] loop
+    continue when _table = any (skip);
+    begin
+      select array_agg(row(g.entry_at, g.entry_id, _table, g.k1, g.k2, now())::mirror.entry) into _some
+      from mirror.gone(_table, looked, row_limit - coalesce(cardinality(_gone), 0)) as g;
+      _gone := _gone || _some;
+    exception when others then
+      raise log 'mirror: cannot look for revocations in % (%): %', _table, sqlstate, sqlerrm;  -- reading it will report it
+    end;
+    exit when cardinality(_gone) >= row_limit;
+  end loop;
+  if _gone is null then
+    looked := pg_current_snapshot();
+    taken := taken[1 : row_limit];
+  else
+    taken := _gone;
+  end if;
+end
+$mirror$;
+
+-- The scopes of these entries, table by table.
+create or replace function mirror.read_entries(taken mirror.entry[], row_limit integer, bytes_max integer)
+returns mirror.reading language plpgsql as $mirror$
+declare
+  _read mirror.reading := row('', false, '{}', '{}')::mirror.reading;
+  _table text;
+  _keys1 text[];
+  _keys2 text[];
+  _trips text[];
+  _of record;
+begin
+  foreach _table in array array['users', 'trips', 'trip_memberships'] loop
+    begin
+      select array_agg(k.k1), array_agg(k.k2) into _keys1, _keys2
+      from (select distinct e.k1, e.k2 from unnest(taken) as e
+            where e.tbl = _table and (e.k2 is not null or e.tbl <> 'trip_memberships')) as k;
+      if _keys1 is not null then
+        _read.scopes := concat_ws(',', nullif(_read.scopes, ''), mirror.read_keys(_table, _keys1, _keys2));
+      end if;
+      if _table = 'trip_memberships' then
+        _trips := array(select distinct e.k1 from unnest(taken) as e where e.tbl = _table and e.k2 is null);
+        if cardinality(_trips) > 0 then
+          select * into _of from mirror.trip_memberships_of(_trips, row_limit) as o;
+          _read.wide_trips := _of.wide;
+          _read.scopes := concat_ws(',', nullif(_read.scopes, ''), _of.scope);
+          _read.too_big := _of.n > 2 * row_limit;
+        end if;
+      end if;
+    exception
+      when program_limit_exceeded then
+        _read.too_big := true;
+        if cardinality(taken) = 1 then
+          _read.broken := _read.broken || jsonb_build_object(_table, format('%s (%s)', sqlerrm, sqlstate));
+        end if;
+      when others then
+        _read.broken := _read.broken || jsonb_build_object(_table, format('%s (%s)', sqlerrm, sqlstate));
+    end;
+  end loop;
+  _read.too_big := _read.too_big or octet_length(_read.scopes) > bytes_max;
+  return _read;
+end
+$mirror$;
+
+-- A slice of a walk, or some keys.
+create or replace function mirror.read_request(request jsonb, bytes_max integer, out scope text, out reply jsonb)
+language plpgsql as $mirror$
+declare
+  _slice record;
+begin
+  if request ? 'keys1' then
+    scope := mirror.read_keys(request->>'table', array(select jsonb_array_elements_text(request->'keys1')),
+                              array(select jsonb_array_elements_text(request->'keys2')));
+    reply := '{}';
+  else
+    select * into _slice from mirror.read_slice(request->>'table', request->>'trip', request->>'after1', request->>'after2',
+                                                (request->>'rows')::integer, bytes_max) as s;
+    scope := _slice.scope;
+    reply := jsonb_build_object('rows', _slice.n, 'upto1', _slice.upto1, 'upto2', _slice.upto2);
+  end if;
+end
+$mirror$;
+
+-- One round trip: forget what the last batch applied, then look. Forgetting commits by itself, so that the snapshot of the
+-- look sees it as done (a token of the application must not wait for a transaction of ours). With "sleep", and nothing
+-- found, the lock of the doorbell is taken and the outbox looked at once more; see mirror.mark for why that is enough.
+--   forget_wide  marks of whole tables or trips whose walk is complete: exactly those visible when it began.
+create or replace procedure mirror.drain(request jsonb, forget_at text, forget_id text,
+                                         inout reply jsonb, inout scopes text, inout taken_at text, inout taken_id text)
+language plpgsql as $mirror$
+declare
+  _asleep boolean := false;
+begin
+  if (request->>'asleep')::boolean then
+    perform pg_advisory_unlock(1835627122, 1);
+  end if;
+  -- By place AND id: VACUUM FULL may have put another entry in this place, a second reader may have forgotten this one.
+  if forget_id is not null then
+    delete from mirror.outbox as o using unnest(forget_at::tid[], forget_id::bigint[]) as f(place, id)
+    where o.ctid = f.place and o.id = f.id;
+  end if;
+  if jsonb_array_length(request->'forget_wide') > 0 then
+    delete from mirror.outbox as o
+    using jsonb_to_recordset(request->'forget_wide') as f("table" text, trip text, snapshot text)
+    where o.tbl = f."table" and o.k2 is null and o.k1 is not distinct from f.trip
+      and pg_visible_in_snapshot(o.xid, f.snapshot::pg_snapshot);
+  end if;
+  loop
+    commit;
+    set transaction isolation level repeatable read, read only;
+    select l.reply, l.scopes, l.taken_at, l.taken_id into reply, scopes, taken_at, taken_id
+    from mirror.look(request) as l;
+    exit when _asleep or not (request->>'sleep')::boolean or reply->>'entries' <> '0' or reply->'wide' <> '[]';
+    commit;
+    _asleep := pg_try_advisory_lock(1835627122, 1);
+    exit when not _asleep;
+  end loop;
+  reply := reply || jsonb_build_object('asleep', _asleep);
+end
+$mirror$;

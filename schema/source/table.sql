@@ -1,0 +1,73 @@
+-- The source side, part 2: one table of the mapping, {{table}} from {{relation}}. Everything that names a column of the
+-- application lives in plpgsql bodies, which PostgreSQL binds late: no object depends on those columns, so nothing
+-- here stands in the way of the application's ALTER or DROP.
+{{capture}}
+create or replace function mirror.{{table}}_truncate() returns trigger language plpgsql as $mirror$
+begin
+  if pg_catalog.has_schema_privilege('mirror', 'usage') then
+    perform mirror.mark('{{table}}', array[null], array[null], {{coarse_moved}});
+  end if;
+  return null;
+end
+$mirror$;
+
+-- The present rows of exactly these keys, and those of them that are gone.
+create or replace function mirror.{{table}}_keys(keys1 text[], keys2 text[], out rows text, out gone text)
+language plpgsql stable as $mirror$
+#variable_conflict use_column
+begin
+  select coalesce(json_agg(_found.row) filter (where _found.row is not null), '[]')::text,
+         coalesce(json_agg({{key_json}}) filter (where _found.row is null), '[]')::text
+  into rows, gone
+  from unnest(keys1, keys2) as _wanted(k1, k2)
+  left join lateral (
+    select row_to_json(_projected) as row
+    from (select {{columns}} from {{relation}} as {{alias}} where {{key_match}} and {{visible}} limit 1) as _projected
+    offset 0) as _found on true;
+end
+$mirror$;
+
+-- The next rows in key order after a key: a bounded slice of the table, or of one trip. upto is null at the end.
+create or replace function mirror.{{table}}_slice(trip text, after1 text, after2 text, row_limit integer, keys_only boolean,
+                                                  out rows text, out n integer, out upto1 text, out upto2 text)
+language plpgsql stable as $mirror$
+begin
+  execute $slice$
+    select coalesce(json_agg(_projected), '[]')::text, count(*)::integer,
+           (array_agg({{slice_k1}}))[$4], (array_agg({{slice_k2}}))[$4]
+    from (select distinct on ({{order}}) $slice$
+    || case when keys_only then $slice$ {{key_columns}} $slice$ else $slice$ {{columns}} $slice$ end || $slice$
+          from {{relation}} as {{alias}} where {{visible}} $slice$
+    || case when trip is not null then $slice$ and {{in_trip}} $slice$ else '' end
+    || case when after1 is not null then $slice$ and {{after}} $slice$ else '' end
+    || $slice$ order by {{order}} limit $4) as _projected $slice$
+  into rows, n, upto1, upto2 using trip, after1, after2, row_limit;
+end
+$mirror$;
+
+-- In a backlog: entries whose keys are gone from the source, among those that an earlier look did not see.
+create or replace function mirror.{{table}}_gone(looked pg_snapshot, row_limit integer)
+returns table (entry_at tid, entry_id bigint, k1 text, k2 text)
+language plpgsql stable as $mirror$
+#variable_conflict use_column
+begin
+  return query
+    select _wanted.ctid, _wanted.id, _wanted.k1, _wanted.k2 from mirror.outbox as _wanted
+    where _wanted.tbl = '{{table}}' and _wanted.k1 is not null {{exact}}
+      and (looked is null or not pg_visible_in_snapshot(_wanted.xid, looked))
+      and not exists (select from {{relation}} as {{alias}} where {{key_match}} and {{visible}})
+    {{gone_trips}}
+    limit row_limit;
+end
+$mirror$;
+
+-- Can this key exist at all? (An entry written before an id changed its type cannot.)
+create or replace function mirror.{{table}}_possible(key1 text, key2 text) returns boolean language plpgsql stable as $mirror$
+begin
+  perform {{key_cast}};
+  return true;
+exception when data_exception then
+  return false;
+end
+$mirror$;
+{{of_trips}}

@@ -1,0 +1,157 @@
+-- The target side, part 4: what the daemon calls, through PostgREST or a direct connection alike. Errors it can act on
+-- carry SQLSTATE PTxyz, which PostgREST turns into HTTP status xyz (40001 it would retry without end).
+
+-- Reasons not to write here at all.
+create or replace function mirror.obstacles() returns setof text language sql stable set search_path = '' as $mirror$
+  select format('the foreign key %s of %s would delete its rows together with mirrored %s; replace ON DELETE CASCADE, or '
+                'allow it: [target] allow_cascade = ["%s"] in mirror.toml, then mirror install target',
+                c.conname, c.conrelid::regclass, c.confrelid::regclass, c.conrelid::regclass)
+  from pg_catalog.pg_constraint as c, mirror.state as s
+  where c.contype = 'f' and c.confdeltype = 'c'
+    and c.confrelid in ('public.users'::regclass, 'public.trips'::regclass, 'public.trip_memberships'::regclass)
+    and c.conrelid not in ('public.users'::regclass, 'public.trips'::regclass, 'public.trip_memberships'::regclass)
+    and not c.conrelid::regclass::text = any (s.allow_cascade)
+$mirror$;
+
+-- The next epoch. From here on every older daemon is refused.
+create or replace function public.mirror_claim(source jsonb) returns jsonb
+language plpgsql security definer set search_path = '' as $mirror$
+#variable_conflict use_column
+declare
+  _state mirror.state;
+  _reason text;
+begin
+  select * into strict _state from mirror.state for update;
+  select string_agg(o, '; ') into _reason from mirror.obstacles() as o;
+  if _reason is not null then
+    raise exception '%', _reason using errcode = 'PT428';
+  end if;
+  if _state.source is not null and _state.source - 'database' is distinct from mirror_claim.source - 'database' then
+    raise exception 'the target mirrors another source: it knows %, this is %', _state.source, mirror_claim.source
+      using errcode = 'PT412', hint = 'Check MIRROR_SOURCE_URL and MIRROR_TARGET_URL.';
+  end if;
+  update mirror.state set epoch = epoch + 1, batch = 0, source = mirror_claim.source returning * into _state;
+  return jsonb_build_object('epoch', _state.epoch, 'version', _state.version, 'types', _state.types, 'clock', clock_timestamp(),
+    'snapshot', _state.snapshot, 'primed', _state.primed_at is not null, 'parked', (select count(*) from mirror.parked));
+end
+$mirror$;
+
+-- The one write path: makes the target equal to the source within the scopes of a batch, in one transaction.
+--   batch  {epoch, batch, scopes: [...], position: {snapshot, as_of, fresh_at} or null}
+--   scope  {table, rows, and what else is in the scope: gone (keys), trips (whole trips), range (trip, after, upto)};
+--          refused: keys that the source could not read, with the reason
+-- The position is set when the source says that with this batch everything up to its snapshot is applied.
+create or replace function public.mirror_apply(batch jsonb) returns jsonb
+language plpgsql security definer set search_path = '' set lock_timeout = '5s' as $mirror$
+#variable_conflict use_variable
+declare
+  _state mirror.state;
+  _counts jsonb := '{}';
+  _scopes jsonb := batch->'scopes';
+  _table text;
+  _scope jsonb;
+  _key jsonb;
+  _parked boolean;
+begin
+  select * into strict _state from mirror.state for update;
+  if (batch->>'epoch')::bigint is distinct from _state.epoch or (batch->>'batch')::bigint <= _state.batch then
+    raise exception 'superseded: epoch % batch % is not newer than epoch % batch %',
+      batch->>'epoch', batch->>'batch', _state.epoch, _state.batch using errcode = 'PT409';
+  end if;
+  set constraints all immediate;
+  _parked := exists (select from mirror.parked);
+  if _parked then
+    update mirror.parked as p set settled = true
+    where exists (select from jsonb_array_elements(_scopes) as s, jsonb_array_elements((s->'rows') || coalesce(s->'gone', '[]')) as r
+                  where s->>'table' = p.tbl and coalesce(r->>'trip_id', r->>'id') = p.k1 and coalesce(r->>'user_id', '') = p.k2);
+  end if;
+  -- Children go before parents and come after them, for the sake of foreign keys of adopted tables.
+  foreach _table in array array['trip_memberships', 'trips', 'users'] loop
+    for _scope in select s from jsonb_array_elements(_scopes) as s where s->>'table' = _table loop
+      _key := mirror.doomed(_scope);
+      if jsonb_array_length(_key) > 0 then
+        _counts := mirror.add(_counts, _table, 'delete', mirror.attempt('remove', _table, _key));
+      end if;
+    end loop;
+  end loop;
+  foreach _table in array array['users', 'trips', 'trip_memberships'] loop
+    for _scope in select s from jsonb_array_elements(_scopes) as s where s->>'table' = _table loop
+      if jsonb_array_length(_scope->'rows') > 0 then
+        _counts := mirror.add(_counts, _table, 'upsert', mirror.attempt('put', _table, _scope->'rows'));
+      end if;
+      for _key in select r from jsonb_array_elements(coalesce(nullif(_scope->'refused', 'null'), '[]')) as r loop
+        perform mirror.park(_table, _key, _key->>'reason');
+      end loop;
+    end loop;
+  end loop;
+  if _parked then
+    delete from mirror.parked as p where p.settled;
+  end if;
+  update mirror.state set batch = (mirror_apply.batch->>'batch')::bigint, applied_at = clock_timestamp();
+  if jsonb_typeof(batch->'position') = 'object' then
+    update mirror.state as s
+    set snapshot = p->>'snapshot', as_of = (p->>'as_of')::timestamptz,
+        fresh_at = least((p->>'fresh_at')::timestamptz, clock_timestamp()),
+        primed_at = coalesce(s.primed_at, clock_timestamp())
+    from (select mirror_apply.batch->'position' as p) as position;
+  end if;
+  return jsonb_build_object('clock', clock_timestamp(), 'counts', _counts,
+    'parked', (select coalesce(jsonb_object_agg(p.tbl, p.n), '{}') from (select tbl, count(*) as n from mirror.parked group by tbl) as p),
+    'due', (select coalesce(jsonb_agg(jsonb_build_object('table', p.tbl, 'k1', p.k1, 'k2', nullif(p.k2, ''))), '[]')
+            from (select * from mirror.parked where retry_at <= now() order by retry_at limit 100) as p));
+end
+$mirror$;
+
+-- What a scope must lose: the keys that it names as gone, or those in its range that its rows do not have.
+create or replace function mirror.doomed(scope jsonb) returns jsonb language plpgsql stable set search_path = '' as $mirror$
+declare _doomed jsonb;
+begin
+  if not (scope ? 'range' or scope ? 'trips') then
+    return coalesce(scope->'gone', '[]');
+  end if;
+  execute format('select mirror.%I($1)', 'surplus_' || (scope->>'table')) into _doomed using scope;
+  return _doomed;
+end
+$mirror$;
+
+create or replace function mirror.add(counts jsonb, tbl text, op text, n bigint) returns jsonb
+language sql immutable set search_path = '' as $mirror$
+  select case when n = 0 then counts else
+    counts || jsonb_build_object(tbl, coalesce(counts->tbl, '{}')
+           || jsonb_build_object(op, coalesce((counts->tbl->>op)::bigint, 0) + n)) end
+$mirror$;
+
+create or replace function public.mirror_status() returns jsonb language sql stable security definer set search_path = '' as $mirror$
+  select to_jsonb(s) - 'one' - 'rendered' || jsonb_build_object('clock', clock_timestamp(),
+    'staleness_seconds', extract(epoch from clock_timestamp() - s.fresh_at),
+    'parked', (select coalesce(jsonb_agg(to_jsonb(p) - 'settled' order by p.since), '[]')
+               from (select * from mirror.parked order by since limit 100) as p))
+  from mirror.state as s
+$mirror$;
+
+-- Who calls: the JWT's `sub`, as text; null for nobody. Never raises, whatever the claims are.
+create or replace function mirror.caller() returns text language plpgsql stable set search_path = '' as $mirror$
+begin
+  return nullif(nullif(current_setting('request.jwt.claims', true), '')::jsonb ->> 'sub', '');
+exception when others then
+  return null;
+end
+$mirror$;
+
+-- May the caller enter this trip? For policies: using ((select is_trip_member(trip_id))).
+create or replace function public.is_trip_member(trip text) returns boolean
+language sql stable security definer set search_path = '' as $mirror$
+  select exists (
+    select from public.trip_memberships as m
+    where m.trip_id = mirror.as_trip_id(trip) and lower(m.status) in ('active', 'accepted')
+      and {{is_caller}})
+$mirror$;
+
+-- A trip's id out of any text; null when it cannot be one.
+create or replace function mirror.as_trip_id(trip text) returns {{trip_id}} language plpgsql immutable set search_path = '' as $mirror$
+begin
+  return trip::{{trip_id}};
+exception when others then
+  return null;
+end
+$mirror$;
