@@ -6,7 +6,6 @@ Every server is initialised afresh and never copied from another one's files: co
 identifier, by which the mirror tells databases apart.
 """
 
-import os
 import random
 import shutil
 import signal
@@ -14,15 +13,15 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
 from urllib.parse import quote
 
 from mirror.demo import processes
-from mirror.demo.binaries import UNPRIVILEGED, ServerError, binaries, reachable, run_as
+from mirror.demo.binaries import ServerError, binaries, run_as
+from mirror.demo.cluster import environment, initialise, own, prepare, temporary_directory
 
 __all__ = ["Server", "ServerError", "StopMode", "binaries", "temporary_directory"]
 
@@ -35,17 +34,6 @@ POLL_INTERVAL_S = 0.01
 # Below the range from which the kernel gives ports to outgoing connections: a server that is restarted on its port
 # must not find a stranger's connection there.
 PORTS = range(20_000, 32_000)
-
-
-@contextmanager
-def temporary_directory(prefix: str = "mirror-", parent: Path | None = None) -> Iterator[Path]:
-    """A directory for servers: removed at the end, and open to the user they run as."""
-    directory = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
-    try:
-        directory.chmod(0o755)
-        yield directory
-    finally:
-        shutil.rmtree(directory)
 
 
 class Server:
@@ -71,9 +59,9 @@ class Server:
         Without a password everybody on this machine may log in as anybody; with one, SCRAM is asked for.
         """
         server = cls(major, Path(directory).absolute(), settings or {}, password)
-        server._prepare_directory()
+        prepare(server.directory)
         if not server._data.joinpath("PG_VERSION").exists():
-            server._initialise()
+            initialise(server._binaries, server.directory, password)
         server._launch_on_free_port()
         return server
 
@@ -147,60 +135,6 @@ class Server:
     def _log(self) -> Path:
         return self.directory / "log"
 
-    def _prepare_directory(self) -> None:
-        self.directory.mkdir(parents=True, exist_ok=True)
-        self._data.mkdir(exist_ok=True)
-        self._own(self._data)
-        if not reachable(self.directory):
-            raise ServerError(
-                f"the user {UNPRIVILEGED}, as whom PostgreSQL runs, may not enter {self.directory}: "
-                "take a directory from mirror.demo.servers.temporary_directory()"
-            )
-
-    def _own(self, path: Path) -> None:
-        path.chmod(0o700)
-        if wanted := run_as():
-            os.chown(path, wanted["user"], wanted["group"])
-
-    def _initialise(self) -> None:
-        # Nobody needs a cluster whose making was cut off: it need not be on disk before it is used.
-        command: list[str | Path] = ["-D", self._data, "-U", "postgres", "-E", "UTF8", "--no-sync"]
-        with self._password_file() as authentication:
-            try:
-                self._run("initdb", *command, *authentication, "--locale=C.UTF-8")
-            except ServerError as error:
-                if "invalid locale name" not in str(error):
-                    raise
-                self._run("initdb", *command, *authentication, "--locale=C")  # older macOS has no C.UTF-8
-
-    @contextmanager
-    def _password_file(self) -> Iterator[list[str | Path]]:
-        """The arguments of initdb that choose the authentication; a password never stands on a command line."""
-        if self._password is None:
-            yield ["-A", "trust"]
-            return
-        path = self.directory / "password"
-        path.touch(mode=0o600)
-        try:
-            path.write_text(f"{self._password}\n")
-            self._own(path)
-            yield ["-A", "scram-sha-256", f"--pwfile={path}"]
-        finally:
-            path.unlink()
-
-    def _run(self, program: str, *arguments: str | Path) -> None:
-        done = subprocess.run(
-            [self._binaries / program, *arguments],
-            check=False,
-            capture_output=True,
-            text=True,
-            cwd=self.directory,
-            env=_environment(),
-            **run_as(),
-        )
-        if done.returncode:
-            raise ServerError(f"{program} failed: {done.stderr.strip() or done.stdout.strip()}")
-
     def _launch_on_free_port(self) -> None:
         for attempt in range(1, STARTS_MAX + 1):
             self.port = _free_port()
@@ -214,7 +148,7 @@ class Server:
 
     def _launch(self) -> None:
         self._sockets = Path(tempfile.mkdtemp(prefix="pg-"))  # short: a socket's path has 103 bytes at most
-        self._own(self._sockets)
+        own(self._sockets)
         options = {
             "listen_addresses": "127.0.0.1",
             "port": str(self.port),
@@ -230,7 +164,7 @@ class Server:
                 stdout=log,
                 stderr=log,
                 cwd=self._data,
-                env=_environment(),
+                env=environment(),
                 start_new_session=True,  # Ctrl-C in a terminal is for Python, which then stops us in good order
                 **run_as(),
             )
@@ -260,11 +194,6 @@ class Server:
         if self._sockets is not None:
             shutil.rmtree(self._sockets)
         self._process = self._watchdog = self._sockets = None
-
-
-def _environment() -> dict[str, str]:
-    """Ours without PGDATA, PGPORT and their like, which are meant for other servers."""
-    return {name: value for name, value in os.environ.items() if not name.startswith("PG")}
 
 
 def _free_port() -> int:

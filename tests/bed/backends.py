@@ -4,8 +4,8 @@ embedded (default)  the wheel's PostgreSQL 16 as the source, 18 as the target; o
                     MIRROR_TEST_SOURCE_MAJOR and MIRROR_TEST_TARGET_MAJOR (15 is Debian's)
 debian              Debian's PostgreSQL 15 on both sides
 docker              two containers through testcontainers, image from MIRROR_TEST_IMAGE (default postgres:16)
-urls                servers that are there: MIRROR_TEST_SOURCE_URL and MIRROR_TEST_TARGET_URL, of users who may create
-                    databases and roles
+urls                servers that are there: MIRROR_TEST_SOURCE_URL and MIRROR_TEST_TARGET_URL, of superusers; they must
+                    let everybody in (trust), since tests log in as the roles they have made
 """
 
 import os
