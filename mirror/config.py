@@ -57,7 +57,9 @@ class Settings(BaseModel):
 
     def source(self) -> str:
         if self.source_url is None:
-            raise ConfigError("MIRROR_SOURCE_URL is not set", hint="Set it to the direct (not pooled) URL of the primary.")
+            raise ConfigError(
+                "MIRROR_SOURCE_URL is not set", hint="Set it to the direct (not pooled) URL of the primary."
+            )
         return self.source_url.get_secret_value()
 
     def target(self) -> str:
@@ -174,7 +176,9 @@ def load_mapping(path: Path | None) -> Mapping:
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror}", hint="MIRROR_CONFIG names the mapping file.") from error
+        raise ConfigError(
+            f"cannot read {path}: {error.strerror}", hint="MIRROR_CONFIG names the mapping file."
+        ) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not valid TOML: {error}") from error
     for name, section in document.items():

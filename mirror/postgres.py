@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import psycopg
 from psycopg import conninfo
 
-from mirror.errors import ConfigError, MirrorError, Refused, Unreachable
+from mirror.errors import ConfigError, Incompatible, MirrorError, Refused, Superseded, Unreachable
 
 CONNECT_TIMEOUT_S = 10
 _SESSION = """
@@ -31,6 +31,8 @@ _KEEPALIVE: dict[str, Any] = {
     "keepalives_count": 3,
     "tcp_user_timeout": 30_000,
 }
+# What the target's functions raise on purpose (HTTP statuses through PostgREST).
+_ANSWERS: dict[str, type[MirrorError]] = {"PT409": Superseded, "PT412": Incompatible, "PT428": Incompatible}
 _SETTING = {"source": "MIRROR_SOURCE_URL", "target": "MIRROR_TARGET_URL"}
 
 
@@ -44,7 +46,8 @@ def parameters(url: str, side: str) -> dict[str, Any]:
         parts = {}
     if not parts:
         raise ConfigError(
-            f"{_SETTING[side]} is not a Postgres URL", hint="It looks like postgresql://user:password@host:5432/database."
+            f"{_SETTING[side]} is not a Postgres URL",
+            hint="It looks like postgresql://user:password@host:5432/database.",
         ) from None
     return dict(parts)
 
@@ -93,6 +96,8 @@ def translate(error: psycopg.Error, side: str) -> MirrorError:
     """Once, here. A lost connection is Unreachable, an answer of the server is Refused."""
     text = (error.diag.message_primary or str(error).strip() or type(error).__name__).splitlines()[0]
     state = error.sqlstate
+    if state in _ANSWERS:
+        return _ANSWERS[state](f"target: {text}", hint=error.diag.message_hint or "")
     if state == "42501":
         return Refused(side, text, hint="The role of this URL lacks a right; see `mirror install`.", sqlstate=state)
     if state is None or state[:2] in ("08", "57") and state != "57014":

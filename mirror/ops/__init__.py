@@ -1,0 +1,1 @@
+"""Looking at the daemon: what it knows of itself, as metrics, health and log lines."""

@@ -23,7 +23,8 @@ def triggers_sql(source: Source, table: Table) -> str:
 def _table_sql(source: Source, table: Table) -> str:
     values = _places(source, table)
     values["capture"] = "\n".join(
-        render("source/capture.sql", values | {"event": event, "dirty": _dirty(source.of(table), event)}) for event in EVENTS
+        render("source/capture.sql", values | {"event": event, "dirty": _dirty(source.of(table), event)})
+        for event in EVENTS
     )
     values["of_trips"] = render("source/of_trips.sql", values) if table is MEMBERSHIPS else ""
     return render("source/table.sql", values)

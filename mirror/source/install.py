@@ -164,8 +164,21 @@ def _wait_for_older_writers(connection: Connection, xid: str, say: Say) -> None:
 
 
 def _functions_are_there(connection: Connection) -> bool:
-    wanted = [f"{t.name}_{e}" for t in TABLES for e in (*capture.EVENTS, "truncate", "keys", "slice", "gone", "possible")]
-    wanted += ["drain", "look", "take", "mark", "rings", "token", "identity", "tidy", "read_entries", "trip_memberships_of"]
+    wanted = [
+        f"{t.name}_{e}" for t in TABLES for e in (*capture.EVENTS, "truncate", "keys", "slice", "gone", "possible")
+    ]
+    wanted += [
+        "drain",
+        "look",
+        "take",
+        "mark",
+        "rings",
+        "token",
+        "identity",
+        "tidy",
+        "read_entries",
+        "trip_memberships_of",
+    ]
     row = connection.execute(
         "select count(distinct proname) from pg_proc where pronamespace = to_regnamespace('mirror') and proname = any(%s)",
         [wanted],

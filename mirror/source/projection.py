@@ -113,7 +113,9 @@ def _relation(connection: psycopg.Connection[Any], mapping: Mapping, table: Tabl
             {"r": written},
         ).fetchone()
     except psycopg.Error as error:
-        raise Incompatible(f"[{table.name}] from = {written!r} is not a table's name: {error.diag.message_primary}") from error
+        raise Incompatible(
+            f"[{table.name}] from = {written!r} is not a table's name: {error.diag.message_primary}"
+        ) from error
     if row is None:
         raise Incompatible(
             f"the source has no table {written} for [{table.name}]",
@@ -181,7 +183,8 @@ def _columns(
 
 def _check_keys(connection: psycopg.Connection[Any], oid: int, table: Table, keys: tuple[str, ...]) -> None:
     for (name,) in connection.execute(
-        "select attname from pg_attribute where attrelid = %s and attname = any(%s) and not attnotnull", [oid, list(keys)]
+        "select attname from pg_attribute where attrelid = %s and attname = any(%s) and not attnotnull",
+        [oid, list(keys)],
     ):
         raise Incompatible(
             f"the key column {name} of [{table.name}] may be null",

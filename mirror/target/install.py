@@ -99,7 +99,9 @@ def _is_right(connection: Connection, types: Types, mapping: Mapping) -> bool:
         "to_regclass('public.trip_memberships')) and relrowsecurity"
     ).fetchone()
     wanted = (digest(_schema(types, mapping)), list(mapping.target.allow_cascade))
-    return (state[1], state[2]) == wanted and there is not None and there[0] == 3 and tables is not None and tables[0] == 3
+    return (
+        (state[1], state[2]) == wanted and there is not None and there[0] == 3 and tables is not None and tables[0] == 3
+    )
 
 
 def _check(connection: Connection, table: Table, types: Types) -> None:

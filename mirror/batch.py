@@ -1,0 +1,80 @@
+"""The frozen values that flow from the source through the applier to the target."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from mirror.scope import Slice, Wide
+
+
+@dataclass(frozen=True, slots=True)
+class Fence:
+    """The right to write once. Taken before the snapshot is read; the target refuses anything not strictly newer."""
+
+    epoch: int
+    batch: int
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """The outbox entries a batch read, as the source named them; passed back unread to be forgotten."""
+
+    at: str
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What one drain asks of the source."""
+
+    rows: int
+    bytes: int
+    sleep: bool = False
+    forget: Taken | None = None
+    forget_wide: tuple[tuple[Wide, str], ...] = ()
+    skip: tuple[str, ...] = ()
+    looked: str | None = None
+    slice: Slice | None = None
+    count: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What one snapshot of the source said: the entries, and the present rows of their scopes (one JSON text, never
+    parsed here)."""
+
+    snapshot: str
+    as_of: str
+    scopes: str
+    entries: int
+    backlog: bool
+    wide: tuple[Wide, ...]
+    broken: Mapping[str, str]
+    looked: str | None
+    slice: Mapping[str, Any] | None
+    lag_s: float
+    ages_s: Mapping[str, float]
+    waiting: int | None
+    outbox_bytes: int
+    asleep: bool
+    taken: Taken | None
+
+    @property
+    def complete(self) -> bool:
+        """With this reading applied, the target equals the source at its snapshot."""
+        return not (self.backlog or self.wide or self.broken)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What the target said it did."""
+
+    counts: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    parked: Mapping[str, int] = field(default_factory=dict)
+    due: tuple[tuple[str, str, str | None], ...] = ()
+
+    @property
+    def rows(self) -> int:
+        return sum(n for ops in self.counts.values() for n in ops.values())

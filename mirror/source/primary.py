@@ -1,0 +1,116 @@
+"""The working session with the primary: leadership, identity, and the drain, one round trip per batch.
+
+Both advisory locks (leader, asleep) belong to this session: when it dies, somebody else may lead and nobody rings in vain.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from typing import Any
+
+from psycopg import AsyncConnection
+
+from mirror.batch import Reading, Request, Taken
+from mirror.errors import ConfigError, Unreachable
+from mirror.postgres import connect, translated
+from mirror.scope import Wide
+
+ANSWER_TIMEOUT_S = 90.0
+TIDY_BYTES = 1_000_000
+_DRAIN = "call mirror.drain(%s::jsonb, %s, %s, null, null, null, null)"
+
+
+class Primary:
+    def __init__(self, connection: AsyncConnection[Any]) -> None:
+        self._connection = connection
+        self._asleep = False
+
+    @classmethod
+    async def open(cls, url: str) -> Primary:
+        return cls(await connect(url, "source"))
+
+    async def close(self) -> None:
+        await self._connection.close()
+
+    async def _row(self, query: str, arguments: list[Any] | None = None) -> Any:
+        try:
+            async with asyncio.timeout(ANSWER_TIMEOUT_S):
+                with translated("source"):
+                    cursor = await self._connection.execute(query, arguments)  # type: ignore[arg-type]
+                    return await cursor.fetchone()
+        except TimeoutError as error:
+            raise Unreachable("source", f"no answer within {ANSWER_TIMEOUT_S:.0f} s") from error
+
+    async def installed(self) -> tuple[int, dict[str, Any]]:
+        """The schema version and the mapping that this source was rendered from."""
+        row = await self._row("select to_regclass('mirror.install') is not null")
+        row = await self._row("select version, mapping from mirror.install") if row[0] else None
+        if row is None:
+            raise ConfigError("the mirror is not installed in the source", hint="Run `mirror install source`.")
+        return row[0], row[1]
+
+    async def identity(self) -> dict[str, Any]:
+        identity: dict[str, Any] = (await self._row("select mirror.identity()"))[0]
+        return identity
+
+    async def rings(self) -> bool:
+        return bool((await self._row("select mirror.rings()"))[0])
+
+    async def lead(self) -> bool:
+        """Try to become the leader. Never waits inside a statement: that would hold a snapshot and stop vacuum."""
+        return bool((await self._row("select pg_try_advisory_lock(1835627122, 2)"))[0])
+
+    async def drain(self, request: Request) -> Reading:
+        document = {
+            "rows": request.rows,
+            "bytes": request.bytes,
+            "sleep": request.sleep,
+            "asleep": self._asleep,
+            "skip": request.skip,
+            "looked": request.looked,
+            "forget_wide": [{"table": w.table, "trip": w.trip, "snapshot": s} for w, s in request.forget_wide],
+            "count": request.count,
+        }
+        if request.slice is not None:
+            document["slice"] = request.slice.request()
+        forget = request.forget
+        reply, scopes, at, entry_id = await self._row(
+            _DRAIN, [json.dumps(document), forget and forget.at, forget and forget.id]
+        )
+        self._asleep = reply["asleep"]
+        return _reading(reply, scopes or "", Taken(at, entry_id) if entry_id else None)
+
+    async def tidy(self) -> None:
+        await self._row("select mirror.tidy(%s)", [TIDY_BYTES])
+
+    def watch(self, woken: Callable[[], None]) -> Callable[[], None]:
+        """Calls back when the idle session says something by itself (it never does, unless it ends)."""
+        loop, fd = asyncio.get_running_loop(), self._connection.fileno()
+        loop.add_reader(fd, woken)
+
+        def unwatch() -> None:
+            loop.remove_reader(fd)
+
+        return unwatch
+
+
+def _reading(reply: dict[str, Any], scopes: str, taken: Taken | None) -> Reading:
+    return Reading(
+        snapshot=reply["snapshot"],
+        as_of=reply["as_of"],
+        scopes=scopes,
+        entries=reply["entries"],
+        backlog=reply["backlog"],
+        wide=tuple(Wide(w["table"], w["trip"]) for w in reply["wide"]),
+        broken=reply["broken"],
+        looked=reply["looked"],
+        slice=reply["slice"],
+        lag_s=float(reply["lag"] or 0),
+        ages_s={table: float(age) for table, age in (reply["ages"] or {}).items()},
+        waiting=reply["waiting"],
+        outbox_bytes=reply["outbox_bytes"],
+        asleep=reply["asleep"],
+        taken=taken,
+    )

@@ -1,0 +1,42 @@
+"""The transport over a Postgres connection: direct, or Supabase's session pooler."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from psycopg import AsyncConnection
+
+from mirror.errors import UnknownOutcome
+from mirror.postgres import connect, translated
+
+CALL_TIMEOUT_S = 60.0
+_FUNCTIONS = ("mirror_claim", "mirror_apply", "mirror_status")
+
+
+class Direct:
+    def __init__(self, connection: AsyncConnection[Any]) -> None:
+        self._connection = connection
+
+    @classmethod
+    async def open(cls, url: str) -> Direct:
+        return cls(await connect(url, "target"))
+
+    async def call(self, function: str, argument: str | None) -> dict[str, Any]:
+        if function not in _FUNCTIONS:
+            raise AssertionError(function)
+        place, values = ("%s::jsonb", [argument]) if argument is not None else ("", None)
+        try:
+            async with asyncio.timeout(CALL_TIMEOUT_S):
+                with translated("target"):
+                    cursor = await self._connection.execute(f"select public.{function}({place})", values)  # type: ignore[arg-type]  # noqa: S608 - one of three names
+                    row = await cursor.fetchone()
+        except TimeoutError as error:
+            raise UnknownOutcome("target", f"no reply to {function} within {CALL_TIMEOUT_S:.0f} s") from error
+        if row is None:
+            raise AssertionError("a function returns a row")
+        reply: dict[str, Any] = row[0]
+        return reply
+
+    async def close(self) -> None:
+        await self._connection.close()

@@ -1,0 +1,87 @@
+"""The target, as the applier means it: claim an epoch, apply a batch, read the status. How a call gets there is a
+transport's business: one method, function name and JSON text in, reply out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Protocol
+
+from mirror.batch import Fence, Outcome, Reading
+from mirror.errors import Incompatible
+
+VERSION = 1
+
+
+class Transport(Protocol):
+    async def call(self, function: str, argument: str | None) -> dict[str, Any]: ...
+
+    async def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    epoch: int
+    types: dict[str, str]
+    primed: bool
+    snapshot: str | None
+
+
+class Target:
+    def __init__(self, transport: Transport, clock: Callable[[], float] = time.monotonic) -> None:
+        self._transport = transport
+        self._clock = clock
+        self._epoch = 0
+        self._batch = 0
+        self._their_clock: tuple[datetime, float] | None = None
+
+    async def claim(self, source_json: str) -> Claim:
+        """From the reply on, every older daemon is refused by the target itself."""
+        reply = await self._call("mirror_claim", source_json)
+        if reply["version"] != VERSION:
+            raise Incompatible(
+                f"the target's schema is version {reply['version']}, this daemon needs {VERSION}",
+                hint="Run `mirror install target`.",
+            )
+        self._epoch, self._batch = reply["epoch"], 0
+        return Claim(reply["epoch"], reply["types"], reply["primed"], reply["snapshot"])
+
+    def next_fence(self) -> Fence:
+        self._batch += 1
+        return Fence(self._epoch, self._batch)
+
+    async def apply(self, reading: Reading, fence: Fence, *, position: bool, began: float) -> Outcome:
+        """`began`: our monotonic clock before the snapshot was taken."""
+        where = "null"
+        if position:
+            where = (
+                f'{{"snapshot":"{reading.snapshot}","as_of":"{reading.as_of}","fresh_at":"{self._fresh_at(began)}"}}'
+            )
+        reply = await self._call(
+            "mirror_apply",
+            f'{{"epoch":{fence.epoch},"batch":{fence.batch},"position":{where},"scopes":[{reading.scopes}]}}',
+        )
+        due = tuple((d["table"], d["k1"], d["k2"]) for d in reply["due"])
+        return Outcome(reply["counts"], reply["parked"], due)
+
+    async def status(self) -> dict[str, Any]:
+        return await self._call("mirror_status", None)
+
+    async def close(self) -> None:
+        await self._transport.close()
+
+    def _fresh_at(self, began: float) -> str:
+        """A moment on the TARGET's clock that is certainly not after the snapshot: what that clock said in an earlier
+        reply, plus what passed here between receiving it and beginning to read. The source's clock plays no part, and a
+        request that arrives late does not look fresher for it."""
+        if self._their_clock is None:
+            raise AssertionError("claim comes before apply")
+        clock, received = self._their_clock
+        return (clock + timedelta(seconds=began - received)).isoformat()
+
+    async def _call(self, function: str, argument: str | None) -> dict[str, Any]:
+        reply = await self._transport.call(function, argument)
+        self._their_clock = datetime.fromisoformat(reply["clock"]), self._clock()
+        return reply
