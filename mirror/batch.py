@@ -57,7 +57,7 @@ class Reading:
     lag_s: float
     ages_s: Mapping[str, float]
     waiting: int | None
-    outbox_bytes: int
+    outbox_bytes: int | None
     asleep: bool
     taken: Taken | None
 

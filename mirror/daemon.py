@@ -205,7 +205,7 @@ class Daemon:
 
     async def _tidy(self, source: Primary, reading: Reading) -> None:
         now = asyncio.get_running_loop().time()
-        if reading.outbox_bytes > TIDY_BYTES and now - self._tidied_at > TIDY_INTERVAL_S:
+        if (reading.outbox_bytes or 0) > TIDY_BYTES and now - self._tidied_at > TIDY_INTERVAL_S:
             self._tidied_at = now
             await source.tidy()
 

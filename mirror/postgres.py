@@ -23,7 +23,11 @@ _SESSION = """
     set jit = off; set client_min_messages = error
 """
 # The source's rows must never be filtered silently: with row_security off a policy that would hide some is an error.
-_SIDE = {"source": "; set row_security = off; set synchronous_commit = off", "target": ""}
+# Forgetting need not be durable (a lost one is repeated), and its queries are planned once (half of a small drain is planning).
+_SIDE = {
+    "source": "; set row_security = off; set synchronous_commit = off; set plan_cache_mode = force_generic_plan",
+    "target": "",
+}
 _KEEPALIVE: dict[str, Any] = {
     "keepalives": 1,
     "keepalives_idle": 10,

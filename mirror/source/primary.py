@@ -108,9 +108,9 @@ def _reading(reply: dict[str, Any], scopes: str, taken: Taken | None) -> Reading
         looked=reply["looked"],
         slice=reply["slice"],
         lag_s=float(reply["lag"] or 0),
-        ages_s={table: float(age) for table, age in (reply["ages"] or {}).items()},
-        waiting=reply["waiting"],
-        outbox_bytes=reply["outbox_bytes"],
+        ages_s={table: float(age) for table, age in (reply.get("ages") or {}).items()},
+        waiting=reply.get("waiting"),
+        outbox_bytes=reply.get("outbox_bytes"),
         asleep=reply["asleep"],
         taken=taken,
     )

@@ -115,7 +115,7 @@ $mirror$;
 -- What the outbox says in the caller's snapshot, with the present rows of every key: the whole batch in one answer.
 --   request  rows, bytes: bounds. skip: tables that cannot be read for now. looked: the backlog's gone keys were searched
 --            up to this snapshot. slice: one slice (table, trip, after1, after2, rows) or some keys (table, keys1, keys2).
---            count: count the entries too.
+--            count: count the entries and measure the outbox too.
 --   reply    snapshot, as_of; entries (taken), backlog (there are more), waiting (count), lag and ages (seconds) of the
 --            oldest, wide (marks of a whole table or of a large trip, left in place), broken (tables, why), looked, slice.
 --   taken_*  what to forget once this batch is applied.
@@ -123,89 +123,110 @@ $mirror$;
 create or replace function mirror.look(request jsonb, out reply jsonb, out scopes text, out taken_at text, out taken_id text)
 language plpgsql as $mirror$
 declare
-  _skip text[] := array(select jsonb_array_elements_text(request->'skip'));
-  _looked pg_snapshot := (request->>'looked')::pg_snapshot;
   _bytes integer := (request->>'bytes')::integer;
+  _found record;
   _taken mirror.entry[];
-  _backlog boolean;
-  _read mirror.reading;
-  _wide jsonb;
+  _read mirror.reading := row('', false, '{}', '{}')::mirror.reading;
   _slice jsonb;
 begin
-  select t.taken, t.backlog, t.looked into _taken, _backlog, _looked
-  from mirror.take((request->>'rows')::integer, _skip, _looked) as t;
-  loop
+  select * into _found from mirror.take(request) as t;
+  _taken := _found.taken;
+  while cardinality(_taken) > 0 loop
     _read := mirror.read_entries(_taken, (request->>'rows')::integer, _bytes);
-    exit when not _read.too_big or cardinality(_taken) <= 1;
+    exit when not _read.too_big or cardinality(_taken) = 1;
     _taken := _taken[1 : cardinality(_taken) / 2];
-    _backlog := true;
+    _found.backlog := true;
   end loop;
+  if _read.broken <> '{}' or cardinality(_read.wide_trips) > 0 then
+    _taken := array(select e from unnest(_taken) as e
+                    where not _read.broken ? e.tbl
+                      and not (e.tbl = 'trip_memberships' and e.k2 is null and e.k1 = any (_read.wide_trips)));
+    _found.wide := _found.wide || array(select jsonb_build_object('table', 'trip_memberships', 'trip', t)
+                                        from unnest(_read.wide_trips) as t);
+  end if;
   scopes := _read.scopes;
-  if request->'slice' is not null and not _backlog and not _read.broken ? (request->'slice'->>'table') then
+  if request ? 'slice' and not _read.broken ? (request->'slice'->>'table') then
     begin
-      select s.scope, s.reply into scopes, _slice
+      select concat_ws(',', nullif(_read.scopes, ''), s.scope), s.reply into scopes, _slice
       from mirror.read_request(request->'slice', _bytes) as s;
-      scopes := concat_ws(',', nullif(_read.scopes, ''), scopes);
     exception when others then
       _read.broken := _read.broken || jsonb_build_object(request->'slice'->>'table', format('%s (%s)', sqlerrm, sqlstate));
-      scopes := _read.scopes;
     end;
   end if;
-  select coalesce(jsonb_agg(jsonb_build_object('table', w.tbl, 'trip', w.trip)), '[]') into _wide
-  from (select distinct tbl, null as trip from (select tbl from mirror.outbox where k1 is null and tbl <> all (_skip)
-                                                limit 1000) as whole
-        union all select 'trip_memberships', unnest(_read.wide_trips)) as w(tbl, trip);
-  _taken := array(select e from unnest(_taken) as e
-                  where not _read.broken ? e.tbl
-                    and not (e.tbl = 'trip_memberships' and e.k2 is null and e.k1 = any (_read.wide_trips)));
-  select array_agg(e.place)::text, array_agg(e.id)::text into taken_at, taken_id from unnest(_taken) as e;
-  select jsonb_build_object(
-      'snapshot', pg_current_snapshot()::text, 'as_of', now(), 'entries', coalesce(cardinality(_taken), 0),
-      'backlog', _backlog, 'wide', _wide, 'broken', _read.broken, 'looked', _looked::text, 'slice', _slice,
-      'lag', greatest(0, extract(epoch from now() - (select min(o.at) from (select at from mirror.outbox limit 1000) as o))),
-      'ages', (select jsonb_object_agg(a.tbl, a.age) from (
-                 select e.tbl, greatest(0, extract(epoch from now() - min(e.at))) as age
-                 from unnest(_taken) as e group by e.tbl) as a),
-      'waiting', case when (request->>'count')::boolean then (select count(*) from mirror.outbox) end,
-      'outbox_bytes', pg_relation_size('mirror.outbox') + pg_relation_size('mirror.outbox_twin'))
-  into reply;
+  reply := jsonb_build_object(
+    'snapshot', pg_current_snapshot()::text, 'as_of', now(), 'entries', coalesce(cardinality(_taken), 0),
+    'backlog', _found.backlog, 'wide', _found.wide, 'broken', _read.broken, 'looked', _found.looked, 'slice', _slice,
+    'lag', greatest(0, extract(epoch from now() - _found.oldest)));
+  if cardinality(_taken) > 0 then
+    select array_agg(e.place)::text, array_agg(e.id)::text into taken_at, taken_id from unnest(_taken) as e;
+    select reply || jsonb_build_object('ages', jsonb_object_agg(a.tbl, a.age)) into reply
+    from (select e.tbl, greatest(0, extract(epoch from now() - min(e.at))) as age
+          from unnest(_taken) as e group by e.tbl) as a;
+  end if;
+  if (request->>'count')::boolean then
+    reply := reply || jsonb_build_object(
+      'waiting', (select count(*) from mirror.outbox),
+      'outbox_bytes', pg_relation_size('mirror.outbox') + pg_relation_size('mirror.outbox_twin'));
+  end if;
 end
 $mirror$;
 
--- Which entries this batch takes. In a backlog, keys that are gone from the source come first: a removed member must not
--- wait behind a hundred thousand renames.
-create or replace function mirror.take(row_limit integer, skip text[], inout looked pg_snapshot,
-                                       out taken mirror.entry[], out backlog boolean)
+-- Which entries this batch takes, and what else there is. In a backlog, keys that are gone from the source come first: a
+-- removed member must not wait behind a hundred thousand renames.
+create or replace function mirror.take(request jsonb, out taken mirror.entry[], out wide jsonb[], out oldest timestamptz,
+                                       out backlog boolean, out looked text)
 language plpgsql as $mirror$
 declare
-  _gone mirror.entry[];
+  _limit integer := (request->>'rows')::integer;
+  _skip text[] := '{}';
+  _n bigint;
+begin
+  if request->'skip' <> '[]' then
+    _skip := array(select jsonb_array_elements_text(request->'skip'));
+  end if;
+  select array_agg(row(e.ctid, e.id, e.tbl, e.k1, e.k2, e.at)::mirror.entry) filter (where e.k1 is not null), min(e.at),
+         count(*), coalesce(array_agg(distinct jsonb_build_object('table', e.tbl, 'trip', null)) filter (where e.k1 is null), '{}')
+  into taken, oldest, _n, wide
+  from (select o.ctid, o.* from mirror.outbox as o where o.tbl <> all (_skip) limit _limit + 1) as e;
+  backlog := _n > _limit;
+  if backlog then
+    -- The first entries may all be marks of whole tables: look past them.
+    select array_agg(row(e.ctid, e.id, e.tbl, e.k1, e.k2, e.at)::mirror.entry), count(*) > _limit into taken, backlog
+    from (select o.ctid, o.* from mirror.outbox as o where o.k1 is not null and o.tbl <> all (_skip) limit _limit + 1) as e;
+    wide := array(select jsonb_build_object('table', t, 'trip', null) from unnest(array['users', 'trips', 'trip_memberships']) as t
+                  where t <> all (_skip) and exists (select from mirror.outbox where tbl = t and k1 is null));
+  end if;
+  if backlog then
+    select g.taken, g.looked into taken, looked
+    from mirror.gone_first(taken[1 : _limit], _limit, _skip, (request->>'looked')::pg_snapshot) as g;
+  end if;
+end
+$mirror$;
+
+-- The entries of a backlog whose keys are gone; when there are none (any more), those that were found first.
+create or replace function mirror.gone_first(first mirror.entry[], row_limit integer, skip text[], seen pg_snapshot,
+                                             out taken mirror.entry[], out looked text)
+language plpgsql as $mirror$
+declare
   _some mirror.entry[];
   _table text;
 begin
-  select array_agg(row(e.ctid, e.id, e.tbl, e.k1, e.k2, e.at)::mirror.entry) into taken
-  from (select o.ctid, o.* from mirror.outbox as o where o.k1 is not null and o.tbl <> all (skip) limit row_limit + 1) as e;
-  backlog := coalesce(cardinality(taken) > row_limit, false);
-  if not backlog then
-    looked := null;
-    return;
-  end if;
+  looked := seen;
   foreach _table in array array['trip_memberships', 'trips', 'users'] loop
     continue when _table = any (skip);
     begin
       select array_agg(row(g.entry_at, g.entry_id, _table, g.k1, g.k2, now())::mirror.entry) into _some
-      from mirror.gone(_table, looked, row_limit - coalesce(cardinality(_gone), 0)) as g;
-      _gone := _gone || _some;
+      from mirror.gone(_table, seen, row_limit - coalesce(cardinality(taken), 0)) as g;
+      taken := taken || _some;
     exception when others then
       raise log 'mirror: cannot look for revocations in % (%): %', _table, sqlstate, sqlerrm;  -- reading it will report it
     end;
-    exit when cardinality(_gone) >= row_limit;
+    exit when cardinality(taken) >= row_limit;
   end loop;
-  if _gone is null then
-    looked := pg_current_snapshot();
-    taken := taken[1 : row_limit];
-  else
-    taken := _gone;
+  if coalesce(cardinality(taken), 0) < row_limit then
+    looked := pg_current_snapshot()::text;
   end if;
+  taken := coalesce(taken, first);
 end
 $mirror$;
 
@@ -220,7 +241,7 @@ declare
   _trips text[];
   _of record;
 begin
-  foreach _table in array array['users', 'trips', 'trip_memberships'] loop
+  foreach _table in array array(select distinct e.tbl from unnest(taken) as e) loop
     begin
       select array_agg(k.k1), array_agg(k.k2) into _keys1, _keys2
       from (select distinct e.k1, e.k2 from unnest(taken) as e
