@@ -29,6 +29,7 @@ class Doorbell:
         self._url = url
         self._wake = wake
         self.proven = False
+        self._heard = False
         self.reconnects = 0
         self.rings = 0
 
@@ -79,10 +80,12 @@ class Doorbell:
                 await sender.execute("select pg_notify('mirror', %s)", [nonce])
                 async for notification in listener.notifies(timeout=PROOF_TIMEOUT_S):
                     if notification.payload == nonce:
-                        self.proven = True
+                        self.proven = self._heard = True
                         return
         finally:
             await sender.close()
+        if self._heard:  # it worked on this URL before: trouble on the way, not a pooler
+            raise Unreachable("source", "the listening connection is deaf")
         behind = f"The server itself is at {row[0]}, port {row[1]}. " if row and row[0] else ""
         raise ConfigError(
             "a NOTIFY on this connection does not arrive: MIRROR_SOURCE_URL goes through a connection pooler",

@@ -103,13 +103,22 @@ begin
 end
 $mirror$;
 
--- Which database this is. A restored or branched database is another one.
-create or replace function mirror.identity() returns jsonb language sql stable as $mirror$
-  select jsonb_build_object(
-    'system', (select system_identifier::text from pg_control_system()),
-    'timeline', current_setting('neon.timeline_id', true),
-    'database', current_database(),
-    'install', (select incarnation from mirror.install))
+-- Which database this is. A restored or branched database is another one. SECURITY DEFINER, so that the answer does not
+-- depend on who asks; a provider that hides the control file leaves the other parts.
+create or replace function mirror.identity() returns jsonb
+language plpgsql stable security definer set search_path = '' as $mirror$
+declare
+  _system text;
+begin
+  begin
+    select c.system_identifier::text into _system from pg_catalog.pg_control_system() as c;
+  exception when insufficient_privilege then
+    _system := null;
+  end;
+  return pg_catalog.jsonb_build_object(
+    'system', _system, 'timeline', pg_catalog.current_setting('neon.timeline_id', true),
+    'database', pg_catalog.current_database(), 'install', (select incarnation from mirror.install));
+end
 $mirror$;
 
 -- Read-your-writes: what the caller has written (its own transaction, if it wrote) and seen. Compared by mirror_has()
