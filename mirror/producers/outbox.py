@@ -26,7 +26,7 @@ class Outbox:
         return {table: reason for table, (reason, _) in self._broken.items()}
 
     def skip(self) -> tuple[str, ...]:
-        """Tables not to read before their pause is over: an error is not asked for again thousands of times a second."""
+        """Tables not to read before their pause is over: no error is asked for thousands of times a second."""
         now = self._clock()
         return tuple(table for table, (_, until) in self._broken.items() if until > now)
 

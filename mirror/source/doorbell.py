@@ -1,7 +1,7 @@
 """The listening connection. It has no other purpose: autocommit, never a transaction, so it never holds back VACUUM.
 
-A notification only wakes; the loop decides. What can go wrong with LISTEN costs latency (the polling floor), never data:
-a connection that was cut is opened again and rings by itself; one that hears nothing is found by a round trip.
+A notification only wakes; the loop decides. What can go wrong with LISTEN costs latency (the polling floor), never
+data: a connection that was cut is opened again and rings by itself; one that hears nothing is found by a round trip.
 """
 
 from __future__ import annotations

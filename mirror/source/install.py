@@ -66,7 +66,8 @@ def uninstall(connection: Connection, say: Say) -> None:
     with translated("source"):
         connection.execute(_INSTALL_LOCK)
         rows = connection.execute(
-            "select tgrelid::regclass::text, array_agg(quote_ident(tgname)) from pg_trigger t join pg_proc p on p.oid = t.tgfoid "
+            "select tgrelid::regclass::text, array_agg(quote_ident(tgname)) "
+            "from pg_trigger t join pg_proc p on p.oid = t.tgfoid "
             "where p.pronamespace = to_regnamespace('mirror') and not tgisinternal group by tgrelid"
         ).fetchall()
         for relation, triggers in rows:
@@ -102,8 +103,9 @@ def _metadata(mapping: Mapping, source: Source) -> dict[str, Any]:
 def _metadata_sql(connection: Connection, mapping: Mapping, source: Source) -> str:
     cursor = psycopg.ClientCursor(connection)
     return cursor.mogrify(
-        "insert into mirror.install (version, mapping, rendered) values (%s, %s::jsonb, %s) on conflict (one) do update "
-        "set version = excluded.version, mapping = excluded.mapping, rendered = excluded.rendered, installed_at = now();",
+        "insert into mirror.install (version, mapping, rendered) values (%s, %s::jsonb, %s) "
+        "on conflict (one) do update set version = excluded.version, mapping = excluded.mapping, "
+        "rendered = excluded.rendered, installed_at = now();",
         [capture.VERSION, json.dumps(_metadata(mapping, source)), _digest(source)],
     )
 
@@ -118,7 +120,7 @@ def _install_functions(
     """Replaces the functions where they differ; returns the tables that must be loaded (again) because of it."""
     if before and before["version"] > capture.VERSION:
         raise ConfigError(
-            f"the source was installed by a newer mirror (schema {before['version']}, this one knows {capture.VERSION})",
+            f"the source was installed by a newer mirror: schema {before['version']}, this one knows {capture.VERSION}",
             hint="Use that version, or uninstall first.",
         )
     if before and before["rendered"] == _digest(source) and _functions_are_there(connection):
@@ -129,20 +131,20 @@ def _install_functions(
     marks = "".join(mark_sql(table) for table in TABLES if table in remapped)
     with connection.transaction():
         connection.execute("set local check_function_bodies = off")
-        connection.execute(capture.functions_sql(source))  # type: ignore[arg-type]
-        connection.execute(_metadata_sql(connection, mapping, source))  # type: ignore[arg-type]
-        connection.execute(marks)  # type: ignore[arg-type]
+        connection.execute(capture.functions_sql(source))
+        connection.execute(_metadata_sql(connection, mapping, source))
+        connection.execute(marks)
         row = connection.execute("select pg_current_xact_id()::text").fetchone()
     say("source: schema mirror is up to date.")
     if before and remapped and row:
         _wait_for_older_writers(connection, str(row[0]), say)
-        connection.execute(marks)  # type: ignore[arg-type]
+        connection.execute(marks)
     return remapped
 
 
 def mark_sql(table: Table) -> str:
-    """The mark of a whole table, in the transaction that makes it necessary: a crash cannot come between. The visibility
-    of memberships depends on the trips."""
+    """The mark of a whole table, in the transaction that makes it necessary: a crash cannot come between. The
+    visibility of memberships depends on the trips."""
     moved = "array[null]" if table is TRIPS else "null"
     return f"select mirror.mark('{table.name}', array[null], array[null], {moved});\n"
 
@@ -158,8 +160,8 @@ def _wait_for_older_writers(connection: Connection, xid: str, say: Say) -> None:
         if row and row[0]:
             return
     say(
-        "source: a transaction older than the new mapping is still open; what it changes under the old mapping is found by "
-        "the next reconcile."
+        "source: a transaction older than the new mapping is still open; what it changes under the old mapping is "
+        "found by the next reconcile."
     )
 
 
@@ -180,7 +182,8 @@ def _functions_are_there(connection: Connection) -> bool:
         "trip_memberships_of",
     ]
     row = connection.execute(
-        "select count(distinct proname) from pg_proc where pronamespace = to_regnamespace('mirror') and proname = any(%s)",
+        "select count(distinct proname) from pg_proc "
+        "where pronamespace = to_regnamespace('mirror') and proname = any(%s)",
         [wanted],
     ).fetchone()
     tables = connection.execute(
@@ -231,7 +234,7 @@ def _with_lock(connection: Connection, relation: str, statements: str, say: Say)
         try:
             with connection.transaction():
                 connection.execute(f"set local lock_timeout = {LOCK_TIMEOUT_MS}")
-                connection.execute(statements)  # type: ignore[arg-type]
+                connection.execute(statements)
                 return
         except psycopg.errors.LockNotAvailable:
             blockers = _blockers(connection, relation)
@@ -240,7 +243,7 @@ def _with_lock(connection: Connection, relation: str, statements: str, say: Say)
     raise Refused(
         "source",
         f"{relation} could not be locked within {LOCK_TIMEOUT_MS // 1000} s, {LOCK_TRIES} times: {blockers}",
-        hint="End that transaction (select pg_terminate_backend(pid)) or install at a quieter time; nothing is half-done.",
+        hint="End that transaction (select pg_terminate_backend(pid)), or come back later; nothing is half-done.",
     )
 
 

@@ -1,6 +1,7 @@
 """The working session with the primary: leadership, identity, and the drain, one round trip per batch.
 
-Both advisory locks (leader, asleep) belong to this session: when it dies, somebody else may lead and nobody rings in vain.
+Both advisory locks (leader, asleep) belong to this session: when it dies, somebody else may lead and nobody rings in
+vain.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ class Primary:
         try:
             async with asyncio.timeout(ANSWER_TIMEOUT_S):
                 with translated("source"):
-                    cursor = await self._connection.execute(query, arguments)  # type: ignore[arg-type]
+                    cursor = await self._connection.execute(query, arguments)
                     return await cursor.fetchone()
         except TimeoutError as error:
             raise Unreachable("source", f"no answer within {ANSWER_TIMEOUT_S:.0f} s") from error

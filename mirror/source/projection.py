@@ -13,7 +13,7 @@ from psycopg import sql
 
 from mirror.config import Mapping
 from mirror.errors import Incompatible
-from mirror.tables import MEMBERSHIPS, TABLES, TRIPS, USERS, Table
+from mirror.tables import TABLES, TRIPS, USERS, Table
 
 KEY_TYPES = {
     "uuid": "uuid",
@@ -76,7 +76,7 @@ def look(connection: psycopg.Connection[Any], mapping: Mapping) -> Source:
         if mine != theirs:
             raise Incompatible(
                 f"trip_memberships.{column} is {mine}, {other.name}.{key} is {theirs}",
-                hint=f'Make them the same in mirror.toml, for example [trip_memberships] {column} = "{column}::{theirs}".',
+                hint=f'Make them the same in mirror.toml: [trip_memberships] {column} = "{column}::{theirs}".',
             )
     return source
 
@@ -91,12 +91,12 @@ def _projection(connection: psycopg.Connection[Any], mapping: Mapping, table: Ta
     relation = sql.Identifier(schema, name).as_string()
     alias = sql.Identifier(name).as_string()
     types = {
-        column: _key_type(_type(connection, table, relation, alias, column, expression), table, column)
+        column: _key_type(_type(connection, table, column, expression, relation=relation, alias=alias), table, column)
         if column in (*table.keys, "created_by")
-        else _type(connection, table, relation, alias, column, expression)
+        else _type(connection, table, column, expression, relation=relation, alias=alias)
         for column, expression in expressions.items()
     }
-    _type(connection, table, relation, alias, "where", f"coalesce(({where}\n), true)")
+    _type(connection, table, "where", f"coalesce(({where}\n), true)", relation=relation, alias=alias)
     read = [*expressions.values(), where]
     columns = _columns(connection, oid, relation, alias, read)
     keys = _columns(connection, oid, relation, alias, [expressions[k] for k in table.keys])
@@ -108,7 +108,8 @@ def _relation(connection: psycopg.Connection[Any], mapping: Mapping, table: Tabl
     written = mapping.relation(table)
     try:
         row = connection.execute(
-            "select c.oid, n.nspname, c.relname, c.relkind from pg_class c join pg_namespace n on n.oid = c.relnamespace "
+            "select c.oid, n.nspname, c.relname, c.relkind "
+            "from pg_class c join pg_namespace n on n.oid = c.relnamespace "
             "where c.oid = coalesce(to_regclass(%(r)s), to_regclass('public.' || %(r)s))",
             {"r": written},
         ).fetchone()
@@ -119,7 +120,8 @@ def _relation(connection: psycopg.Connection[Any], mapping: Mapping, table: Tabl
     if row is None:
         raise Incompatible(
             f"the source has no table {written} for [{table.name}]",
-            hint=f'Say where it is: [{table.name}] from = "schema.table" in mirror.toml; quote mixed case: \'public."Users"\'.',
+            hint=f'Say where it is in mirror.toml: [{table.name}] from = "schema.table" '
+            "(mixed case: from = 'public.\"Users\"').",
         )
     oid, schema, name, kind = row
     if kind not in ("r", "p"):
@@ -128,15 +130,15 @@ def _relation(connection: psycopg.Connection[Any], mapping: Mapping, table: Tabl
 
 
 def _type(
-    connection: psycopg.Connection[Any], table: Table, relation: str, alias: str, column: str, expression: str
+    connection: psycopg.Connection[Any], table: Table, column: str, expression: str, *, relation: str, alias: str
 ) -> str:
     try:
-        cursor = connection.execute(f"select ({expression}\n) from {relation} as {alias} limit 0")  # type: ignore[arg-type]  # noqa: S608 - the operator's own SQL
+        cursor = connection.execute(f"select ({expression}\n) from {relation} as {alias} limit 0")
     except psycopg.Error as error:
         state, text = error.sqlstate, error.diag.message_primary or str(error)
-        if state == "42703" or state == "42P01":
+        if state in ("42703", "42P01"):
             names = _column_names(connection, relation)
-            hint = f'Say where it comes from: [{table.name}] {column} = "..." (an SQL expression; "null" if there is none). '
+            hint = f'Say where it comes from: [{table.name}] {column} = "..." (an SQL expression; "null" for none). '
             hint += f"{relation} has: {', '.join(names)}."
         else:
             hint = f"Put [{table.name}] {column} right in mirror.toml; functions outside pg_catalog need their schema."
@@ -158,7 +160,8 @@ def _key_type(found: str, table: Table, column: str) -> str:
 
 def _column_names(connection: psycopg.Connection[Any], relation: str) -> list[str]:
     rows = connection.execute(
-        "select attname from pg_attribute where attrelid = to_regclass(%s) and attnum > 0 and not attisdropped order by attnum",
+        "select attname from pg_attribute where attrelid = to_regclass(%s) and attnum > 0 and not attisdropped "
+        "order by attnum",
         [relation],
     )
     return [name for (name,) in rows]
@@ -170,10 +173,11 @@ def _columns(
     """Which columns of the relation these expressions read: PostgreSQL itself says so, of a view that is never kept."""
     chosen = ", ".join(f"({expression}\n) as c{i}" for i, expression in enumerate(expressions))
     with connection.transaction(force_rollback=True):
-        connection.execute(f"create temporary view mirror_probe as select {chosen} from {relation} as {alias}")  # type: ignore[arg-type]
+        connection.execute(f"create temporary view mirror_probe as select {chosen} from {relation} as {alias}")
         rows = connection.execute(
             "select a.attname from pg_attribute a where a.attrelid = %(oid)s and a.attnum in ("
-            "  select d.refobjsubid from pg_depend d join pg_rewrite r on r.oid = d.objid and d.classid = 'pg_rewrite'::regclass"
+            "  select d.refobjsubid from pg_depend d"
+            "  join pg_rewrite r on r.oid = d.objid and d.classid = 'pg_rewrite'::regclass"
             "  where r.ev_class = 'pg_temp.mirror_probe'::regclass and d.refobjid = %(oid)s and d.refobjsubid > 0)"
             " order by a.attnum",
             {"oid": oid},

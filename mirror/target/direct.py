@@ -29,7 +29,7 @@ class Direct:
         try:
             async with asyncio.timeout(CALL_TIMEOUT_S):
                 with translated("target"):
-                    cursor = await self._connection.execute(f"select public.{function}({place})", values)  # type: ignore[arg-type]  # noqa: S608 - one of three names
+                    cursor = await self._connection.execute(f"select public.{function}({place})", values)
                     row = await cursor.fetchone()
         except TimeoutError as error:
             raise UnknownOutcome("target", f"no reply to {function} within {CALL_TIMEOUT_S:.0f} s") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -42,11 +43,11 @@ def script(types: Types, mapping: Mapping) -> str:
     allow = ", ".join("'" + name.replace("'", "''") + "'" for name in mapping.target.allow_cascade)
     state = (
         "insert into mirror.state (version, rendered, types, allow_cascade) values "
-        f"({VERSION}, '{digest(sql)}', '{_json(types)}', array[{allow}]::text[]) on conflict (one) do update "
-        "set version = excluded.version, rendered = excluded.rendered, types = excluded.types, "
-        "allow_cascade = excluded.allow_cascade;"
+        f"({VERSION}, '{digest(sql)}', '{json.dumps(types, sort_keys=True)}', array[{allow}]::text[]) "
+        "on conflict (one) do update set version = excluded.version, rendered = excluded.rendered, "
+        "types = excluded.types, allow_cascade = excluded.allow_cascade;"
     )
-    return "\n".join(["begin;", "set local check_function_bodies = off;", sql, state, "commit;"])
+    return f"begin;\nset local check_function_bodies = off;\n{sql}\n{state}\ncommit;"
 
 
 def install(connection: Connection, types: Types, mapping: Mapping, say: Say) -> None:
@@ -57,7 +58,7 @@ def install(connection: Connection, types: Types, mapping: Mapping, say: Say) ->
             for table in TABLES:
                 _check(connection, table, types)
             connection.execute("set lock_timeout = '5s'")
-            connection.execute(script(types, mapping))  # type: ignore[arg-type]
+            connection.execute(script(types, mapping))
             say("target: tables, state and functions are in place.")
         reasons = [reason for (reason,) in connection.execute("select mirror.obstacles()")]
     if reasons:
@@ -70,12 +71,6 @@ def uninstall(connection: Connection, say: Say) -> None:
     with translated("target"):
         connection.execute(template("target/uninstall.sql"))
     say("target: functions and state are gone; the tables users, trips and trip_memberships stay, with their rows.")
-
-
-def _json(types: Types) -> str:
-    import json  # noqa: PLC0415 - one use
-
-    return json.dumps(types, sort_keys=True)
 
 
 def _schema(types: Types, mapping: Mapping) -> str:
@@ -120,7 +115,8 @@ def _check(connection: Connection, table: Table, types: Types) -> None:
     columns = {
         name: (kind, notnull, default, generated)
         for name, kind, notnull, default, generated in connection.execute(
-            "select attname, format_type(atttypid, null), attnotnull, atthasdef or attidentity <> '', attgenerated <> '' "
+            "select attname, format_type(atttypid, null), attnotnull, "
+            "       atthasdef or attidentity <> '', attgenerated <> '' "
             "from pg_attribute where attrelid = %s and attnum > 0 and not attisdropped",
             [oid],
         )
