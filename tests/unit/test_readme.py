@@ -1,0 +1,64 @@
+"""The README's tables against the code: everything that exists is named, and nothing is named that does not exist."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from pathlib import Path
+
+from mirror.cli import parser
+from mirror.config import Mapping, load_mapping, setting_names
+from mirror.ops.metrics import Metrics
+from mirror.ops.vitals import Vitals
+
+README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+
+
+def section(title: str) -> str:
+    return README.split(f"\n## {title}\n", 1)[1].split("\n## ", 1)[0]
+
+
+def first_column(title: str) -> list[str]:
+    return re.findall(r"^\| `([^`]+)`", section(title), flags=re.MULTILINE)
+
+
+def test_every_setting_is_in_the_table_and_no_other() -> None:
+    assert sorted(first_column("Settings")) == sorted(setting_names())
+
+
+def test_every_metric_is_in_the_table_and_no_other() -> None:
+    exported: set[str] = set()
+    for family in Metrics(Vitals()).registry.collect():
+        suffix = {"counter": "_total", "info": "_info"}.get(family.type, "")
+        exported.add(family.name + suffix)
+    assert sorted(first_column("Metrics")) == sorted(exported)
+
+
+def test_every_command_is_in_the_table_and_no_other() -> None:
+    subparsers = next(a for a in parser()._actions if isinstance(a, argparse._SubParsersAction))
+    named = {line.split()[1] for line in first_column("Commands")}
+    assert named == set(subparsers.choices)
+
+
+def test_every_option_of_a_command_is_in_the_table_and_no_other() -> None:
+    subparsers = next(a for a in parser()._actions if isinstance(a, argparse._SubParsersAction))
+    for line in first_column("Commands"):
+        command = subparsers.choices[line.split()[1]]
+        options = {o for a in command._actions for o in a.option_strings if o.startswith("--") and o != "--help"}
+        assert set(re.findall(r"--[a-z-]+", line)) == options, line
+
+
+def test_every_key_of_the_mapping_is_in_the_table_and_no_other() -> None:
+    for name, field in Mapping.model_fields.items():
+        row = next(line for line in section("Mapping").splitlines() if line.startswith(f"| `[{name}]`"))
+        model = field.annotation
+        assert model is not None
+        keys = {f.alias or n for n, f in model.model_fields.items()}
+        assert set(re.findall(r"`([a-z_]+)`", row.split("|")[2])) == keys
+
+
+def test_the_examples_of_a_mapping_are_valid(tmp_path: Path) -> None:
+    for n, example in enumerate(re.findall(r"```toml\n(.*?)```", README, flags=re.DOTALL)):
+        path = tmp_path / f"{n}.toml"
+        path.write_text("\n".join(line.removeprefix("   ") for line in example.splitlines()), encoding="utf-8")
+        load_mapping(path)
