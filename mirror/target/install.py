@@ -31,6 +31,9 @@ def schema_sql(types: Types, *, subject_is_id: bool) -> str:
         ("member_user_c", "t.user_id", "user_id"),
     ):
         places[name] = f'{column} collate "C"' if types[kind] == "text" else column
+    order = {name: places[name].replace("t.", "", 1) for name in places if name.endswith("_c")}
+    places["user_order"], places["trip_order"] = order["user_c"], order["trip_c"]
+    places["member_order"] = f"{order['member_trip_c']}, {order['member_user_c']}"
     by_subject = "m.user_id in (select u.id from public.users as u where u.subject = mirror.caller())"
     places["is_caller"] = "m.user_id::text = mirror.caller()" if subject_is_id else by_subject
     files = ("base", "tables", "write", "api", "grants")

@@ -42,7 +42,7 @@ $mirror$;
 --          refused: keys that the source could not read, with the reason
 -- The position is set when the source says that with this batch everything up to its snapshot is applied.
 create or replace function public.mirror_apply(batch jsonb) returns jsonb
-language plpgsql security definer set search_path = '' set lock_timeout = '5s' as $mirror$
+language plpgsql security definer set search_path = '' set lock_timeout = '5s' set jit = off as $mirror$
 #variable_conflict use_variable
 declare
   _state mirror.state;

@@ -1,0 +1,99 @@
+"""The target side without a daemon: install it, claim it, and apply batches written by hand."""
+
+import json
+import uuid
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import psycopg
+
+from mirror.config import Mapping
+from mirror.postgres import connect_blocking
+from mirror.target import install as target_side
+
+UUIDS = {"user_id": "uuid", "trip_id": "uuid", "created_by": "uuid"}
+TEXTS = dict.fromkeys(UUIDS, "text")
+INTEGERS = dict.fromkeys(UUIDS, "integer")
+BIGINTS = dict.fromkeys(UUIDS, "bigint")
+SOURCE = {"system": "7", "timeline": None, "database": "app", "install": "8c7d"}
+
+Row = dict[str, Any]
+Connection = psycopg.AsyncConnection[Any]
+
+
+def put_in_place(url: str, types: dict[str, str] | None = None, mapping: Mapping | None = None) -> list[str]:
+    """`mirror install target`, for a source with these keys; what it said."""
+    said: list[str] = []
+    with connect_blocking(url, "target") as connection:
+        target_side.install(connection, types or UUIDS, mapping or Mapping(), said.append)
+    return said
+
+
+def an_id(number: int) -> str:
+    """The same uuid for the same number, in the order of the numbers."""
+    return str(uuid.UUID(int=number))
+
+
+def user(key: Any, username: str | None = None, **more: Any) -> Row:
+    return {"id": key, "subject": str(key), "email": None, "username": username} | more
+
+
+def trip(key: Any, name: str | None = None, created_by: Any = None) -> Row:
+    return {"id": key, "name": name, "created_by": created_by}
+
+
+def membership(trip_id: Any, user_id: Any, role: str | None = "MEMBER", status: str | None = "ACTIVE") -> Row:
+    return {"trip_id": trip_id, "user_id": user_id, "role": role, "status": status}
+
+
+def scope(table: str, rows: Iterable[Row] = (), **more: Any) -> Row:
+    return {"table": table, "rows": list(rows)} | more
+
+
+def span(table: str, rows: Iterable[Row] = (), *, trip: Any = None, refused: Sequence[Row] = (), **bounds: Any) -> Row:
+    """A scope that is a range, as the source writes it: bounds are after1, after2, upto1, upto2."""
+    every = dict.fromkeys(("after1", "after2", "upto1", "upto2"))
+    return scope(table, rows, gone=[], refused=list(refused), range={"trip": trip} | every | bounds)
+
+
+def position(snapshot: str, as_of: str = "2026-01-01T00:00:00+00:00", fresh_at: str | None = None) -> Row:
+    return {"snapshot": snapshot, "as_of": as_of, "fresh_at": fresh_at or as_of}
+
+
+class Writer:
+    """A daemon's place at the target: claims once, then applies one batch after the other."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self.epoch = 0
+        self.batch = 0
+
+    async def claim(self, source: Row | None = None) -> Row:
+        reply = await self._call("mirror_claim", source or SOURCE)
+        self.epoch, self.batch = reply["epoch"], 0
+        return reply
+
+    async def apply(self, *scopes: Row, position: Row | None = None) -> Row:
+        self.batch += 1
+        return await self.send(self.epoch, self.batch, *scopes, position=position)
+
+    async def send(self, epoch: int, batch: int, *scopes: Row, position: Row | None = None) -> Row:
+        document = {"epoch": epoch, "batch": batch, "position": position, "scopes": scopes}
+        return await self._call("mirror_apply", document)
+
+    async def status(self) -> Row:
+        return await self._call("mirror_status")
+
+    async def rows(self, query: str, *arguments: Any) -> list[tuple[Any, ...]]:
+        return await (await self.connection.execute(query, arguments)).fetchall()
+
+    async def one(self, query: str, *arguments: Any) -> Any:
+        (row,) = await self.rows(query, *arguments)
+        return row[0]
+
+    async def _call(self, function: str, argument: Row | None = None) -> Row:
+        place, values = ("%s::jsonb", [json.dumps(argument)]) if argument is not None else ("", [])
+        row = await (await self.connection.execute(f"select public.{function}({place})", values)).fetchone()
+        assert row is not None
+        reply: Row = row[0]
+        return reply

@@ -1,0 +1,146 @@
+"""What a batch costs does not depend on how full the table is: a slice is read and written through the key's index."""
+
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from tests.bed.target_side import (
+    BIGINTS,
+    TEXTS,
+    UUIDS,
+    Connection,
+    Row,
+    Writer,
+    an_id,
+    membership,
+    put_in_place,
+    scope,
+    span,
+    trip,
+    user,
+)
+
+pytestmark = pytest.mark.sql
+
+TABLE = 100_000
+SLICE = 1_000
+MEMBERS = 50_000  # of each of two trips
+FILL = """
+insert into public.users (id) select {id} from generate_series(1, 100000) as i;
+insert into public.trips (id) select {id} from generate_series(1, 100000) as i;
+insert into public.trip_memberships (trip_id, user_id)
+select {trip}, {id} from (select t, i from generate_series(1, 2) as t, generate_series(1, 50000) as i) as m;
+"""
+IDS = {
+    "uuid": "lpad(to_hex({0}), 32, '0')::uuid",
+    "text": "lpad({0}::text, 9, '0')",
+    "bigint": "{0}::bigint",
+}
+
+
+def key(kind: str, number: int) -> Any:
+    return {"uuid": an_id(number), "text": f"{number:09}", "bigint": number}[kind]
+
+
+@pytest.fixture(params=[UUIDS, TEXTS, BIGINTS], ids=["uuid", "text", "bigint"])
+async def filled(
+    request: pytest.FixtureRequest, target_url: str, target: Connection
+) -> AsyncIterator[tuple[Writer, str]]:
+    """100,000 rows in each table, of which the planner has no statistics. Text is in an order of its own on purpose."""
+    kind = request.param["user_id"]
+    put_in_place(target_url, request.param)
+    identity = IDS[kind].format("i")
+    await target.execute(FILL.format(id=identity, trip=IDS[kind].format("t")))
+    writer = Writer(target)
+    await writer.claim()
+    yield writer, kind
+
+
+async def cost(writer: Writer, *scopes: Row) -> tuple[Row, int]:
+    """Full scans of the three tables in this batch, and the blocks that it touched."""
+    writer.batch += 1
+    document = {"epoch": writer.epoch, "batch": writer.batch, "position": None, "scopes": scopes}
+    scans = """select coalesce(sum(seq_scan), 0) from pg_stat_xact_user_tables
+               where relid in ('public.users'::regclass, 'public.trips'::regclass, 'public.trip_memberships'::regclass)"""
+    async with writer.connection.transaction():
+        before = await writer.one(scans)
+        cursor = await writer.connection.execute(
+            "explain (analyze, buffers, format json) select public.mirror_apply(%s)", [json.dumps(document)]
+        )
+        row = await cursor.fetchone()
+        assert row is not None
+        plan = row[0][0]["Plan"]
+        assert await writer.one(scans) == before, "a full scan"
+    return plan, plan["Shared Hit Blocks"] + plan["Shared Read Blocks"]
+
+
+def bound(kind: str, after: int, upto: int) -> Row:
+    return {"after1": str(key(kind, after)), "upto1": str(key(kind, upto))}
+
+
+@pytest.mark.parametrize("table", ["users", "trips"])
+async def test_a_slice_of_a_table_reads_only_the_slice(filled: tuple[Writer, str], table: str) -> None:
+    writer, kind = filled
+    rows = [(user if table == "users" else trip)(key(kind, i)) for i in range(70_001, 70_001 + SLICE - 1)]
+    if table == "users":
+        rows = [row | {"subject": None} for row in rows]
+    _, blocks = await cost(writer, span(table, rows, **bound(kind, 70_000, 70_000 + SLICE)))
+    # The row at the end of the slice is surplus; the others are equal, each found in a tree of three levels.
+    assert await writer.one(f"select count(*) from public.{table}") == TABLE - 1
+    assert blocks < 8 * SLICE
+
+
+async def test_a_slice_across_trips_reads_only_the_slice(filled: tuple[Writer, str]) -> None:
+    writer, kind = filled
+    bounds = {"after1": str(key(kind, 1)), "after2": str(key(kind, MEMBERS - 500))}
+    bounds |= {"upto1": str(key(kind, 2)), "upto2": str(key(kind, 500))}
+    _, blocks = await cost(writer, span("trip_memberships", **bounds))
+    assert await writer.one("select count(*) from public.trip_memberships") == TABLE - SLICE
+    assert blocks < 16 * SLICE
+
+
+async def test_a_slice_of_one_trip_reads_only_the_slice(filled: tuple[Writer, str]) -> None:
+    writer, kind = filled
+    first = str(key(kind, 1))
+    bounds = {
+        "after1": first,
+        "after2": str(key(kind, 40_000)),
+        "upto1": first,
+        "upto2": str(key(kind, 40_000 + SLICE)),
+    }
+    kept = [membership(key(kind, 1), key(kind, i), None, None) for i in range(40_001, 40_000 + SLICE)]
+    _, blocks = await cost(writer, span("trip_memberships", kept, trip=first, **bounds))
+    assert await writer.one("select count(*) from public.trip_memberships") == TABLE - 1
+    assert blocks < 8 * SLICE
+
+
+async def test_whole_trips_and_exact_keys_read_only_those(filled: tuple[Writer, str]) -> None:
+    writer, kind = filled
+    small = key(kind, 3)
+    await writer.connection.execute(
+        "insert into public.trip_memberships (trip_id, user_id) values (%s, %s), (%s, %s)",
+        [small, key(kind, 1), small, key(kind, 2)],
+    )
+    gone = [{"trip_id": key(kind, 2), "user_id": key(kind, 7)}]
+    _, blocks = await cost(
+        writer,
+        scope("trip_memberships", [membership(small, key(kind, 1))], trips=[str(small)]),
+        scope("trip_memberships", [membership(key(kind, 1), key(kind, 9))], gone=gone),
+        scope("users", [user(key(kind, 5))], gone=[{"id": key(kind, 6)}]),
+        scope("trips", [trip(key(kind, 5), "Rome")], gone=[{"id": key(kind, 6)}]),
+    )
+    assert await writer.one("select count(*) from public.trip_memberships") == TABLE
+    assert blocks < 1_000
+
+
+async def test_a_table_that_fills_up_in_one_session_is_never_scanned(target_url: str, target: Connection) -> None:
+    """A plan made while the table was empty must not stay when it is full."""
+    put_in_place(target_url)
+    writer = Writer(target)
+    await writer.claim()
+    for first in range(0, 20_000, SLICE):
+        rows = [user(an_id(i)) for i in range(first + 1, first + SLICE + 1)]
+        await cost(writer, span("users", rows, after1=an_id(first), upto1=an_id(first + SLICE)))
+    assert await writer.one("select count(*) from public.users") == 20_000
