@@ -17,7 +17,7 @@ from mirror.batch import Fence, Outcome, Reading, Request
 from mirror.producers.outbox import Outbox
 from mirror.producers.parked import Parked
 from mirror.producers.walk import Walks
-from mirror.scope import Keys, Range, Slice
+from mirror.scope import Keys, Range, Slice, Wide
 
 BYTES_MAX = 4_000_000
 COUNT_INTERVAL_S = 1.0
@@ -44,6 +44,8 @@ class Step:
     began: float
     read_s: float
     apply_s: float
+    skipped: tuple[str, ...] = ()
+    walked: Wide | None = None
     newly_broken: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -71,6 +73,7 @@ class Applier:
         self._counted_at = -COUNT_INTERVAL_S
         self._turn = 0
         self._backlog = False
+        self._stuck = False
 
     async def step(self, source: Source, target: Target, *, may_sleep: bool) -> Step:
         fence = target.next_fence()
@@ -79,6 +82,7 @@ class Applier:
         reading = await source.drain(request)
         read_at = self._clock()
         self.walks.forgotten()
+        self._stuck = reading.backlog and reading.entries == 0  # behind marks that only a walk can settle
         self._backlog = reading.backlog
         newly_broken = self.outbox.read(reading, request.skip)
         self.walks.read(reading, request.skip)
@@ -89,7 +93,17 @@ class Applier:
             self._settle(request.slice, reading, outcome, position, began)
         else:
             self.outbox.settle(reading)
-        return Step(reading, outcome, position, began, read_at - began, self._clock() - read_at, newly_broken)
+        return Step(
+            reading=reading,
+            outcome=outcome,
+            position=position,
+            began=began,
+            read_s=read_at - began,
+            apply_s=self._clock() - read_at,
+            skipped=request.skip,
+            walked=request.slice.wide if isinstance(request.slice, Range) and reading.slice is not None else None,
+            newly_broken=newly_broken,
+        )
 
     def reset(self, *, keep_walks: bool) -> None:
         """After a failure: what was read is not known to be applied. Walks may go on where they were, when nobody else
@@ -101,8 +115,11 @@ class Applier:
         if not keep_walks:
             self.walks.reset()
 
-    def until_beat(self) -> float:
-        return max(0.0, self._beat_at + self._heartbeat_s - self._clock())
+    def until_due(self) -> float:
+        """Until time alone is a reason to look: the heartbeat, or, while that is impossible, the next attempt at the
+        tables that could not be read."""
+        at = self.outbox.retry_at() if self.outbox.broken else self._beat_at + self._heartbeat_s
+        return max(0.0, at - self._clock())
 
     def _request(self, may_sleep: bool, now: float) -> Request:
         self._turn += 1
@@ -111,7 +128,7 @@ class Applier:
         if count:
             self._counted_at = now
         chosen: Slice | None = None
-        if not self._backlog or self._turn % SLICE_EVERY == 0:
+        if not self._backlog or self._stuck or self._turn % SLICE_EVERY == 0:
             chosen = self.parked.next_slice() or self.walks.next_slice(self._rows, skip)
         return Request(
             rows=self._rows,

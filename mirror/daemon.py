@@ -9,46 +9,32 @@ import logging
 import random
 import signal
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
-from enum import Enum
+from typing import Literal
 
-from mirror.applier import Applier, Step
-from mirror.batch import Reading
+from mirror.applier import Applier
 from mirror.config import Mapping, Settings
-from mirror.errors import ConfigError, Incompatible, MirrorError, Superseded, Unreachable
+from mirror.errors import ConfigError, Incompatible, MirrorError, Superseded
+from mirror.loop import Loop, Session
 from mirror.ops.http import application, serving
 from mirror.ops.metrics import Metrics
 from mirror.ops.vitals import Vitals
 from mirror.postgres import refuse_pooled_host
 from mirror.source.capture import VERSION
 from mirror.source.doorbell import Doorbell
-from mirror.source.primary import TIDY_BYTES, Primary
+from mirror.source.primary import Primary
 from mirror.target.direct import Direct
 from mirror.target.target import Target
 
 log = logging.getLogger(__name__)
 
 STANDBY_INTERVAL_S = 1.0
-PAUSE_MIN_S, PAUSE_MAX_S = 0.1, 15.0
-WAIT_MIN_S, WAIT_MAX_S = 0.002, 0.05
-TIDY_INTERVAL_S = 1.0
-NO_RINGS_POLL_S = 0.5
+PAUSE_MIN_S, PAUSE_MAX_S = 0.1, 5.0
+STOP_GRACE_S = 1.0  # for the batch under way; after that its connections are ended, which loses nothing
+LEASE_MIN_S = 120.0  # longer than the slowest batch is given in the target
 
 
-class Woken(Enum):
-    RUNG = "rung"
-    POLL = "poll"
-    HEARTBEAT = "heartbeat"
-    AWAKE = "awake"
-
-
-@dataclass
-class Session:
-    """Both sides, open and led by us."""
-
-    source: Primary
-    target: Target
-    rings: bool
+class _StoppedError(Exception):
+    """stop() came while we were waiting to lead."""
 
 
 class Daemon:
@@ -62,9 +48,13 @@ class Daemon:
         self._doorbell = Doorbell(self._source_url, self._wake)
         self._applier = Applier(rows=settings.batch_rows, heartbeat_s=settings.heartbeat_interval_s)
         self._epoch = 0
-        self._tidied_at = 0.0
+        self._pause_s = PAUSE_MIN_S
         self.vitals = Vitals(stale_after_s=max(60.0, 3 * settings.heartbeat_interval_s))
         self.metrics = Metrics(self.vitals)
+        self._loop = Loop(
+            self._applier, self._wake, self._stopping, settings.poll_interval_s, self.vitals, self.metrics,
+            lambda: self._doorbell.proven,
+        )  # fmt: skip
 
     def stop(self) -> None:
         self._stopping.set()
@@ -76,23 +66,39 @@ class Daemon:
             application(self.vitals, self.metrics), self._settings.http_host, self._settings.http_port
         ) as port:
             log.info("serving metrics and health", extra={"port": port})
-            pause_s = PAUSE_MIN_S
-            while not self._stopping.is_set():
-                try:
-                    async with self._session() as session:
-                        pause_s = PAUSE_MIN_S
-                        await self._lead(session)
-                except ConfigError:
-                    raise
-                except MirrorError as error:
-                    self._note_failure(error)
-                    await self._pause(pause_s)
-                    pause_s = min(PAUSE_MAX_S, pause_s * 2)
+            working = asyncio.create_task(self._work())
+            stopped = asyncio.create_task(self._stopping.wait())
+            try:
+                await asyncio.wait((working, stopped), return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait((working,), timeout=STOP_GRACE_S)
+                if working.done():
+                    working.result()
+            finally:
+                await _cancelled(stopped)
+                await _cancelled(working)
         log.info("stopped")
+
+    async def _work(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                async with self._session() as session:
+                    await self._loop.lead(session, self._worked)
+            except ConfigError:
+                raise
+            except _StoppedError:
+                return
+            except MirrorError as error:
+                self._note_failure(error)
+                await self._pause(self._pause_s)
+                self._pause_s = min(PAUSE_MAX_S, self._pause_s * 2)
+
+    def _worked(self) -> None:
+        self._pause_s = PAUSE_MIN_S
 
     def _note_failure(self, error: MirrorError) -> None:
         superseded = isinstance(error, Superseded)
         self.vitals.last_error = str(error)
+        self.vitals.turned()
         self.metrics.errors.labels(type(error).__name__).inc()
         self.metrics.batches.labels("superseded" if superseded else "failed").inc()
         log.warning("stepping aside" if superseded else "starting over", extra={"error": str(error)})
@@ -107,7 +113,8 @@ class Daemon:
         """Both sides open, this daemon the leader, the target claimed, the doorbell listening."""
         async with contextlib.AsyncExitStack() as stack:
             try:
-                source = await Primary.open(self._source_url)
+                await self._doorbell.check()
+                source = await Primary.open(self._source_url, self._lease_s())
                 stack.push_async_callback(source.close)
                 self.metrics.reconnects.labels("source").inc()
                 await self._check_install(source)
@@ -118,13 +125,15 @@ class Daemon:
                 self.metrics.reconnects.labels("target").inc()
                 target = Target(transport)
                 await self._claim(source, target)
-                await self._doorbell.check()
-                listening = asyncio.create_task(self._doorbell.run())
-                stack.push_async_callback(_cancelled, listening)
+                stack.push_async_callback(_cancelled, asyncio.create_task(self._doorbell.run()))
                 self.vitals.target_up = self.vitals.leader = True
                 yield Session(source, target, await source.rings())
             finally:
                 self.vitals.source_up = self.vitals.target_up = self.vitals.leader = self.vitals.doorbell_proven = False
+
+    def _lease_s(self) -> float:
+        """While it leads, the loop is heard of by the source at least as often as it polls or beats."""
+        return max(LEASE_MIN_S, 3 * min(self._settings.poll_interval_s, self._settings.heartbeat_interval_s))
 
     async def _check_install(self, source: Primary) -> None:
         version, document = await source.installed()
@@ -149,7 +158,7 @@ class Daemon:
             self.vitals.turned()
             await self._pause(STANDBY_INTERVAL_S)
             if self._stopping.is_set():
-                raise Unreachable("source", "stopped while standing by")
+                raise _StoppedError
 
     async def _claim(self, source: Primary, target: Target) -> None:
         claim = await target.claim(json.dumps(await source.identity()))
@@ -163,101 +172,8 @@ class Daemon:
         self.vitals.primed = claim.primed
         log.info("leading", extra={"epoch": claim.epoch, "primed": claim.primed})
 
-    async def _lead(self, session: Session) -> None:
-        """The loop. Clear the wake-up before looking, never after."""
-        if not session.rings:
-            log.warning("max_prepared_transactions is set in the source, so nobody rings: polling")
-        may_sleep, wait_s = False, WAIT_MIN_S
-        while not self._stopping.is_set():
-            self._wake.clear()
-            step = await self._applier.step(session.source, session.target, may_sleep=may_sleep)
-            self._note(step)
-            if step.worked:
-                may_sleep, wait_s = False, WAIT_MIN_S
-            elif step.reading.asleep:
-                await self._sleep(session)
-                may_sleep = False
-            elif not may_sleep:
-                may_sleep = True
-            else:
-                await self._stay_awake(wait_s)  # a writer that did not ring is still at work, or a table is broken
-                wait_s = min(WAIT_MAX_S, wait_s * 1.5)
-            await self._tidy(session.source, step.reading)
-        await self._say_goodbye(session)
 
-    async def _sleep(self, session: Session) -> None:
-        poll_s = self._settings.poll_interval_s if session.rings else NO_RINGS_POLL_S
-        beat_s = self._applier.until_beat()
-        unwatch = session.source.watch(self._wake.set)
-        try:
-            await asyncio.wait_for(self._wake.wait(), min(poll_s, beat_s))
-            self.metrics.wakeups.labels(Woken.RUNG.value).inc()
-        except TimeoutError:
-            woken = Woken.POLL if poll_s < beat_s else Woken.HEARTBEAT
-            self.metrics.wakeups.labels(woken.value).inc()
-        finally:
-            unwatch()
-
-    async def _stay_awake(self, wait_s: float) -> None:
-        self.metrics.wakeups.labels(Woken.AWAKE.value).inc()
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._wake.wait(), wait_s)
-
-    async def _tidy(self, source: Primary, reading: Reading) -> None:
-        now = asyncio.get_running_loop().time()
-        if (reading.outbox_bytes or 0) > TIDY_BYTES and now - self._tidied_at > TIDY_INTERVAL_S:
-            self._tidied_at = now
-            await source.tidy()
-
-    async def _say_goodbye(self, session: Session) -> None:
-        """What was applied last is forgotten now, so that the next daemon need not read it again."""
-        await self._applier.step(session.source, session.target, may_sleep=False)
-
-    def _note(self, step: Step) -> None:
-        reading, outcome, v = step.reading, step.outcome, self.vitals
-        v.turned()
-        v.doorbell_proven = self._doorbell.proven
-        v.broken = self._applier.outbox.broken
-        v.walks = len(self._applier.walks)
-        v.outbox_entries = reading.entries if reading.waiting is None else reading.waiting
-        if reading.complete:
-            v.caught_up()
-        else:
-            v.looked(step.began, reading.lag_s)
-        if outcome is not None:
-            v.parked = dict(outcome.parked)
-            v.applied_rows += outcome.rows
-            if step.position:
-                v.positioned(step.began)
-                v.primed = True
-        self.metrics.observe(step)
-        for table, reason in step.newly_broken.items():
-            log.error(
-                "a table cannot be read; its changes wait, the others go on", extra={"table": table, "error": reason}
-            )
-        if outcome is not None and (outcome.rows or reading.entries or reading.slice):
-            _log_batch(step)
-
-
-def _log_batch(step: Step) -> None:
-    if step.outcome is None:
-        return
-    log.info(
-        "batch",
-        extra={
-            "entries": step.reading.entries,
-            "rows": {t: "+".join(f"{n} {op}" for op, n in ops.items()) for t, ops in step.outcome.counts.items()},
-            "read_ms": round(step.read_s * 1000, 1),
-            "apply_ms": round(step.apply_s * 1000, 1),
-            "lag_ms": round(step.reading.lag_s * 1000 + (step.read_s + step.apply_s) * 1000, 1),
-            **({"backlog": True} if step.reading.backlog else {}),
-            **({"walk": step.reading.wide[0].table} if step.reading.wide and step.reading.slice else {}),
-            **({"parked": dict(step.outcome.parked)} if step.outcome.parked else {}),
-        },
-    )
-
-
-async def _cancelled(task: asyncio.Task[None]) -> None:
+async def _cancelled(task: asyncio.Task[None] | asyncio.Task[Literal[True]]) -> None:
     task.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await task

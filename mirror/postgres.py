@@ -6,8 +6,11 @@ check at install, and for whoever comes after.
 
 from __future__ import annotations
 
+import asyncio
+import os
+import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -18,17 +21,19 @@ from mirror.errors import ConfigError, Incompatible, MirrorError, Refused, Super
 
 CONNECT_TIMEOUT_S = 10
 _SESSION = """
-    set application_name = 'mirror'; set search_path = ''; set timezone = 'UTC'; set datestyle = 'ISO';
+    set search_path = ''; set timezone = 'UTC'; set datestyle = 'ISO';
     set lock_timeout = '1s'; set statement_timeout = '60s'; set idle_in_transaction_session_timeout = '60s';
     set jit = off; set client_min_messages = error
 """
 # The source's rows must never be filtered silently: with row_security off a policy that would hide some is an error.
-# Forgetting need not be durable (a lost one is repeated), and its queries are planned once (half of a small drain is planning).
+# Forgetting need not be durable (a lost one is repeated), and its queries are planned once (half of a small drain is
+# planning).
 _SIDE = {
     "source": "; set row_security = off; set synchronous_commit = off; set plan_cache_mode = force_generic_plan",
     "target": "",
 }
 _KEEPALIVE: dict[str, Any] = {
+    "application_name": "mirror",
     "keepalives": 1,
     "keepalives_idle": 10,
     "keepalives_interval": 5,
@@ -66,17 +71,38 @@ def refuse_pooled_host(url: str) -> None:
         )
 
 
-async def connect(url: str, side: str) -> psycopg.AsyncConnection[Any]:
+class Session(psycopg.AsyncConnection[Any]):
+    """A connection that is given up at once: whoever stops waiting for an answer (a timeout, a shutdown) does not want
+    the query cancelled politely, through a second connection over a network that may just have lost its way. Ending
+    the conversation makes the wait end, and the server rolls back."""
+
+    async def cancel_safe(self, *, timeout: float = 0.0) -> None:  # noqa: ARG002, ASYNC109 - psycopg's signature
+        with suppress(psycopg.Error, OSError), socket.socket(fileno=os.dup(self.fileno())) as ours:
+            ours.shutdown(socket.SHUT_RDWR)
+
+
+async def connect(url: str, side: str) -> Session:
     """An autocommit session with the mirror's settings, or Unreachable."""
+    connection = await connect_bare(url, side)
+    try:
+        async with asyncio.timeout(CONNECT_TIMEOUT_S):
+            with translated(side):
+                await connection.execute(_SESSION + _SIDE[side])
+    except TimeoutError as error:
+        await connection.close()
+        raise Unreachable(side, f"no answer within {CONNECT_TIMEOUT_S} s") from error
+    except BaseException:
+        await connection.close()
+        raise
+    return connection
+
+
+async def connect_bare(url: str, side: str) -> Session:
+    """The same without a SET. Behind a pooler those would stay with a server session that the application gets next, so
+    whoever does not know yet whether this is a pooler must not say any."""
     options = _KEEPALIVE | parameters(url, side) | {"connect_timeout": CONNECT_TIMEOUT_S}
     with translated(side):
-        connection = await psycopg.AsyncConnection.connect(**options, autocommit=True)
-        try:
-            await connection.execute(_SESSION + _SIDE[side])
-        except BaseException:
-            await connection.close()
-            raise
-    return connection
+        return await Session.connect(**options, autocommit=True)
 
 
 def connect_blocking(url: str, side: str) -> psycopg.Connection[Any]:
@@ -104,7 +130,7 @@ def translate(error: psycopg.Error, side: str) -> MirrorError:
         return _ANSWERS[state](f"target: {text}", hint=error.diag.message_hint or "")
     if state == "42501":
         return Refused(side, text, hint="The role of this URL lacks a right; see `mirror install`.", sqlstate=state)
-    if state is None or state[:2] in ("08", "57") and state != "57014":
+    if state is None or (state[:2] in ("08", "57") and state != "57014"):
         pooled = "unsupported startup parameter" in text
         hint = "This looks like a connection pooler; use the server's own host." if pooled else ""
         return Unreachable(side, text, hint=hint)

@@ -1,11 +1,13 @@
 """What the daemon knows of itself. Written by the loop, read by everybody who looks; ages are computed when somebody
-looks, so that they keep growing when the loop hangs or the source is gone."""
+looks, so that they keep growing when the loop hangs or a side is gone."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+
+TURN_S = 1.0  # a turn that takes longer than this is not taken for "nothing to do"
 
 
 @dataclass
@@ -23,42 +25,64 @@ class Vitals:
     outbox_entries: int = 0
     walks: int = 0
     applied_rows: int = 0
-    _turned_at: float = field(default=float("-inf"))
+    _turned_at: float | None = None
     _fresh_at: float | None = None
     _oldest_at: float | None = None
+    _looked_at: float | None = None
+    _next_look_at: float = float("-inf")
+
+    def __post_init__(self) -> None:
+        self._born_at = self.clock()
 
     def turned(self) -> None:
         """The loop is alive."""
         self._turned_at = self.clock()
 
-    def looked(self, began: float, lag_s: float) -> None:
-        """A snapshot begun at `began` had entries not applied before it; the oldest was `lag_s` old."""
-        self._oldest_at = began - lag_s if lag_s > 0 else None
+    def looked(self, began: float, oldest_s: float, *, everywhere: bool) -> None:
+        """A snapshot begun at `began` has entries that are still to be applied, the oldest `oldest_s` old; not
+        `everywhere`: it left out a table that cannot be read for now, whose entries stay as old as they are."""
+        oldest_at = began - oldest_s
+        if not everywhere and self._oldest_at is not None:
+            oldest_at = min(oldest_at, self._oldest_at)
+        self._oldest_at = oldest_at
+        self._look(began)
 
-    def caught_up(self) -> None:
+    def caught_up(self, began: float) -> None:
+        """All that was visible in a snapshot begun at `began` is applied."""
         self._oldest_at = None
+        self._look(began)
 
-    def positioned(self, began: float) -> None:
-        """The target equals the source at a snapshot taken after `began`."""
-        self._fresh_at = began
+    def sleeps(self, longest_s: float) -> None:
+        """Nothing is to be done until somebody rings, or so much time has passed."""
+        self._next_look_at = self.clock() + longest_s + TURN_S
+
+    def _look(self, began: float) -> None:
+        self._looked_at = began
+        self._next_look_at = self.clock() + TURN_S
 
     @property
     def turned_ago_s(self) -> float:
-        return self.clock() - self._turned_at
+        return self.clock() - (self._born_at if self._turned_at is None else self._turned_at)
 
     @property
     def lag_s(self) -> float:
-        """Age of the oldest entry not yet applied. When nobody has looked for a while nobody knows: then it is the time
-        since the last look, the most it can be."""
+        """Age of the oldest entry not yet applied. When nobody has looked for longer than was meant, nobody knows: then
+        it is the time since the last look, the most it can be."""
         if self._oldest_at is not None:
             return self.clock() - self._oldest_at
-        blind = self.clock() - (self._fresh_at if self._fresh_at is not None else self._turned_at)
-        return 0.0 if self.source_up and self.target_up else max(0.0, min(blind, 1e9))
+        if self.source_up and self.target_up and self.clock() <= self._next_look_at:
+            return 0.0
+        return self.clock() - (self._born_at if self._looked_at is None else self._looked_at)
 
     @property
     def staleness_s(self) -> float:
         """Infinite until this daemon has put the target at a position."""
         return float("inf") if self._fresh_at is None else self.clock() - self._fresh_at
+
+    def positioned(self, began: float) -> None:
+        """The target equals the source at a snapshot taken after `began`."""
+        self._fresh_at = began
+        self.primed = True
 
     def why_not_ready(self) -> list[str]:
         reasons = []

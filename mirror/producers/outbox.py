@@ -30,6 +30,10 @@ class Outbox:
         now = self._clock()
         return tuple(table for table, (_, until) in self._broken.items() if until > now)
 
+    def retry_at(self) -> float:
+        """When the first of the broken tables is read again; infinity when all is well."""
+        return min((until for _, until in self._broken.values()), default=float("inf"))
+
     def read(self, reading: Reading, skipped: tuple[str, ...]) -> dict[str, str]:
         """Takes note of a reading, before it is applied; returns the tables that have newly become unreadable."""
         self._looked = reading.looked

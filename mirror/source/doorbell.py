@@ -10,18 +10,20 @@ import asyncio
 import logging
 import random
 import secrets
+from collections.abc import AsyncIterator
+from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
 from psycopg import AsyncConnection
 
 from mirror.errors import ConfigError, MirrorError, Unreachable
-from mirror.postgres import connect, translated
+from mirror.postgres import connect_bare, translated
 
 log = logging.getLogger(__name__)
 
 PROOF_TIMEOUT_S = 5.0
 PROOF_INTERVAL_S = 60.0
-BACKOFF_MIN_S, BACKOFF_MAX_S = 0.1, 30.0
+BACKOFF_MIN_S, BACKOFF_MAX_S = 0.1, 5.0
 
 
 class Doorbell:
@@ -34,81 +36,90 @@ class Doorbell:
         self.rings = 0
 
     async def check(self) -> None:
-        """One proof before anything relies on it; a pooled connection is refused here."""
-        connection = await self._open()
-        await connection.close()
-        self.proven = False
+        """One proof before anything relies on it. It comes before everything else that is said to the source: a pooler
+        is found out before a setting or a lock of ours could stay behind in one of its sessions."""
+        async with self._opened():
+            pass
 
     async def run(self) -> None:
         """Listens for ever; reconnects with jittered, growing pauses."""
         pause_s = BACKOFF_MIN_S
         while True:
             try:
-                connection = await self._open()
-                pause_s = BACKOFF_MIN_S
-                self._wake.set()  # whatever was rung while nobody listened
-                try:
+                async with self._opened() as connection:
+                    pause_s = BACKOFF_MIN_S
+                    self.proven = True
+                    self._wake.set()  # whatever was rung while nobody listened
                     await self._listen(connection)
-                finally:
-                    self.proven = False
-                    await connection.close()
             except MirrorError as error:
-                log.warning("doorbell lost", extra={"error": str(error), "again_in_s": round(pause_s, 1)})
+                log.warning("doorbell lost", extra={"error": error.message, "again_in_s": round(pause_s, 1)})
+            finally:
+                self.proven = False
             self.reconnects += 1
             self._wake.set()
             await asyncio.sleep(pause_s * random.uniform(0.5, 1.5))  # noqa: S311 - jitter, not a secret
             pause_s = min(BACKOFF_MAX_S, pause_s * 2)
 
-    async def _open(self) -> AsyncConnection[Any]:
-        connection = await connect(self._url, "source")
+    @asynccontextmanager
+    async def _opened(self) -> AsyncIterator[AsyncConnection[Any]]:
+        """Listening, and proven to hear."""
+        connection = await connect_bare(self._url, "source")
         try:
-            with translated("source"):
-                await connection.execute("listen mirror")
+            await self._say(connection, "listen mirror")
             await self._prove(connection)
-        except BaseException:
+            yield connection
+        finally:
             await connection.close()
-            raise
-        return connection
 
     async def _prove(self, listener: AsyncConnection[Any]) -> None:
-        """A notification sent through another connection must arrive. Behind a pooler it does not."""
+        """A notification sent through another connection must arrive. Behind a pooler it does not, while everything
+        else works; when that does not work either, it is the network."""
         nonce = secrets.token_hex(8)
-        sender = await connect(self._url, "source")
+        sender = await connect_bare(self._url, "source")
         try:
-            with translated("source"):
-                row = await (await sender.execute("select host(inet_server_addr()), inet_server_port()")).fetchone()
-                await sender.execute("select pg_notify('mirror', %s)", [nonce])
-                async for notification in listener.notifies(timeout=PROOF_TIMEOUT_S):
-                    if notification.payload == nonce:
-                        self.proven = self._heard = True
-                        return
+            row = await self._say(sender, "select host(inet_server_addr()), inet_server_port()")
+            await self._say(sender, "select pg_notify('mirror', %s)", [nonce])
+            if await self._hears(listener, nonce):
+                self._heard = True
+                return
+            await self._say(listener, "select 1")
+            await self._say(sender, "select 1")
         finally:
             await sender.close()
-        if self._heard:  # it worked on this URL before: trouble on the way, not a pooler
-            raise Unreachable("source", "the listening connection is deaf")
+        if self._heard:  # it worked on this URL before
+            raise Unreachable("source", "the doorbell is deaf")
         behind = f"The server itself is at {row[0]}, port {row[1]}. " if row and row[0] else ""
         raise ConfigError(
             "a NOTIFY on this connection does not arrive: MIRROR_SOURCE_URL goes through a connection pooler",
             hint=f"{behind}Use the server's direct host (on Neon: the host name without -pooler).",
         )
 
-    async def _listen(self, connection: AsyncConnection[Any]) -> None:
+    async def _say(self, connection: AsyncConnection[Any], query: str, arguments: list[Any] | None = None) -> Any:
+        try:
+            async with asyncio.timeout(PROOF_TIMEOUT_S):
+                with translated("source"):
+                    cursor = await connection.execute(query, arguments)
+                    return await cursor.fetchone() if cursor.description else None
+        except TimeoutError as error:
+            raise Unreachable("source", f"the doorbell has no answer within {PROOF_TIMEOUT_S:.0f} s") from error
+
+    async def _hears(self, listener: AsyncConnection[Any], nonce: str) -> bool:
         with translated("source"):
-            while True:
+            async with aclosing(listener.notifies(timeout=PROOF_TIMEOUT_S)) as notifications:
+                async for notification in notifications:
+                    self._wake.set()
+                    if notification.payload == nonce:
+                        return True
+        return False
+
+    async def _listen(self, connection: AsyncConnection[Any]) -> None:
+        """Half-open TCP looks alive for ever: between the rings it has to hear itself now and then."""
+        while True:
+            with translated("source"):
                 async for _ in connection.notifies(timeout=PROOF_INTERVAL_S):
                     self.rings += 1
                     self._wake.set()
-                await self._round_trip(connection)
-
-    async def _round_trip(self, connection: AsyncConnection[Any]) -> None:
-        """Half-open TCP looks alive for ever: hear ourselves now and then."""
-        nonce = secrets.token_hex(8)
-        try:
-            async with asyncio.timeout(PROOF_TIMEOUT_S):
-                await connection.execute("select pg_notify('mirror', %s)", [nonce])
-                async for notification in connection.notifies():
-                    self._wake.set()
-                    if notification.payload == nonce:
-                        return
-        except TimeoutError as error:
-            raise Unreachable("source", "the listening connection is deaf") from error
+            nonce = secrets.token_hex(8)
+            await self._say(connection, "select pg_notify('mirror', %s)", [nonce])
+            if not await self._hears(connection, nonce):
+                raise Unreachable("source", "the doorbell is deaf")

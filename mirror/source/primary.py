@@ -20,6 +20,10 @@ from mirror.scope import Wide
 
 ANSWER_TIMEOUT_S = 90.0
 TIDY_BYTES = 1_000_000
+_LEASE = """
+    select set_config('idle_session_timeout', %s, false), set_config('tcp_keepalives_idle', '10', false),
+           set_config('tcp_keepalives_interval', '5', false), set_config('tcp_keepalives_count', '3', false)
+"""
 _DRAIN = "call mirror.drain(%s::jsonb, %s, %s, null, null, null, null)"
 
 
@@ -29,8 +33,16 @@ class Primary:
         self._asleep = False
 
     @classmethod
-    async def open(cls, url: str) -> Primary:
-        return cls(await connect(url, "source"))
+    async def open(cls, url: str, lease_s: float) -> Primary:
+        """`lease_s`: how long the server keeps this session, and with it the lead, when it hears nothing. A daemon that
+        hangs, or whose machine is gone, must not keep the standby out; the target refuses it if it ever comes back."""
+        primary = cls(await connect(url, "source"))
+        try:
+            await primary._row(_LEASE, [f"{lease_s * 1000:.0f}"])
+        except BaseException:
+            await primary.close()
+            raise
+        return primary
 
     async def close(self) -> None:
         await self._connection.close()

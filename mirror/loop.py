@@ -1,0 +1,143 @@
+"""The loop of the one who leads: turn, sleep until somebody rings, say what happened.
+
+`wake` is cleared before looking and never after; whatever rings in between makes the next wait return at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+
+from mirror.applier import Applier, Step
+from mirror.batch import Reading
+from mirror.ops.metrics import Metrics
+from mirror.ops.vitals import Vitals
+from mirror.source.primary import TIDY_BYTES, Primary
+from mirror.target.target import Target
+
+log = logging.getLogger(__name__)
+
+WAIT_MIN_S, WAIT_MAX_S = 0.002, 0.05
+TIDY_INTERVAL_S = 1.0
+NO_RINGS_POLL_S = 0.5
+
+
+class Woken(Enum):
+    RUNG = "rung"
+    POLL = "poll"
+    CLOCK = "heartbeat"
+    AWAKE = "awake"
+
+
+@dataclass
+class Session:
+    """Both sides, open and led by us."""
+
+    source: Primary
+    target: Target
+    rings: bool
+
+
+@dataclass
+class Loop:
+    applier: Applier
+    wake: asyncio.Event
+    stopping: asyncio.Event
+    poll_interval_s: float
+    vitals: Vitals
+    metrics: Metrics
+    is_heard: Callable[[], bool]  # the doorbell, at this moment
+    _tidied_at: float = field(default=float("-inf"))
+
+    async def lead(self, session: Session, turned: Callable[[], None]) -> None:
+        """Until told to stop. `turned` is called after every turn that worked out."""
+        if not session.rings:
+            log.warning("max_prepared_transactions is set in the source, so nobody rings: polling")
+        may_sleep, wait_s = False, WAIT_MIN_S
+        while not self.stopping.is_set():
+            self.wake.clear()
+            step = await self.applier.step(session.source, session.target, may_sleep=may_sleep)
+            self._note(step)
+            turned()
+            if step.worked:
+                may_sleep, wait_s = False, WAIT_MIN_S
+            elif step.reading.asleep:
+                await self._sleep(session)
+                may_sleep = False
+            elif not may_sleep:
+                may_sleep = True
+            else:
+                await self._stay_awake(wait_s)  # a writer that did not ring is still at work
+                wait_s = min(WAIT_MAX_S, wait_s * 1.5)
+            await self._tidy(session.source, step.reading)
+        # What was applied last is forgotten now, so that the next daemon need not read it again.
+        await self.applier.step(session.source, session.target, may_sleep=False)
+
+    async def _sleep(self, session: Session) -> None:
+        poll_s = self.poll_interval_s if session.rings else NO_RINGS_POLL_S
+        due_s = self.applier.until_due()
+        self.vitals.sleeps(min(poll_s, due_s))
+        unwatch = session.source.watch(self.wake.set)
+        try:
+            await asyncio.wait_for(self.wake.wait(), min(poll_s, due_s))
+            self._woke(Woken.RUNG)
+        except TimeoutError:
+            self._woke(Woken.POLL if poll_s < due_s else Woken.CLOCK)
+        finally:
+            unwatch()
+
+    async def _stay_awake(self, wait_s: float) -> None:
+        self._woke(Woken.AWAKE)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self.wake.wait(), wait_s)
+
+    def _woke(self, woken: Woken) -> None:
+        self.metrics.wakeups.labels(woken.value).inc()
+
+    async def _tidy(self, source: Primary, reading: Reading) -> None:
+        now = asyncio.get_running_loop().time()
+        if (reading.outbox_bytes or 0) > TIDY_BYTES and now - self._tidied_at > TIDY_INTERVAL_S:
+            self._tidied_at = now
+            await source.tidy()
+
+    def _note(self, step: Step) -> None:
+        reading, outcome, v = step.reading, step.outcome, self.vitals
+        v.turned()
+        v.doorbell_proven = self.is_heard()
+        v.broken = self.applier.outbox.broken
+        v.walks = len(self.applier.walks)
+        v.outbox_entries = reading.entries if reading.waiting is None else reading.waiting
+        if step.position:
+            v.caught_up(step.began)
+        else:
+            v.looked(step.began, reading.lag_s, everywhere=not step.skipped)
+        if outcome is not None:
+            v.parked = dict(outcome.parked)
+            v.applied_rows += outcome.rows
+            if step.position:
+                v.positioned(step.began)
+        self.metrics.observe(step)
+        for table, reason in step.newly_broken.items():
+            log.error(
+                "a table cannot be read; its changes wait, the others go on", extra={"table": table, "error": reason}
+            )
+        if outcome is not None and (outcome.rows or reading.entries or reading.slice):
+            log.info("batch", extra=_told(step, outcome.counts, outcome.parked))
+
+
+def _told(step: Step, counts: Mapping[str, Mapping[str, int]], parked: Mapping[str, int]) -> dict[str, object]:
+    reading = step.reading
+    return {
+        "entries": reading.entries,
+        "rows": {table: "+".join(f"{n} {op}" for op, n in ops.items()) for table, ops in counts.items()},
+        "read_ms": round(step.read_s * 1000, 1),
+        "apply_ms": round(step.apply_s * 1000, 1),
+        "lag_ms": round((reading.lag_s + step.read_s + step.apply_s) * 1000, 1),
+        **({"backlog": True} if reading.backlog else {}),
+        **({"walk": step.walked.table} if step.walked else {}),
+        **({"parked": dict(parked)} if parked else {}),
+    }
