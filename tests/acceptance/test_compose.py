@@ -92,8 +92,12 @@ async def test_the_container_says_that_it_is_healthy(compose: Compose) -> None:
         return bool(inspected(compose, "mirror")["State"]["Health"]["Status"] == "healthy")
 
     await eventually(healthy, timeout_s=60, interval_s=0.2)
-    body = httpx.get(f"http://{compose.address('mirror', 9464)}/readyz").json()
-    assert body["ready"], body
+
+    def readiness() -> dict[str, Any]:
+        body: dict[str, Any] = httpx.get(f"http://{compose.address('mirror', 9464)}/readyz").json()
+        return body
+
+    assert readiness()["ready"], readiness()
 
 
 async def test_nothing_has_more_rights_than_it_needs(compose: Compose, primary: psycopg.AsyncConnection) -> None:

@@ -73,7 +73,7 @@ def brought_up(directory: Path) -> Iterator[Compose]:
         compose("up", "--detach", "--build")
         yield compose
     finally:
-        print(compose("logs", "--no-color"))  # noqa: T201 - pytest shows it when a test has failed
+        print(compose("logs", "--no-color"))  # pytest shows it when a test has failed
         compose("down", "--volumes", "--remove-orphans", "--timeout", "10")
         docker("image", "rm", "--force", name)
 
