@@ -1,21 +1,22 @@
--- The target side, part 4: what the daemon calls, through PostgREST or a direct connection alike. Errors it can act on
+-- The target side, part 5: what the daemon calls, through PostgREST or a direct connection alike. Errors it can act on
 -- carry SQLSTATE PTxyz, which PostgREST turns into HTTP status xyz (40001 it would retry without end).
 
--- Reasons not to write here at all.
+-- Reasons not to write here at all. (Of a partitioned table the constraint counts once, not once for each partition.)
 create or replace function mirror.obstacles() returns setof text language sql stable set search_path = '' as $mirror$
   select format('the foreign key %s of %s would delete its rows together with mirrored %s; replace ON DELETE CASCADE, or '
-                'allow it: [target] allow_cascade = ["%s"] in mirror.toml, then mirror install target',
+                'allow it: [target] allow_cascade = [''%s''] in mirror.toml, then mirror install target',
                 c.conname, c.conrelid::regclass, c.confrelid::regclass, c.conrelid::regclass)
   from pg_catalog.pg_constraint as c, mirror.state as s
-  where c.contype = 'f' and c.confdeltype = 'c'
+  where c.contype = 'f' and c.confdeltype = 'c' and c.conparentid = 0
     and c.confrelid in ('public.users'::regclass, 'public.trips'::regclass, 'public.trip_memberships'::regclass)
     and c.conrelid not in ('public.users'::regclass, 'public.trips'::regclass, 'public.trip_memberships'::regclass)
     and not c.conrelid::regclass::text = any (s.allow_cascade)
+  order by c.conrelid::regclass::text collate "C", c.conname
 $mirror$;
 
 -- The next epoch. From here on every older daemon is refused.
 create or replace function public.mirror_claim(source jsonb) returns jsonb
-language plpgsql security definer set search_path = '' as $mirror$
+language plpgsql security definer set search_path = '' set lock_timeout = '5s' as $mirror$
 #variable_conflict use_column
 declare
   _state mirror.state;
@@ -26,7 +27,8 @@ begin
   if _reason is not null then
     raise exception '%', _reason using errcode = 'PT428';
   end if;
-  if _state.source is not null and _state.source - 'database' is distinct from mirror_claim.source - 'database' then
+  -- A database may be renamed; everything else says that it is another one.
+  if _state.source - 'database' is distinct from mirror_claim.source - 'database' and _state.source is not null then
     raise exception 'the target mirrors another source: it knows %, this is %', _state.source, mirror_claim.source
       using errcode = 'PT412', hint = 'Check MIRROR_SOURCE_URL and MIRROR_TARGET_URL.';
   end if;
@@ -45,32 +47,22 @@ create or replace function public.mirror_apply(batch jsonb) returns jsonb
 language plpgsql security definer set search_path = '' set lock_timeout = '5s' set jit = off as $mirror$
 #variable_conflict use_variable
 declare
-  _state mirror.state;
   _counts jsonb := '{}';
   _scopes jsonb := batch->'scopes';
   _table text;
   _scope jsonb;
-  _key jsonb;
+  _keys jsonb;
   _parked boolean;
 begin
-  select * into strict _state from mirror.state for update;
-  if (batch->>'epoch')::bigint is distinct from _state.epoch or (batch->>'batch')::bigint <= _state.batch then
-    raise exception 'superseded: epoch % batch % is not newer than epoch % batch %',
-      batch->>'epoch', batch->>'batch', _state.epoch, _state.batch using errcode = 'PT409';
-  end if;
+  perform mirror.check_fence((batch->>'epoch')::bigint, (batch->>'batch')::bigint);
   set constraints all immediate;
-  _parked := exists (select from mirror.parked);
-  if _parked then
-    update mirror.parked as p set settled = true
-    where exists (select from jsonb_array_elements(_scopes) as s, jsonb_array_elements((s->'rows') || coalesce(s->'gone', '[]')) as r
-                  where s->>'table' = p.tbl and coalesce(r->>'trip_id', r->>'id') = p.k1 and coalesce(r->>'user_id', '') = p.k2);
-  end if;
+  _parked := mirror.reconsider(_scopes);
   -- Children go before parents and come after them, for the sake of foreign keys of adopted tables.
   foreach _table in array array['trip_memberships', 'trips', 'users'] loop
     for _scope in select s from jsonb_array_elements(_scopes) as s where s->>'table' = _table loop
-      _key := mirror.doomed(_scope);
-      if jsonb_array_length(_key) > 0 then
-        _counts := mirror.add(_counts, _table, 'delete', mirror.attempt('remove', _table, _key));
+      _keys := mirror.doomed(_scope);
+      if jsonb_array_length(_keys) > 0 then
+        _counts := mirror.add(_counts, _table, 'delete', mirror.attempt('remove', _table, _keys));
       end if;
     end loop;
   end loop;
@@ -79,26 +71,64 @@ begin
       if jsonb_array_length(_scope->'rows') > 0 then
         _counts := mirror.add(_counts, _table, 'upsert', mirror.attempt('put', _table, _scope->'rows'));
       end if;
-      for _key in select r from jsonb_array_elements(coalesce(nullif(_scope->'refused', 'null'), '[]')) as r loop
-        perform mirror.park(_table, _key, _key->>'reason');
-      end loop;
+      perform mirror.park(_table, r, r->>'reason') from mirror.refused(_scope) as r;
     end loop;
   end loop;
   if _parked then
     delete from mirror.parked as p where p.settled;
   end if;
-  update mirror.state set batch = (mirror_apply.batch->>'batch')::bigint, applied_at = clock_timestamp();
-  if jsonb_typeof(batch->'position') = 'object' then
-    update mirror.state as s
-    set snapshot = p->>'snapshot', as_of = (p->>'as_of')::timestamptz,
-        fresh_at = least((p->>'fresh_at')::timestamptz, clock_timestamp()),
-        primed_at = coalesce(s.primed_at, clock_timestamp())
-    from (select mirror_apply.batch->'position' as p) as position;
-  end if;
+  perform mirror.advance((batch->>'batch')::bigint, nullif(batch->'position', 'null'));
   return jsonb_build_object('clock', clock_timestamp(), 'counts', _counts,
     'parked', (select coalesce(jsonb_object_agg(p.tbl, p.n), '{}') from (select tbl, count(*) as n from mirror.parked group by tbl) as p),
     'due', (select coalesce(jsonb_agg(jsonb_build_object('table', p.tbl, 'k1', p.k1, 'k2', nullif(p.k2, ''))), '[]')
             from (select * from mirror.parked where retry_at <= now() order by retry_at limit 100) as p));
+end
+$mirror$;
+
+-- Locks the state: two writers come one after the other, and the second one sees what the first one has left.
+create or replace function mirror.check_fence(epoch bigint, batch bigint) returns void
+language plpgsql set search_path = '' as $mirror$
+declare _state mirror.state;
+begin
+  select * into strict _state from mirror.state for update;
+  if (check_fence.epoch = _state.epoch and check_fence.batch > _state.batch) is not true then
+    raise exception 'superseded: epoch % batch % is not newer than epoch % batch %',
+      check_fence.epoch, check_fence.batch, _state.epoch, _state.batch using errcode = 'PT409';
+  end if;
+end
+$mirror$;
+
+-- The batch is done; with a position, the target equals the source at that snapshot. Within an epoch a snapshot never
+-- goes back: that would be a reading that was overtaken. In a new epoch it may (the source was restored, and somebody has
+-- decided that it is to be believed). Times go back only together with the snapshot: what was known of an older snapshot
+-- holds for a newer one. Nothing is fresher than now.
+create or replace function mirror.advance(batch bigint, reached jsonb) returns void
+language plpgsql set search_path = '' as $mirror$
+#variable_conflict use_column
+declare
+  _new pg_snapshot := advance.reached->>'snapshot';
+  _state mirror.state;
+  _back boolean;
+begin
+  if advance.reached is null then
+    update mirror.state set batch = advance.batch, applied_at = clock_timestamp();
+    return;
+  end if;
+  select * into strict _state from mirror.state;
+  _back := coalesce(pg_snapshot_xmax(_new) < pg_snapshot_xmax(_state.snapshot::pg_snapshot)
+                 or pg_snapshot_xmin(_new) < pg_snapshot_xmin(_state.snapshot::pg_snapshot), false);
+  if _back and _state.position_epoch = _state.epoch then
+    raise exception 'superseded: the position would go back from % to %', _state.snapshot, _new using errcode = 'PT409';
+  end if;
+  if _back then
+    _state.as_of := null;
+    _state.fresh_at := null;
+  end if;
+  update mirror.state as s
+  set batch = advance.batch, applied_at = clock_timestamp(), primed_at = coalesce(s.primed_at, clock_timestamp()),
+      position_epoch = s.epoch, snapshot = _new::text,
+      as_of = greatest(_state.as_of, (advance.reached->>'as_of')::timestamptz),
+      fresh_at = least(greatest(_state.fresh_at, (advance.reached->>'fresh_at')::timestamptz), clock_timestamp());
 end
 $mirror$;
 
@@ -122,7 +152,7 @@ language sql immutable set search_path = '' as $mirror$
 $mirror$;
 
 create or replace function public.mirror_status() returns jsonb language sql stable security definer set search_path = '' as $mirror$
-  select to_jsonb(s) - 'one' - 'rendered' || jsonb_build_object('clock', clock_timestamp(),
+  select to_jsonb(s) - 'one' - 'rendered' - 'sealed' - 'position_epoch' || jsonb_build_object('clock', clock_timestamp(),
     'staleness_seconds', extract(epoch from clock_timestamp() - s.fresh_at),
     'parked', (select coalesce(jsonb_agg(to_jsonb(p) - 'settled' order by p.since), '[]')
                from (select * from mirror.parked order by since limit 100) as p))
@@ -138,19 +168,28 @@ exception when others then
 end
 $mirror$;
 
--- May the caller enter this trip? For policies: using ((select is_trip_member(trip_id))).
+-- May the caller enter this trip? For policies: using ((select is_trip_member(trip_id))). Never raises.
 create or replace function public.is_trip_member(trip text) returns boolean
 language sql stable security definer set search_path = '' as $mirror$
   select exists (
     select from public.trip_memberships as m
-    where m.trip_id = mirror.as_trip_id(trip) and lower(m.status) in ('active', 'accepted')
-      and {{is_caller}})
+    where m.trip_id = mirror.as_trip_id(trip) and {{is_caller}} and lower(m.status::text) in ('active', 'accepted')
+      and not exists (select from mirror.parked as p
+                      where p.tbl = 'trip_memberships' and p.k1 = m.trip_id::text and p.k2 = m.user_id::text))
 $mirror$;
 
--- A trip's id out of any text; null when it cannot be one.
+-- A key out of any text; null when it cannot be one.
 create or replace function mirror.as_trip_id(trip text) returns {{trip_id}} language plpgsql immutable set search_path = '' as $mirror$
 begin
   return trip::{{trip_id}};
+exception when others then
+  return null;
+end
+$mirror$;
+
+create or replace function mirror.as_user_id(sub text) returns {{user_id}} language plpgsql immutable set search_path = '' as $mirror$
+begin
+  return sub::{{user_id}};
 exception when others then
   return null;
 end

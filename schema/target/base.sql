@@ -8,13 +8,15 @@ revoke all on schema mirror from public;
 create table if not exists mirror.state (
   one          boolean primary key default true check (one),
   version      integer not null,
-  rendered     text not null,             -- digest of the rendered SQL: equal = nothing to do
+  rendered     text not null,             -- digest of the SQL that was run here,
+  sealed       text,                      -- and of what it left in the catalog: both equal = nothing to do
   types        jsonb not null,            -- of the keys, as in the source
   allow_cascade text[] not null default '{}',
   source       jsonb,                     -- which source this is a mirror of
   epoch        bigint not null default 0, -- the fence: of the daemon that may write,
   batch        bigint not null default 0, -- and of its last batch
   snapshot     text,                      -- the source's pg_snapshot that the three tables now equal
+  position_epoch bigint,                  -- who said so
   as_of        timestamptz,               -- the source's clock at that snapshot
   fresh_at     timestamptz,               -- THIS server's clock, at or before that snapshot: staleness is now minus this
   applied_at   timestamptz,
@@ -35,3 +37,25 @@ create table if not exists mirror.parked (
   settled  boolean not null default false,
   primary key (tbl, k1, k2)
 );
+
+-- What is there of ours, as text: a function that somebody dropped or changed, a grant that is missing, a role that came
+-- later or a new column of an adopted table make it differ, and the next `mirror install target` puts things right.
+create or replace function mirror.fingerprint() returns text language sql stable set search_path = '' as $mirror$
+  with ours as (select c.oid, c.relrowsecurity, c.relacl from pg_catalog.pg_class as c
+                where c.oid in (to_regclass('public.users'), to_regclass('public.trips'), to_regclass('public.trip_memberships')))
+  select md5(string_agg(line, E'\n' order by line collate "C")) from (
+    select format('%s %s %s', c.oid::regclass, c.relrowsecurity, c.relacl) from ours as c
+    union all
+    select format('%s %s %s %s', a.attrelid::regclass, a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull)
+    from pg_catalog.pg_attribute as a join ours as c on c.oid = a.attrelid where a.attnum > 0 and not a.attisdropped
+    union all
+    select pg_get_indexdef(i.indexrelid) from pg_catalog.pg_index as i join ours as c on c.oid = i.indrelid
+    union all
+    select format('%s %s %s %s %s', p.oid::regprocedure, md5(p.prosrc), p.prosecdef, p.proconfig, p.proacl)
+    from pg_catalog.pg_proc as p
+    where p.pronamespace = 'mirror'::regnamespace
+       or p.oid in (to_regprocedure('public.mirror_claim(jsonb)'), to_regprocedure('public.mirror_apply(jsonb)'),
+                    to_regprocedure('public.mirror_status()'), to_regprocedure('public.is_trip_member(text)'))
+    union all
+    select r.rolname from pg_catalog.pg_roles as r where r.rolname in ('anon', 'authenticated', 'service_role')) as l(line)
+$mirror$;

@@ -1,18 +1,20 @@
 -- The target side, part 3: how one table changes. {{...}} are the types of the keys.
 
 -- Puts rows where they are missing or differ; equal rows are left alone (no dead tuples, no noise in Realtime's slot).
--- Each row is looked up by its key: a plan that was made while the table was small must not read all of it when it is not.
+-- The rows take the types of the table's own columns (an adopted one may have enums or varchar(40)), and are compared by
+-- their bytes, whatever an adopted column's collation holds for equal. Each row is looked up by its key: a plan that was
+-- made while the table was small must not read all of it when it is not.
 create or replace function mirror.put_users(rows jsonb) returns bigint
 language plpgsql set search_path = '' set enable_hashjoin = off set enable_mergejoin = off set enable_seqscan = off as $mirror$
 declare _n bigint;
 begin
   merge into public.users as t
-  using (select * from jsonb_to_recordset(rows) as r(id {{user_id}}, subject text, email text, username text)) as s
+  using (select r.id, r.subject, r.email, r.username from jsonb_populate_recordset(null::public.users, rows) as r) as s
   on t.id = s.id
-  when matched and (t.subject, t.email, t.username) is distinct from (s.subject, s.email, s.username) then
+  when matched and record_image_ne(row(t.subject, t.email, t.username), row(s.subject, s.email, s.username)) then
     update set subject = s.subject, email = s.email, username = s.username
   when not matched then
-    insert (id, subject, email, username) values (s.id, s.subject, s.email, s.username);
+    insert (id, subject, email, username) overriding system value values (s.id, s.subject, s.email, s.username);
   get diagnostics _n = row_count;
   return _n;
 end
@@ -23,12 +25,12 @@ language plpgsql set search_path = '' set enable_hashjoin = off set enable_merge
 declare _n bigint;
 begin
   merge into public.trips as t
-  using (select * from jsonb_to_recordset(rows) as r(id {{trip_id}}, name text, created_by {{created_by}})) as s
+  using (select r.id, r.name, r.created_by from jsonb_populate_recordset(null::public.trips, rows) as r) as s
   on t.id = s.id
-  when matched and (t.name, t.created_by) is distinct from (s.name, s.created_by) then
+  when matched and record_image_ne(row(t.name, t.created_by), row(s.name, s.created_by)) then
     update set name = s.name, created_by = s.created_by
   when not matched then
-    insert (id, name, created_by) values (s.id, s.name, s.created_by);
+    insert (id, name, created_by) overriding system value values (s.id, s.name, s.created_by);
   get diagnostics _n = row_count;
   return _n;
 end
@@ -39,15 +41,27 @@ language plpgsql set search_path = '' set enable_hashjoin = off set enable_merge
 declare _n bigint;
 begin
   merge into public.trip_memberships as t
-  using (select * from jsonb_to_recordset(rows)
-           as r(trip_id {{trip_id}}, user_id {{user_id}}, role text, status text)) as s
+  using (select r.trip_id, r.user_id, r.role, r.status
+         from jsonb_populate_recordset(null::public.trip_memberships, rows) as r) as s
   on t.trip_id = s.trip_id and t.user_id = s.user_id
-  when matched and (t.role, t.status) is distinct from (s.role, s.status) then
+  when matched and record_image_ne(row(t.role, t.status), row(s.role, s.status)) then
     update set role = s.role, status = s.status
   when not matched then
-    insert (trip_id, user_id, role, status) values (s.trip_id, s.user_id, s.role, s.status);
+    insert (trip_id, user_id, role, status) overriding system value values (s.trip_id, s.user_id, s.role, s.status);
   get diagnostics _n = row_count;
   return _n;
+end
+$mirror$;
+
+-- The same for users who hand unique names on to each other (one batch holds the end of several transactions, and in a
+-- statement their order is chance): those that differ let go of theirs first.
+create or replace function mirror.exchange_users(rows jsonb) returns bigint
+language plpgsql set search_path = '' set enable_hashjoin = off set enable_mergejoin = off set enable_seqscan = off as $mirror$
+begin
+  update public.users as t set subject = null, email = null, username = null
+  from (select r.id, r.subject, r.email, r.username from jsonb_populate_recordset(null::public.users, rows) as r) as s
+  where t.id = s.id and record_image_ne(row(t.subject, t.email, t.username), row(s.subject, s.email, s.username));
+  return mirror.put_users(rows);
 end
 $mirror$;
 
@@ -152,46 +166,3 @@ create or replace function mirror.refused(scope jsonb) returns setof jsonb langu
   select jsonb_array_elements(case when jsonb_typeof(scope->'refused') = 'array' then scope->'refused' else '[]' end)
 $mirror$;
 
--- Does one thing to some rows of one table; a row that is refused for what it is (bad data, a violated constraint, a
--- trigger's objection) is found by halving and parked, the others are done. Any other error is the caller's.
-create or replace function mirror.attempt(action text, tbl text, rows jsonb) returns bigint
-language plpgsql set search_path = '' as $mirror$
-declare
-  _n bigint;
-  _half integer := jsonb_array_length(rows) / 2;
-begin
-  execute format('select mirror.%I($1)', action || '_' || tbl) into _n using rows;
-  return _n;
-exception when others then
-  if left(sqlstate, 2) not in ('22', '23', '54', 'P0') then
-    raise;
-  end if;
-  if _half = 0 then
-    perform mirror.park(tbl, rows->0, format('the target refuses it (%s): %s', sqlstate, sqlerrm));
-    return 0;
-  end if;
-  return mirror.attempt(action, tbl, jsonb_path_query_array(rows, '$[0 to $last]', jsonb_build_object('last', _half - 1)))
-       + mirror.attempt(action, tbl, jsonb_path_query_array(rows, '$[$first to last]', jsonb_build_object('first', _half)));
-end
-$mirror$;
-
-create or replace function mirror.park(tbl text, key jsonb, reason text) returns void
-language plpgsql set search_path = '' as $mirror$
-#variable_conflict use_column
-declare
-  _k1 text := coalesce(key->>'k1', key->>'trip_id', key->>'id');
-  _k2 text := coalesce(key->>'k2', key->>'user_id', '');
-begin
-  insert into mirror.parked as p (tbl, k1, k2, reason) values (park.tbl, _k1, _k2, park.reason)
-  on conflict (tbl, k1, k2) do update
-  set reason = excluded.reason, tries = p.tries + 1, settled = false,
-      retry_at = now() + least(interval '1 hour', interval '5 seconds' * power(2, least(p.tries, 10)));
-  if (select count(*) from mirror.parked) > 1000 then
-    raise exception 'more than 1000 rows are refused: the target''s tables do not fit the mirror any more'
-      using errcode = 'PT422', hint = 'Look at the reasons in mirror.parked, put the table right, and restart the mirror.';
-  end if;
-  if park.tbl = 'trip_memberships' then
-    perform mirror.remove_trip_memberships(jsonb_build_array(jsonb_build_object('trip_id', _k1, 'user_id', _k2)));
-  end if;
-end
-$mirror$;

@@ -1,0 +1,91 @@
+-- The target side, part 4: rows that the target refuses. They are found, parked with the reason, and hold up nobody else.
+
+-- Does one thing to some rows of one table; a row that is refused for what it is gets found by halving and parked, the
+-- others are done. Any other error is the caller's.
+create or replace function mirror.attempt(action text, tbl text, rows jsonb) returns bigint
+language plpgsql set search_path = '' as $mirror$
+declare
+  _n bigint;
+  _half integer := jsonb_array_length(rows) / 2;
+begin
+  execute format('select mirror.%I($1)', action || '_' || tbl) into _n using rows;
+  return _n;
+exception when others then
+  if sqlstate in ('40001', '40P01') then
+    raise exception '%', sqlerrm using errcode = 'PT503';  -- PostgREST would try it again without end
+  elsif not mirror.is_objection(sqlstate) then
+    raise;
+  elsif _half = 0 then
+    perform mirror.park(tbl, rows->0, format('the target refuses it (%s): %s', sqlstate, sqlerrm));
+    return 0;
+  elsif sqlstate = '23505' and action = 'put' and tbl = 'users' then
+    return mirror.attempt('exchange', tbl, rows);
+  end if;
+  return mirror.attempt(action, tbl, jsonb_path_query_array(rows, '$[0 to $last]', jsonb_build_object('last', _half - 1)))
+       + mirror.attempt(action, tbl, jsonb_path_query_array(rows, '$[$first to last]', jsonb_build_object('first', _half)));
+end
+$mirror$;
+
+-- Is this error about the row (bad data, a violated constraint, a trigger's objection), so that trying again as it is
+-- would be in vain? A trigger may raise a SQLSTATE of its own: the standard leaves it the classes 5 to 9 and I to Z, of
+-- which PostgreSQL has taken some, and the mirror two.
+create or replace function mirror.is_objection(state text) returns boolean language sql immutable set search_path = '' as $mirror$
+  select state ~ '^(22|23|44|54|P0)' or state ~ '^[5-9I-Z]' and state !~ '^(53|55|57|58|72|XX|PT422|PT503)'
+$mirror$;
+
+-- A key whose row the target refuses, or the source cannot read.
+create or replace function mirror.park(tbl text, key jsonb, reason text) returns void
+language plpgsql set search_path = '' as $mirror$
+#variable_conflict use_column
+declare
+  _k1 text := coalesce(key->>'k1', key->>'trip_id', key->>'id');
+  _k2 text := coalesce(key->>'k2', key->>'user_id', '');
+begin
+  insert into mirror.parked as p (tbl, k1, k2, reason) values (park.tbl, _k1, _k2, park.reason)
+  on conflict (tbl, k1, k2) do update
+  set reason = excluded.reason, tries = p.tries + 1, settled = false,
+      retry_at = now() + least(interval '1 hour', interval '5 seconds' * power(2, least(p.tries, 10)));
+  if (select count(*) from mirror.parked) > 1000 then
+    raise exception 'more than 1000 rows are refused, the last one of % because %', park.tbl, park.reason
+      using errcode = 'PT422', hint = 'Put the table right; the mirror tries again by itself.';
+  end if;
+  if park.tbl = 'trip_memberships' then
+    perform mirror.revoke(jsonb_build_array(jsonb_build_object('trip_id', _k1, 'user_id', _k2)));
+  end if;
+end
+$mirror$;
+
+-- A parked membership goes. One that may not go (chat refers to it) loses role and status; if even that is refused it
+-- stays as it is, and is_trip_member() does not count it.
+create or replace function mirror.revoke(keys jsonb) returns void language plpgsql set search_path = '' as $mirror$
+begin
+  perform mirror.remove_trip_memberships(keys);
+exception when others then
+  if not mirror.is_objection(sqlstate) then
+    raise;
+  end if;
+  begin
+    update public.trip_memberships as t set role = null, status = null
+    from jsonb_to_recordset(keys) as s(trip_id {{trip_id}}, user_id {{user_id}})
+    where t.trip_id = s.trip_id and t.user_id = s.user_id;
+  exception when others then
+    if not mirror.is_objection(sqlstate) then
+      raise;
+    end if;
+  end;
+end
+$mirror$;
+
+-- Parked keys that this batch is about have another chance: whatever is refused again is parked again. Are there any?
+create or replace function mirror.reconsider(scopes jsonb) returns boolean language plpgsql set search_path = '' as $mirror$
+begin
+  if not exists (select from mirror.parked) then
+    return false;
+  end if;
+  update mirror.parked as p set settled = true
+  where (p.tbl, p.k1, p.k2) in (
+    select s->>'table', coalesce(r->>'trip_id', r->>'id'), coalesce(r->>'user_id', '')
+    from jsonb_array_elements(scopes) as s, jsonb_array_elements((s->'rows') || coalesce(s->'gone', '[]')) as r);
+  return true;
+end
+$mirror$;
