@@ -13,12 +13,12 @@ from typing import Literal
 
 from mirror.applier import Applier
 from mirror.config import Mapping, Settings
-from mirror.errors import ConfigError, Incompatible, MirrorError, Superseded
+from mirror.errors import ConfigError, Incompatible, MirrorError, Refused, Superseded
 from mirror.loop import Loop, Session
 from mirror.ops.http import application, serving
 from mirror.ops.metrics import Metrics
 from mirror.ops.vitals import Vitals
-from mirror.postgres import refuse_pooled_host
+from mirror.postgres import parameters, refuse_pooled_host
 from mirror.source.capture import VERSION
 from mirror.source.doorbell import Doorbell
 from mirror.source.primary import Primary
@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 STANDBY_INTERVAL_S = 1.0
 PAUSE_MIN_S, PAUSE_MAX_S = 0.1, 5.0
 STOP_GRACE_S = 1.0  # for the batch under way; after that its connections are ended, which loses nothing
+UNDEFINED_FUNCTION = "42883"
 LEASE_MIN_S = 120.0  # longer than the slowest batch is given in the target
 
 
@@ -43,11 +44,13 @@ class Daemon:
         self._mapping = mapping
         self._source_url, self._target_url = settings.source(), settings.target()
         refuse_pooled_host(self._source_url)
+        parameters(self._target_url, "target")
         self._wake = asyncio.Event()
         self._stopping = asyncio.Event()
         self._doorbell = Doorbell(self._source_url, self._wake)
         self._applier = Applier(rows=settings.batch_rows, heartbeat_s=settings.heartbeat_interval_s)
         self._epoch = 0
+        self.port = 0  # of the HTTP server
         self._pause_s = PAUSE_MIN_S
         self.vitals = Vitals(stale_after_s=max(60.0, 3 * settings.heartbeat_interval_s))
         self.metrics = Metrics(self.vitals)
@@ -64,8 +67,8 @@ class Daemon:
         """Until told to stop. Raises only what a person must put right."""
         async with serving(
             application(self.vitals, self.metrics), self._settings.http_host, self._settings.http_port
-        ) as port:
-            log.info("serving metrics and health", extra={"port": port})
+        ) as self.port:
+            log.info("serving metrics and health", extra={"port": self.port})
             working = asyncio.create_task(self._work())
             stopped = asyncio.create_task(self._stopping.wait())
             try:
@@ -161,7 +164,14 @@ class Daemon:
                 raise _StoppedError
 
     async def _claim(self, source: Primary, target: Target) -> None:
-        claim = await target.claim(json.dumps(await source.identity()))
+        try:
+            claim = await target.claim(json.dumps(await source.identity()))
+        except Refused as error:
+            if error.sqlstate != UNDEFINED_FUNCTION:
+                raise
+            raise ConfigError(
+                "the mirror is not installed in the target", hint="Run `mirror install target`."
+            ) from error
         if claim.types != self._types:
             raise Incompatible(
                 f"the target's keys are {claim.types}, the source's are {self._types}",

@@ -9,10 +9,9 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
-from urllib.parse import urlsplit
 
 import psycopg
 from psycopg import conninfo
@@ -46,19 +45,46 @@ _SETTING = {"source": "MIRROR_SOURCE_URL", "target": "MIRROR_TARGET_URL"}
 
 
 def parameters(url: str, side: str) -> dict[str, Any]:
-    """The parts of a URL; a URL that cannot be parsed is named by its setting, never quoted."""
+    """The parts of a URL. What is wrong with one is said of its setting and nothing of it is quoted: an unescaped / or
+    @ in a password makes libpq take pieces of the password for the host, the port or the database."""
     try:
         parts = conninfo.conninfo_to_dict(url)
     except psycopg.ProgrammingError:
         parts = {}
-    if "://" in url and urlsplit(url).scheme not in ("postgres", "postgresql"):
-        parts = {}
-    if not parts:
+    if not parts or not all(map(_is_port, str(parts.get("port", "")).split(","))) or _is_misread(parts):
         raise ConfigError(
             f"{_SETTING[side]} is not a Postgres URL",
-            hint="It looks like postgresql://user:password@host:5432/database.",
-        ) from None
+            hint="It looks like postgresql://user:password@host:5432/database; special characters in the password are "
+            "written as % and two digits (/ is %2F, @ is %40).",
+        )
+    if side == "target":
+        _refuse_transaction_pooler(parts)
     return dict(parts)
+
+
+def _is_port(text: str) -> bool:
+    return text == "" or (text.isdecimal() and len(text) < 6 and 1 <= int(text) <= 65535)
+
+
+def _is_misread(parts: Mapping[str, Any]) -> bool:
+    return any("@" in str(parts.get(name, "")) for name in ("host", "hostaddr", "dbname"))
+
+
+def _refuse_transaction_pooler(parts: Mapping[str, Any]) -> None:
+    host = str(parts.get("host", ""))
+    if parts.get("port") == "6543" and host.endswith((".supabase.com", ".supabase.co")):
+        raise ConfigError(
+            "MIRROR_TARGET_URL names Supabase's transaction pooler (port 6543), which keeps no session",
+            hint="Use port 5432 of the same host.",
+        )
+
+
+def refuse_one_database(source_url: str, target_url: str) -> None:
+    """The application's own tables are not to be taken for the copy."""
+    places = [parameters(source_url, "source"), parameters(target_url, "target")]
+    source, target = ([p.get("host"), p.get("port", "5432"), p.get("dbname", p.get("user"))] for p in places)
+    if source == target:
+        raise ConfigError("MIRROR_SOURCE_URL and MIRROR_TARGET_URL are the same database")
 
 
 def refuse_pooled_host(url: str) -> None:
@@ -110,7 +136,11 @@ def connect_blocking(url: str, side: str) -> psycopg.Connection[Any]:
     options = _KEEPALIVE | parameters(url, side) | {"connect_timeout": CONNECT_TIMEOUT_S}
     with translated(side):
         connection = psycopg.Connection.connect(**options, autocommit=True)
-        connection.execute(_SESSION + _SIDE[side])
+        try:
+            connection.execute(_SESSION + _SIDE[side])
+        except BaseException:
+            connection.close()
+            raise
     return connection
 
 
@@ -124,16 +154,35 @@ def translated(side: str) -> Iterator[None]:
 
 def translate(error: psycopg.Error, side: str) -> MirrorError:
     """Once, here. A lost connection is Unreachable, an answer of the server is Refused."""
-    text = (error.diag.message_primary or str(error).strip() or type(error).__name__).splitlines()[0]
     state = error.sqlstate
+    if state is None:
+        return _translate_connection(_text(error), side)
+    text = error.diag.message_primary or _text(error)
     if state in _ANSWERS:
         return _ANSWERS[state](f"target: {text}", hint=error.diag.message_hint or "")
     if state == "42501":
         return Refused(side, text, hint="The role of this URL lacks a right; see `mirror install`.", sqlstate=state)
-    if state is None or (state[:2] in ("08", "57") and state != "57014"):
-        pooled = "unsupported startup parameter" in text
-        hint = "This looks like a connection pooler; use the server's own host." if pooled else ""
-        return Unreachable(side, text, hint=hint)
-    if state in ("28P01", "28000", "3D000"):
-        return Unreachable(side, text, hint=f"Check user, password and database in {_SETTING[side]}.")
+    if state[:2] in ("08", "57") and state != "57014":
+        return Unreachable(side, text)
     return Refused(side, text, hint=error.diag.message_hint or "", sqlstate=state)
+
+
+def _text(error: psycopg.Error) -> str:
+    """One line of libpq's many; of several addresses that were tried, the first one's."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    if lines[0].startswith("Multiple connection attempts failed") and len(lines) > 1:
+        return lines[1].removeprefix("- ")
+    return lines[0]
+
+
+def _translate_connection(text: str, side: str) -> MirrorError:
+    """While connecting, libpq tells the server's SQLSTATE to nobody: only the words are left."""
+    text = text.removeprefix("connection failed: ").replace("FATAL:  ", "")
+    if text.startswith("connection is bad: "):
+        return ConfigError(f"{_SETTING[side]}: {text.removeprefix('connection is bad: ')}")
+    hint = ""
+    if "unsupported startup parameter" in text:
+        hint = "This looks like a connection pooler; use the server's own host."
+    elif any(words in text for words in ("authentication failed", "no password supplied", "does not exist")):
+        hint = f"Check user, password and database in {_SETTING[side]}."
+    return Unreachable(side, text, hint=hint)

@@ -1,0 +1,248 @@
+"""A change in the source is in the target a moment later: the daemon as a whole, on a good day."""
+
+import signal
+import time
+
+import psycopg
+import pytest
+
+from tests.bed.daemons import (
+    NEVER,
+    SOFT,
+    asleep,
+    becomes_equal,
+    environ,
+    equal,
+    install,
+    leading,
+    process,
+    running,
+    value,
+)
+from tests.bed.eventually import eventually
+
+pytestmark = pytest.mark.sql
+Connection = psycopg.AsyncConnection
+
+
+async def populate(source: Connection, users: int = 5, trips: int = 3) -> None:
+    await source.execute(
+        "insert into users (id, email, username) select gen_random_uuid(), n || '@x', 'u' || n "
+        "from generate_series(1, %s) as n",
+        [users],
+    )
+    await source.execute(
+        "insert into trips (id, name, created_by) select gen_random_uuid(), 'trip ' || n, "
+        "(select id from users limit 1) from generate_series(1, %s) as n",
+        [trips],
+    )
+    await source.execute(
+        "insert into trip_memberships (trip_id, user_id, role) select t.id, u.id, 'editor' from trips t, users u"
+    )
+
+
+async def test_what_was_there_before_is_loaded_and_what_changes_follows_at_once(
+    source: Connection, target: Connection, source_url: str, target_url: str
+) -> None:
+    await populate(source)
+    install(source_url, target_url)
+    async with running(source_url, target_url, **NEVER) as daemon:
+        await leading(daemon)
+        assert await equal(source, target)
+        for statement in (
+            "update users set username = 'renamed' where username = 'u1'",
+            "delete from trip_memberships where user_id = (select id from users where username = 'renamed')",
+            "delete from trips where name = 'trip 1'",
+            "insert into users (id) values (gen_random_uuid())",
+            "update users set id = gen_random_uuid() where username = 'u3'",
+            "truncate users, trips, trip_memberships",
+        ):
+            await asleep(source)
+            await source.execute(statement)  # type: ignore[arg-type]
+            assert await becomes_equal(source, target) < 2.0, statement
+
+
+async def test_a_change_of_what_is_not_mirrored_marks_nothing(
+    source: Connection, target: Connection, source_url: str, target_url: str
+) -> None:
+    await populate(source)
+    install(source_url, target_url)
+    async with running(source_url, target_url, **NEVER) as daemon:
+        await leading(daemon)
+        await asleep(source)
+        batch = await value(target, "select batch from mirror.state")
+        await source.execute("update users set last_seen = now()")
+        assert await value(source, "select count(*) from mirror.outbox") == 0
+        assert await value(target, "select batch from mirror.state") == batch
+
+
+async def test_soft_deletes_and_statuses_follow_the_mapping(
+    source: Connection, target: Connection, source_url: str, target_url: str
+) -> None:
+    await populate(source)
+    install(source_url, target_url, SOFT)
+    async with running(source_url, target_url, SOFT, **NEVER) as daemon:
+        await leading(daemon)
+        for statement in (
+            "update trips set deleted_at = now() where name = 'trip 1'",
+            "update trip_memberships set status = 'INACTIVE' where role = 'editor' and mod(id, 2) = 0",
+            "update trips set deleted_at = null where name = 'trip 1'",
+            "update trip_memberships set status = 'ACTIVE'",
+        ):
+            await source.execute(statement)  # type: ignore[arg-type]
+            assert await becomes_equal(source, target, SOFT) < 2.0, statement
+        assert await value(target, "select count(*) from trip_memberships") == 15
+
+
+async def test_a_transaction_with_a_lower_xid_that_commits_later_is_neither_lost_nor_applied_twice(
+    source: Connection, target: Connection, source_url: str, target_url: str
+) -> None:
+    await populate(source)
+    install(source_url, target_url)
+    await target.execute(
+        "create table heard (n int generated always as identity, op text, name text); "
+        "create function hear() returns trigger language plpgsql security definer set search_path = '' as $$ begin "
+        "insert into public.heard (op, name) values (tg_op, new.username); return null; end $$; "
+        "create trigger hear after insert or update on users for each row execute function hear()"
+    )
+    async with (
+        await psycopg.AsyncConnection.connect(source_url) as early,
+        running(source_url, target_url, **NEVER) as daemon,
+    ):
+        await leading(daemon)
+        await target.execute("truncate heard")
+        await early.execute("update users set username = 'early' where username = 'u1'")
+        low = await value(early, "select pg_current_xact_id()::text::bigint")
+        await source.execute("update users set username = 'late' where username = 'u2'")
+        await eventually(lambda: value(target, "select exists (select from users where username = 'late')"))
+        assert low < await value(source, "select pg_current_xact_id()::text::bigint")
+        polls = daemon.metrics.wakeups.labels("poll")._value.get()
+        await early.commit()
+        assert await becomes_equal(source, target) < 2.0
+        assert daemon.metrics.wakeups.labels("poll")._value.get() == polls == 0
+        await asleep(source)
+        heard = await (await target.execute("select op, name from heard order by n")).fetchall()
+        assert heard == [("UPDATE", "late"), ("UPDATE", "early")]
+        assert await value(source, "select count(*) from mirror.outbox") == 0
+
+
+async def test_the_heartbeat_moves_the_position_while_nothing_changes(
+    source: Connection, target: Connection, source_url: str, target_url: str
+) -> None:
+    install(source_url, target_url)
+    settings = NEVER | {"MIRROR_HEARTBEAT_INTERVAL": "200ms"}
+    async with running(source_url, target_url, **settings) as daemon:
+        await leading(daemon)
+        before = await (await target.execute("select as_of, fresh_at from mirror.state")).fetchone()
+        assert before is not None
+
+        async def moved() -> bool:
+            return bool(await value(target, "select as_of > %s and fresh_at > %s from mirror.state", *before))
+
+        await eventually(moved)
+        assert daemon.vitals.staleness_s < 2.0
+        assert await value(source, "select count(*) from mirror.outbox") == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_sleeping_daemon_stops_at_once(
+    source: Connection, source_url: str, target_url: str, number: signal.Signals
+) -> None:
+    install(source_url, target_url)
+    async with process(environ(source_url, target_url, **NEVER)) as daemon:
+        await daemon.says("leading")
+        await asleep(source)
+        code, took_s = await daemon.stopped(number)
+        assert code == 0, daemon.output
+        assert took_s < 2.0
+        assert daemon.said("stopped")
+
+
+async def test_what_was_applied_last_is_forgotten_before_stopping(
+    source: Connection, target: Connection, source_url: str, target_url: str
+) -> None:
+    install(source_url, target_url)
+    async with running(source_url, target_url, **NEVER) as daemon:
+        await leading(daemon)
+        await populate(source)
+        await becomes_equal(source, target)
+    assert await value(source, "select count(*) from mirror.outbox") == 0
+
+
+async def test_a_second_daemon_stands_by_and_takes_over(
+    source: Connection, target: Connection, source_url: str, target_url: str
+) -> None:
+    await populate(source)
+    install(source_url, target_url)
+    async with process(environ(source_url, target_url, **NEVER)) as first:
+        await first.says("leading")
+        async with running(source_url, target_url, **NEVER) as second:
+            await becomes_equal(source, target)
+            await eventually(lambda: second.vitals.source_up)
+            assert not second.vitals.leader
+            assert second.vitals.why_not_ready() == []
+            first.send(signal.SIGKILL)
+            began = time.monotonic()
+            await leading(second, 5.0)
+            assert time.monotonic() - began < 3.0
+            await source.execute("update users set username = 'after'")
+            assert await becomes_equal(source, target) < 2.0
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"MIRROR_SOURCE_URL": ""}, "MIRROR_SOURCE_URL is not set"),
+        ({"MIRROR_SOURCE_URL": "mysql://u:hunter2@h/db"}, "MIRROR_SOURCE_URL is not a Postgres URL"),
+        ({"MIRROR_SOURCE_URL": "postgresql://u:hunter2@[bad/db"}, "MIRROR_SOURCE_URL is not a Postgres URL"),
+        ({"MIRROR_SOURCE_URL": "hunter2"}, "MIRROR_SOURCE_URL is not a Postgres URL"),
+        ({"MIRROR_SOURCE_URL": "postgresql://u:hunter2@h:port/db"}, "MIRROR_SOURCE_URL is not a Postgres URL"),
+        ({"MIRROR_TARGET_URL": "postgresql://u:hunter2@h:port/db"}, "MIRROR_TARGET_URL is not a Postgres URL"),
+        ({"MIRROR_SOURCE_URL": "postgresql://u:hunter2@ep-a-b-pooler.eu.neon.tech/db"}, "ep-a-b.eu.neon.tech"),
+        ({"MIRROR_POLL_INTERVAL": "hunter2"}, "MIRROR_POLL_INTERVAL"),
+        ({"MIRROR_POLL_INTERVALL": "5"}, "Did you mean MIRROR_POLL_INTERVAL?"),
+        ({"MIRROR_HTTP_PORT": "99999"}, "MIRROR_HTTP_PORT"),
+    ],
+)
+async def test_a_wrong_setting_is_one_sentence_and_exit_code_2(
+    source_url: str, target_url: str, settings: dict[str, str], says: str
+) -> None:
+    async with process(environ(source_url, target_url) | settings) as daemon:
+        assert await daemon.ended() == 2, daemon.output
+        assert says in daemon.output
+        assert "Traceback" not in daemon.output
+        assert "hunter2" not in daemon.output
+
+
+async def test_a_source_without_the_mirror_is_exit_code_2(source_url: str, target_url: str) -> None:
+    async with process(environ(source_url, target_url)) as daemon:
+        assert await daemon.ended() == 2, daemon.output
+        assert "mirror install source" in daemon.output
+        assert "Traceback" not in daemon.output
+
+
+async def test_a_target_without_the_mirror_is_exit_code_2(source_url: str, target_url: str) -> None:
+    install(source_url, target_url)
+    with psycopg.connect(target_url, autocommit=True) as target:
+        target.execute("drop schema mirror cascade; drop function mirror_claim(jsonb)")
+    async with process(environ(source_url, target_url)) as daemon:
+        assert await daemon.ended() == 2, daemon.output
+        assert "mirror install target" in daemon.output
+        assert "Traceback" not in daemon.output
+
+
+async def test_another_mapping_than_the_installed_one_is_exit_code_2(source_url: str, target_url: str) -> None:
+    install(source_url, target_url, SOFT)
+    async with process(environ(source_url, target_url)) as daemon:
+        assert await daemon.ended() == 2, daemon.output
+        assert "mirror install source" in daemon.output
+
+
+async def test_a_port_that_is_taken_is_exit_code_2(source_url: str, target_url: str) -> None:
+    install(source_url, target_url)
+    async with (
+        running(source_url, target_url) as first,
+        process(environ(source_url, target_url, MIRROR_HTTP_PORT=str(first.port))) as daemon,
+    ):
+        assert await daemon.ended() == 2, daemon.output
+        assert "MIRROR_HTTP_PORT" in daemon.output
