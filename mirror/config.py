@@ -1,33 +1,55 @@
 """Settings from the environment, the mapping from mirror.toml. Checked once, at the edge; frozen inside.
 
 A name that nobody knows is an error with the nearest known one in the message: a misspelt setting that is ignored
-silently is how a reconcile interval stays at its default for a year.
+silently is how a reconcile interval stays at its default for a year. No message quotes a value: it may be a secret that
+ended up in the wrong place.
 """
 
 from __future__ import annotations
 
 import difflib
 import os
+import re
 import tomllib
+from collections.abc import Iterable
 from collections.abc import Mapping as AbcMapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import (
+    AfterValidator,
+    AliasChoices,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+)
 
 from mirror.errors import ConfigError
 from mirror.tables import TABLES, Table
 
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|min|h)?")
 _SUFFIXES = {"ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
+# What Kubernetes puts into the environment of every pod beside a service whose name begins with "mirror".
+_KUBERNETES = re.compile(r"MIRROR_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_\w+)?)?)")
+_TEST_BED = "MIRROR_TEST_"
+_POSTGRES_URL = "a Postgres URL like postgresql://user:password@host:5432/database"
+_WHERE_SUPABASE = "the Postgres URL of Supabase: direct, or the session pooler on port 5432"
 
 
 def _seconds(value: object) -> object:
     """`10`, `10s`, `500ms`, `2m`, `1h`."""
-    if isinstance(value, str):
-        number = value.strip().rstrip("smhin")
-        suffix = value.strip()[len(number) :]
-        if suffix in _SUFFIXES:
-            return float(number) * _SUFFIXES[suffix]
+    if isinstance(value, str) and (found := _DURATION.fullmatch(value)):
+        return float(found[1]) * _SUFFIXES[found[2] or "s"]
+    return value
+
+
+def _cron(value: str) -> str:
+    from apscheduler.triggers.cron import CronTrigger  # noqa: PLC0415 - only who sets it pays for the import
+
+    CronTrigger.from_crontab(value, timezone="UTC")
     return value
 
 
@@ -35,25 +57,61 @@ Seconds = Annotated[float, BeforeValidator(_seconds)]
 
 
 class Settings(BaseModel):
-    """What the environment says. The README's table is tested against these fields."""
+    """What the environment says. The README's table is tested against these fields; a description ends the sentence
+    "NAME must be ..."."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
-    source_url: SecretStr | None = Field(None, validation_alias="MIRROR_SOURCE_URL")
-    target_url: SecretStr | None = Field(None, validation_alias="MIRROR_TARGET_URL")
-    supabase_url: str | None = Field(None, validation_alias="SUPABASE_URL")
+    source_url: SecretStr | None = Field(None, validation_alias="MIRROR_SOURCE_URL", description=_POSTGRES_URL)
+    target_url: SecretStr | None = Field(None, validation_alias="MIRROR_TARGET_URL", description=_POSTGRES_URL)
+    supabase_url: str | None = Field(None, validation_alias="SUPABASE_URL", description="the URL of the project")
     supabase_key: SecretStr | None = Field(
-        None, validation_alias=AliasChoices("SUPABASE_SECRET_KEY", "SUPABASE_SERVICE_ROLE_KEY")
+        None,
+        validation_alias=AliasChoices("SUPABASE_SECRET_KEY", "SUPABASE_SERVICE_ROLE_KEY"),
+        description="a secret key of the project",
     )
-    config: Path | None = Field(None, validation_alias="MIRROR_CONFIG")
-    http_host: str = Field("127.0.0.1", validation_alias="MIRROR_HTTP_HOST")
-    http_port: int = Field(9464, ge=0, le=65535, validation_alias="MIRROR_HTTP_PORT")
-    admin_token: SecretStr | None = Field(None, validation_alias="MIRROR_ADMIN_TOKEN")
-    reconcile_cron: str = Field("*/15 * * * *", validation_alias="MIRROR_RECONCILE_CRON")
-    poll_interval_s: Seconds = Field(5.0, gt=0, le=3600, validation_alias="MIRROR_POLL_INTERVAL")
-    heartbeat_interval_s: Seconds = Field(10.0, gt=0, le=86400, validation_alias="MIRROR_HEARTBEAT_INTERVAL")
-    batch_rows: int = Field(5000, ge=1, le=50_000, validation_alias="MIRROR_BATCH_ROWS")
-    log_format: Literal["auto", "human", "json"] = Field("auto", validation_alias="MIRROR_LOG_FORMAT")
+    config: Path | None = Field(None, validation_alias="MIRROR_CONFIG", description="the path of the mapping file")
+    http_host: str = Field(
+        "127.0.0.1", validation_alias="MIRROR_HTTP_HOST", description="the address to serve on, such as 127.0.0.1"
+    )
+    http_port: int = Field(
+        9464, ge=0, le=65535, validation_alias="MIRROR_HTTP_PORT", description="a port number, from 0 (any) to 65535"
+    )
+    admin_token: SecretStr | None = Field(None, validation_alias="MIRROR_ADMIN_TOKEN", description="a token")
+    reconcile_cron: Annotated[str, AfterValidator(_cron)] = Field(
+        "*/15 * * * *",
+        validation_alias="MIRROR_RECONCILE_CRON",
+        description="five fields of cron, such as */15 * * * *",
+    )
+    poll_interval_s: Seconds = Field(
+        5.0,
+        gt=0,
+        le=3600,
+        validation_alias="MIRROR_POLL_INTERVAL",
+        description="a duration such as 500ms, 5s or 1m, more than 0 and at most 1h",
+    )
+    heartbeat_interval_s: Seconds = Field(
+        10.0,
+        gt=0,
+        le=86400,
+        validation_alias="MIRROR_HEARTBEAT_INTERVAL",
+        description="a duration such as 10s or 5m, more than 0 and at most 24h",
+    )
+    batch_rows: int = Field(
+        5000,
+        ge=1,
+        le=50_000,
+        validation_alias="MIRROR_BATCH_ROWS",
+        description="a whole number from 1 to 50000",
+    )
+    log_format: Literal["auto", "human", "json"] = Field(
+        "auto", validation_alias="MIRROR_LOG_FORMAT", description="auto, human or json"
+    )
+
+    @property
+    def stale_after_s(self) -> float:
+        """Older than this, the target is called stale: some heartbeats in a row must have been missed."""
+        return max(60.0, 3 * self.heartbeat_interval_s)
 
     def source(self) -> str:
         if self.source_url is None:
@@ -68,12 +126,52 @@ class Settings(BaseModel):
         if self.supabase_url is not None:
             raise ConfigError(
                 "applying through HTTPS (SUPABASE_URL) is not available in this version",
-                hint="Set MIRROR_TARGET_URL to the Postgres URL of Supabase: direct, or the session pooler on port 5432.",
+                hint=f"Set MIRROR_TARGET_URL to {_WHERE_SUPABASE}.",
             )
-        raise ConfigError(
-            "MIRROR_TARGET_URL is not set",
-            hint="Set it to the Postgres URL of Supabase: direct, or the session pooler on port 5432.",
-        )
+        raise ConfigError("MIRROR_TARGET_URL is not set", hint=f"Set it to {_WHERE_SUPABASE}.")
+
+
+def setting_names() -> list[str]:
+    return [name for field in Settings.model_fields.values() for name in _aliases(field.validation_alias)]
+
+
+def _aliases(alias: object) -> list[str]:
+    return [str(choice) for choice in alias.choices] if isinstance(alias, AliasChoices) else [str(alias)]
+
+
+def load_settings(environ: AbcMapping[str, str] | None = None) -> Settings:
+    """An empty value counts as none; space around one is what files and shells leave behind."""
+    environ = os.environ if environ is None else environ
+    known = setting_names()
+    for name in environ:
+        if name.startswith("MIRROR_") and name not in known and not _is_somebody_elses(name):
+            raise ConfigError(f"{name} is not a setting of the mirror", hint=_nearest(name, known))
+    given = {name: value for name in known if (value := environ.get(name, "").strip())}
+    try:
+        return Settings.model_validate(given)
+    except ValidationError as error:
+        raise _sentence(error) from None  # the cause would carry the value, which may be a secret
+
+
+def _is_somebody_elses(name: str) -> bool:
+    return name.startswith(_TEST_BED) or _KUBERNETES.fullmatch(name) is not None
+
+
+def _sentence(error: ValidationError) -> ConfigError:
+    name = str(error.errors(include_url=False, include_input=False, include_context=False)[0]["loc"][0])
+    for field in Settings.model_fields.values():
+        if name in _aliases(field.validation_alias):
+            return ConfigError(f"{name} must be {field.description}")
+    raise AssertionError(name)
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    known = list(known)
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"Did you mean {near[0]}?" if near else f"Known: {', '.join(known)}."
+
+
+_Expression = Annotated[str, Field(min_length=1)]
 
 
 class _Section(BaseModel):
@@ -81,33 +179,33 @@ class _Section(BaseModel):
 
 
 class UsersMapping(_Section):
-    from_: str = Field("public.users", alias="from")
-    id: str = '"id"'
-    subject: str | None = None
-    email: str = '"email"'
-    username: str = '"username"'
-    where: str = "true"
+    from_: _Expression = Field("public.users", alias="from")
+    id: _Expression = '"id"'
+    subject: _Expression | None = None
+    email: _Expression = '"email"'
+    username: _Expression = '"username"'
+    where: _Expression = "true"
 
 
 class TripsMapping(_Section):
-    from_: str = Field("public.trips", alias="from")
-    id: str = '"id"'
-    name: str = '"name"'
-    created_by: str = '"created_by"'
-    where: str = "true"
+    from_: _Expression = Field("public.trips", alias="from")
+    id: _Expression = '"id"'
+    name: _Expression = '"name"'
+    created_by: _Expression = '"created_by"'
+    where: _Expression = "true"
 
 
 class MembershipsMapping(_Section):
-    from_: str = Field("public.trip_memberships", alias="from")
-    trip_id: str = '"trip_id"'
-    user_id: str = '"user_id"'
-    role: str = '"role"'
-    status: str = '"status"'
-    where: str = "true"
+    from_: _Expression = Field("public.trip_memberships", alias="from")
+    trip_id: _Expression = '"trip_id"'
+    user_id: _Expression = '"user_id"'
+    role: _Expression = '"role"'
+    status: _Expression = '"status"'
+    where: _Expression = "true"
 
 
 class TargetOptions(_Section):
-    allow_cascade: tuple[str, ...] = ()
+    allow_cascade: tuple[_Expression, ...] = ()
 
 
 class Mapping(_Section):
@@ -135,67 +233,53 @@ class Mapping(_Section):
         return {table.name: getattr(self, table.name).model_dump(by_alias=True) for table in TABLES}
 
 
-def _explain(error: ValidationError, where: str) -> ConfigError:
-    first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-    name = ".".join(str(part) for part in first["loc"])
-    return ConfigError(f"{where}{name}: {first['msg'][0].lower()}{first['msg'][1:]}")
-
-
-def _nearest(name: str, known: list[str]) -> str:
-    near = difflib.get_close_matches(name, known, n=1)
-    return f"Did you mean {near[0]}?" if near else f"Known: {', '.join(known)}."
-
-
-def setting_names() -> list[str]:
-    names: list[str] = []
-    for field in Settings.model_fields.values():
-        alias = field.validation_alias
-        names += [str(c) for c in alias.choices] if isinstance(alias, AliasChoices) else [str(alias)]
-    return names
-
-
-def load_settings(environ: AbcMapping[str, str] | None = None) -> Settings:
-    environ = os.environ if environ is None else environ
-    known = setting_names()
-    given = {name: value for name, value in environ.items() if name in known and value != ""}
-    for name in environ:
-        if name.startswith("MIRROR_") and name not in known and not name.startswith("MIRROR_TEST_"):
-            raise ConfigError(f"{name} is not a setting of the mirror", hint=_nearest(name, known))
-    try:
-        return Settings.model_validate(given)
-    except ValidationError as error:
-        raise _explain(error, "") from None  # the cause would carry the value, which may be a secret
-
-
 def load_mapping(path: Path | None) -> Mapping:
     """The mapping in this file; without one, ./mirror.toml if there is one, else the defaults."""
-    if path is None:
-        path = Path("mirror.toml")
-        if not path.exists():
-            return Mapping()
+    document = _document(path or Path("mirror.toml"), optional=path is None)
+    path = path or Path("mirror.toml")
+    for name, section in document.items():
+        _check_names(path, name, section)
     try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
+        return Mapping.model_validate(document)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        section_name, key = (str(part) for part in first["loc"][:2])
+        raise ConfigError(f"{path}: [{section_name}] {key} must be {_wanted(key)}") from None
+
+
+def _document(path: Path, *, optional: bool) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        if optional:
+            return {}
+        raise ConfigError(f"there is no file {path}", hint="MIRROR_CONFIG names the mapping file.") from error
     except OSError as error:
         raise ConfigError(
             f"cannot read {path}: {error.strerror}", hint="MIRROR_CONFIG names the mapping file."
         ) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not valid TOML: {error}") from error
-    for name, section in document.items():
-        _check_names(path, name, section)
-    try:
-        return Mapping.model_validate(document)
-    except ValidationError as error:
-        raise _explain(error, f"{path}: ") from error
 
 
 def _check_names(path: Path, name: str, section: object) -> None:
     field = Mapping.model_fields.get(name)
     if field is None:
-        raise ConfigError(f"{path}: [{name}] is not a section", hint=_nearest(name, list(Mapping.model_fields)))
+        raise ConfigError(f"{path}: [{name}] is not a section", hint=_nearest(name, Mapping.model_fields))
     model = field.annotation
-    if isinstance(section, dict) and isinstance(model, type) and issubclass(model, BaseModel):
-        known = [f.alias or n for n, f in model.model_fields.items()]
-        for key in section:
-            if key not in known:
-                raise ConfigError(f"{path}: [{name}] {key} is not known", hint=_nearest(key, known))
+    if not isinstance(section, dict) or not isinstance(model, type) or not issubclass(model, BaseModel):
+        raise ConfigError(f"{path}: {name} must be a section", hint=f"Write [{name}] on a line of its own.")
+    known = [f.alias or n for n, f in model.model_fields.items()]
+    for key in section:
+        if key not in known:
+            raise ConfigError(f"{path}: [{name}] {key} is not known", hint=_nearest(key, known))
+
+
+def _wanted(key: str) -> str:
+    match key:
+        case "allow_cascade":
+            return 'a list of tables, such as ["public.messages"]'
+        case "from":
+            return 'the name of a table in quotes, such as "public.users"'
+        case _:
+            return "an SQL expression in quotes, and not empty"
