@@ -55,6 +55,10 @@ declare
   _parked boolean;
 begin
   perform mirror.check_fence((batch->>'epoch')::bigint, (batch->>'batch')::bigint);
+  if exists (select from jsonb_array_elements(_scopes) as s
+             where (s->>'table' in ('users', 'trips', 'trip_memberships')) is not true) then
+    raise exception 'a scope names a table that is not mirrored' using errcode = '22023';
+  end if;
   set constraints all immediate;
   _parked := mirror.reconsider(_scopes);
   -- Children go before parents and come after them, for the sake of foreign keys of adopted tables.

@@ -50,10 +50,27 @@ def scope(table: str, rows: Iterable[Row] = (), **more: Any) -> Row:
     return {"table": table, "rows": list(rows)} | more
 
 
-def span(table: str, rows: Iterable[Row] = (), *, trip: Any = None, refused: Sequence[Row] = (), **bounds: Any) -> Row:
-    """A scope that is a range, as the source writes it: bounds are after1, after2, upto1, upto2."""
-    every = dict.fromkeys(("after1", "after2", "upto1", "upto2"))
-    return scope(table, rows, gone=[], refused=list(refused), range={"trip": trip} | every | bounds)
+def span(
+    table: str,
+    rows: Iterable[Row] = (),
+    *,
+    after: Sequence[Any] = (),
+    upto: Sequence[Any] = (),
+    trip: Any = None,
+    refused: Sequence[Row] = (),
+) -> Row:
+    """A range, as the source writes it: after the one key, up to the other; both are text, or absent."""
+    (after1, after2), (upto1, upto2) = _bound(after), _bound(upto)
+    bounds = {"trip": _text(trip), "after1": after1, "after2": after2, "upto1": upto1, "upto2": upto2}
+    return scope(table, rows, gone=[], refused=list(refused), range=bounds)
+
+
+def _bound(key: Sequence[Any]) -> tuple[str | None, str | None]:
+    return _text(key[0] if key else None), _text(key[1] if len(key) > 1 else None)
+
+
+def _text(key: Any) -> str | None:
+    return None if key is None else str(key)
 
 
 def position(snapshot: str, as_of: str = "2026-01-01T00:00:00+00:00", fresh_at: str | None = None) -> Row:
