@@ -1,0 +1,1 @@
+"""How fast the mirror is, beside its floor and beside native logical replication, in one run. See README.md."""

@@ -1,0 +1,102 @@
+"""The stage: two local clusters with default durability, and databases on them that are made anew for each round.
+
+Nothing is tuned: the source's `wal_level` is what native replication demands, for everybody; the rest is as initdb left
+it. Keys are uuids out of md5, so that pgbench can name a key by its number and indexes are hit as at random.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, LiteralString
+
+import psycopg
+
+from mirror.demo.servers import Server, temporary_directory
+
+Connection = psycopg.Connection[Any]
+MEMBERS_PER_TRIP = 20
+USERS = 10_000
+SOURCE_TABLES = f"""
+create table public.users (id uuid primary key, email text, username text, last_seen timestamptz);
+create table public.trips (id uuid primary key, name text not null, created_by uuid, deleted_at timestamptz);
+create table public.trip_memberships (
+  id bigint generated always as identity primary key, trip_id uuid not null references public.trips on delete cascade,
+  user_id uuid not null, role text, status text not null default 'ACTIVE', unique (trip_id, user_id));
+create function public.key(kind text, n bigint) returns uuid language sql immutable parallel safe
+  return md5(kind || n)::uuid;
+create function public.trip_of(n bigint) returns uuid language sql immutable parallel safe
+  return public.key('trip', n / {MEMBERS_PER_TRIP});
+"""
+SOURCE_ROWS = """
+insert into public.trips (id, name)
+  select public.key('trip', n), 'trip ' || n from generate_series(0, %(rows)s / %(members_per_trip)s) as n;
+insert into public.users (id, email, username)
+  select public.key('user', n), n || '@example.org', 'user ' || n from generate_series(0, %(users)s - 1) as n;
+insert into public.trip_memberships (trip_id, user_id, role)
+  select public.trip_of(n), public.key('user', n), 'member' from generate_series(0, %(rows)s - 1) as n;
+"""
+
+
+@dataclass(frozen=True)
+class Databases:
+    """One side each of a round."""
+
+    source: str
+    target: str
+
+
+@dataclass(frozen=True)
+class Stage:
+    source: Server
+    target: Server
+
+    def fill(self, rows: int) -> None:
+        """Makes the application's database, with so many memberships, from which each round gets its copy."""
+        _admin(self.source, "drop database if exists bench_application", "create database bench_application")
+        with connect(self.source.url("bench_application")) as connection:
+            connection.execute(SOURCE_TABLES)
+            sizes = {"rows": rows, "users": USERS, "members_per_trip": MEMBERS_PER_TRIP}
+            for statement in filter(str.strip, SOURCE_ROWS.split(";")):
+                psycopg.ClientCursor(connection).execute(statement, sizes)
+            connection.execute("vacuum analyze")
+
+    @contextmanager
+    def databases(self) -> Iterator[Databases]:
+        """A fresh copy of the application, and an empty target."""
+        _admin(self.source, "create database bench template bench_application")
+        _admin(self.target, "create database bench")
+        _admin(self.source, "checkpoint")
+        _admin(self.target, "checkpoint")
+        try:
+            yield Databases(self.source.url("bench"), self.target.url("bench"))
+        finally:
+            _admin(self.source, "drop database bench with (force)")
+            _admin(self.target, "drop database bench with (force)")
+
+
+@contextmanager
+def open_stage(source_major: int, target_major: int, parent: Path | None) -> Iterator[Stage]:
+    with ExitStack() as stack:
+        directory = stack.enter_context(temporary_directory("mirror-bench-", parent))
+        source = Server.start(source_major, directory / "source", settings={"wal_level": "logical"})
+        stack.enter_context(source)
+        target = stack.enter_context(Server.start(target_major, directory / "target"))
+        yield Stage(source, target)
+
+
+def connect(url: str) -> Connection:
+    return psycopg.connect(url, autocommit=True)
+
+
+def ask(connection: Connection, query: LiteralString, *arguments: object) -> object:
+    row = connection.execute(query, arguments).fetchone()
+    return row[0] if row else None
+
+
+def _admin(server: Server, *statements: str) -> None:
+    with connect(server.url()) as connection:
+        for statement in statements:
+            connection.execute(statement)

@@ -1,0 +1,118 @@
+"""What the application pays: durable single-row updates at full speed, with and without somebody who mirrors them.
+
+Everybody has to keep up meanwhile: how far behind the target is when the last write is done stands beside. Updates that
+change nothing mapped are compared with the same updates without the mirror.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+
+from bench import peers
+from bench.load import CLIENTS, Load, pgbench
+from bench.peers import Peer, Sentinel, until
+from bench.report import Result, median
+from bench.stage import USERS, Connection, Databases, Stage, connect
+
+MAPPED = """
+\\set n random(0, :rows - 1)
+\\set role random(1, 1000000000)
+update public.trip_memberships set role = :role::bigint::text
+where trip_id = public.trip_of(:n) and user_id = public.key('user', :n);
+"""
+UNMAPPED = """
+\\set n random(0, :users - 1)
+update public.users set last_seen = clock_timestamp() where id = public.key('user', :n);
+"""
+RINGING = """
+create function public.ring() returns trigger language plpgsql as
+  $$ begin perform pg_notify('bench', ''); return null; end $$;
+create trigger ring after update on public.trip_memberships for each statement execute function public.ring();
+"""
+LISTEN_TIMEOUT_S = 0.1
+WITHOUT, MIRROR = "without the mirror", "mirror"
+
+
+@contextmanager
+def nobody(_: Databases) -> Iterator[None]:
+    yield
+
+
+@contextmanager
+def ringing(databases: Databases) -> Iterator[None]:
+    """What a mirror would cost that is told of every transaction by NOTIFY: a trigger and one who listens."""
+    stop = threading.Event()
+    with connect(databases.source) as source, connect(databases.source) as listener:
+        source.execute(RINGING)
+        listener.execute("listen bench")
+        listening = threading.Thread(target=_listen, args=(listener, stop))
+        listening.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            listening.join()
+
+
+def _listen(listener: Connection, stop: threading.Event) -> None:
+    while not stop.is_set():
+        for _ in listener.notifies(timeout=LISTEN_TIMEOUT_S):
+            pass
+
+
+@dataclass(frozen=True)
+class Case:
+    figure: str
+    who: str
+    peer: Peer
+    script: str
+    through: Callable[[Sentinel, Connection], bool] | None = None
+
+
+_FIGURE = f"application's writes, {CLIENTS} writers"
+_NOTHING = f"{_FIGURE}, nothing mapped changes"
+CASES = (
+    Case(_FIGURE, WITHOUT, nobody, MAPPED),
+    Case(_FIGURE, MIRROR, peers.mirror, MAPPED, Sentinel.in_position),
+    Case(_FIGURE, "native replication", peers.native, MAPPED, Sentinel.is_visible),
+    Case(_FIGURE, "NOTIFY in every transaction", ringing, MAPPED),
+    Case(_NOTHING, WITHOUT, nobody, UNMAPPED),
+    Case(_NOTHING, MIRROR, peers.mirror, UNMAPPED, Sentinel.in_position),
+)
+
+
+def measure(stage: Stage, *, rounds: int, rows: int, seconds: int) -> list[Result]:
+    stage.fill(rows)
+    found: dict[Case, list[tuple[Load, float]]] = {case: [] for case in CASES}
+    for _ in range(rounds):
+        for case, runs in found.items():
+            with stage.databases() as databases, case.peer(databases):
+                runs.append(_run(stage, databases, case, rows, seconds))
+    speeds = {case: median(load.per_second for load, _ in runs) for case, runs in found.items()}
+    return [_result(case, runs, speeds) for case, runs in found.items()]
+
+
+def _run(stage: Stage, databases: Databases, case: Case, rows: int, seconds: int) -> tuple[Load, float]:
+    """The load, and how many seconds behind the target was when it ended."""
+    variables = (f"--define=rows={rows}", f"--define=users={USERS}")
+    load = pgbench(stage, databases, case.script, f"--time={seconds}", *variables)
+    if case.through is None:
+        return load, 0.0
+    with connect(databases.source) as source, connect(databases.target) as target:
+        through = partial(case.through, Sentinel(source), target)
+        began = time.perf_counter()
+        return load, until(through) - began
+
+
+def _result(case: Case, runs: list[tuple[Load, float]], speeds: dict[Case, float]) -> Result:
+    """Everybody beside nobody, and the mirror beside everybody."""
+    others = [other for other in speeds if other.figure == case.figure and other is not case]
+    ratios = {f"/ {o.who}": speeds[case] / speeds[o] for o in others if case.who == MIRROR or o.who == WITHOUT}
+    p99 = median(load.p99_ms for load, _ in runs)
+    also = {"s behind at the end": median(behind_s for _, behind_s in runs)} if case.through else {}
+    return Result(case.figure, case.who, "tx/s", speeds[case], p99, [load.per_second for load, _ in runs], ratios, also)
