@@ -4,19 +4,22 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 
 from mirror import __version__
 from mirror.cli import demo, install, run, status
+from mirror.cli.words import bug, say
 from mirror.errors import MirrorError
+
+INTERRUPTED = 130  # what shells expect of a program that was ended by Ctrl-C
 
 
 def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(
         prog="mirror",
         description="Keeps a minimal, provably fresh copy of users, trips and memberships in Supabase.",
-        epilog="Settings come from the environment, the mapping from mirror.toml; see README.md.",
+        epilog="Settings come from the environment, the mapping from mirror.toml; see README.md. "
+        "Exit codes: 0 fine, 1 the answer is no, 2 usage or configuration, 3 could not tell.",
     )
     top.add_argument("--version", action="version", version=f"mirror {__version__}")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -30,8 +33,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         code: int = arguments.act(arguments)
     except MirrorError as error:
-        print(f"mirror: {error}", file=sys.stderr)
+        say(f"mirror: {error}")
         return error.exit_code
     except KeyboardInterrupt:
-        return 130
+        return INTERRUPTED
+    except Exception as error:  # noqa: BLE001 - the last line: no traceback, whose message may carry a secret
+        say(f"mirror: {bug(error)}")
+        return 1
     return code

@@ -9,6 +9,7 @@ from typing import Any
 from mirror import daemon
 from mirror.config import load_mapping, load_settings
 from mirror.ops import logs
+from mirror.postgres import refuse_one_database
 
 
 def register(commands: Any) -> None:
@@ -19,6 +20,7 @@ def register(commands: Any) -> None:
 def _run(_: argparse.Namespace) -> int:
     settings = load_settings()
     mapping = load_mapping(settings.config)
+    refuse_one_database(settings.source(), settings.target())
     logs.configure(settings.log_format)
     asyncio.run(daemon.run(settings, mapping))
     return 0

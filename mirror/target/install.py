@@ -64,6 +64,7 @@ def install(connection: Connection, types: Types, mapping: Mapping, say: Say) ->
         if _is_right(connection, types, mapping):
             say("target: everything is in place already.")
         else:
+            _refuse_source(connection)
             for table in TABLES:
                 check(connection, table, types)
             connection.execute(script(types, mapping))
@@ -79,6 +80,16 @@ def uninstall(connection: Connection, say: Say) -> None:
     with translated("target"):
         connection.execute(template("target/uninstall.sql"))
     say("target: functions and state are gone; the tables users, trips and trip_memberships stay, with their rows.")
+
+
+def _refuse_source(connection: Connection) -> None:
+    """However the two URLs are written: the application's own tables are not to be taken for the copy."""
+    row = connection.execute("select to_regclass('mirror.outbox') is not null").fetchone()
+    if row and row[0]:
+        raise ConfigError(
+            "MIRROR_TARGET_URL is the database that the mirror is installed in as the source",
+            hint="The target is Supabase's database.",
+        )
 
 
 def _literal(text: str) -> str:

@@ -1,0 +1,87 @@
+"""What the two databases say of the mirror, without the daemon. Either may be away; what can be told is told."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, Self
+
+import psycopg
+
+from mirror.config import Settings
+from mirror.errors import ConfigError, MirrorError
+from mirror.postgres import connect_blocking, translated
+
+Connection = psycopg.Connection[Any]
+Report = dict[str, Any]
+
+_WAITING = """
+    select count(*), coalesce(extract(epoch from now() - min(at)), 0)::float8,
+           exists (select from pg_locks
+                   where locktype = 'advisory' and classid = 1835627122 and objid = 2 and granted
+                     and database = (select oid from pg_database where datname = current_database()))
+    from mirror.outbox
+"""
+
+
+class Sides:
+    """Keeps its connections, so that watching does not open two every second."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._urls = {"target": settings.target(), "source": settings.source()}
+        self._stale_after_s = settings.stale_after_s
+        self._open: dict[str, Connection] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for connection in self._open.values():
+            connection.close()
+
+    def read(self) -> Report:
+        """`verdict` is one word, the rest says why."""
+        errors: list[str] = []
+        target = self._ask("target", _target, errors)
+        source = self._ask("source", _source, errors)
+        verdict = "unknown" if target is None or source is None else _verdict(source, target, self._stale_after_s)
+        return {"verdict": verdict, "errors": errors, "target": target, "source": source}
+
+    def _ask(self, side: str, question: Callable[[Connection], Report], errors: list[str]) -> Report | None:
+        try:
+            if side not in self._open:
+                self._open[side] = connect_blocking(self._urls[side], side)
+            with translated(side):
+                return question(self._open[side])
+        except ConfigError:
+            raise
+        except MirrorError as error:
+            errors.append(str(error))
+            with contextlib.suppress(KeyError):
+                self._open.pop(side).close()
+            return None
+
+
+def _verdict(source: Report, target: Report, stale_after_s: float) -> str:
+    if not source["installed"] or not target["installed"]:
+        return "not installed"
+    if target["primed_at"] is None:
+        return "not primed"
+    return "fresh" if target["staleness_seconds"] < stale_after_s else "stale"
+
+
+def _target(connection: Connection) -> Report:
+    row = connection.execute("select to_regproc('public.mirror_status') is not null").fetchone()
+    row = connection.execute("select public.mirror_status()").fetchone() if row and row[0] else None
+    return {"installed": False} if row is None or row[0] is None else {"installed": True, **row[0]}
+
+
+def _source(connection: Connection) -> Report:
+    row = connection.execute("select to_regclass('mirror.outbox') is not null").fetchone()
+    row = connection.execute(_WAITING).fetchone() if row and row[0] else None
+    if row is None:
+        return {"installed": False}
+    return {"installed": True, "outbox_entries": row[0], "lag_seconds": row[1], "leader": row[2]}
