@@ -142,9 +142,12 @@ def tail(log: Path) -> str:
 
 
 def _line(text: str) -> str:
+    """The daemon logs JSON; what Python itself says, a traceback for one, is text."""
     try:
         record = json.loads(text)
     except json.JSONDecodeError:
+        record = None
+    if not isinstance(record, dict):
         return f"  {text}"
-    rest = " ".join(f"{name}={value}" for name, value in record.items() if name not in ("at", "level", "message"))
-    return f"  {record.get('at', '')} {record.get('level', '')}: {record.get('message', '')} {rest}".rstrip()
+    said = [str(record.pop(name, "")) for name in ("at", "level", "message")]
+    return "  " + " ".join([*said, *(f"{name}={value}" for name, value in record.items())])

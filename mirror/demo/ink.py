@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -14,7 +13,6 @@ _CODES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "
 _ESCAPE = re.compile(r"(\x1b\[[0-9;]*m)")
 _ENTER, _LEAVE = "\x1b[?1049h\x1b[?25l", "\x1b[?25h\x1b[?1049l"  # alternate screen, no cursor; and back
 _HOME, _REST_OF_LINE, _REST_OF_SCREEN = "\x1b[H", "\x1b[K", "\x1b[J"
-WIDTH_MAX = 100
 
 
 def interactive(out: TextIO) -> bool:
@@ -73,13 +71,14 @@ class Screen:
 
     @property
     def size(self) -> tuple[int, int]:
-        columns, rows = shutil.get_terminal_size()
-        return min(columns, WIDTH_MAX), rows
+        """Columns and rows at this moment; some terminals do not tell."""
+        columns, rows = os.get_terminal_size(self._out.fileno())
+        return columns or 80, rows or 24
 
     def draw(self, lines: list[str]) -> None:
-        columns, rows = shutil.get_terminal_size()
+        columns, rows = self.size
         shown = [clip(line, columns) + _REST_OF_LINE for line in lines[:rows]]
-        self._out.write(_HOME + "\r\n".join(shown) + _REST_OF_SCREEN)
+        self._out.write(_HOME + "\n".join(shown) + _REST_OF_SCREEN)
         self._out.flush()
 
 

@@ -14,7 +14,7 @@ from mirror.demo.realtime import TIMEOUT_S, Realtime, until
 from mirror.demo.world import PRIMARY, SUPABASE, World
 
 COLUMNS = 78
-_HAPPENED, _ASKED, _ANSWER = 34, 13, 15
+_HAPPENED, _ASKED, _ANSWER, _AFTER = 37, 15, 15, 11
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,9 @@ def _answers(
 
 def table(trip: Trip, chapters: list[Chapter], ink: Ink) -> str:
     title = between(ink(f"{trip.name}, a private channel", "bold"), f"Neon {PRIMARY} → Supabase {SUPABASE}", COLUMNS)
-    head = pad("in Neon", _HAPPENED) + pad("asks to join", _ASKED) + pad("Supabase says", _ANSWER) + "      after"
+    head = (
+        pad("in Neon", _HAPPENED) + pad("asks to join", _ASKED) + pad("Supabase says", _ANSWER) + f"{'after':>{_AFTER}}"
+    )
     rule = ink("─" * COLUMNS, "dim")
     lines = [title, f"topic trip:{trip.id}", rule, ink(head, "dim"), *(_row(c, ink) for c in chapters), rule]
     return "\n".join(f" {line}" for line in [*lines, _verdict(chapters, ink)])
@@ -89,8 +91,9 @@ def _row(chapter: Chapter, ink: Ink) -> str:
 
 def _after(chapter: Chapter) -> str:
     if not chapter.waited:
-        return f"{'-':>11}"
-    return f"{f'> {TIMEOUT_S:.0f} s' if chapter.after_s is None else f'{chapter.after_s * 1000:.1f} ms':>11}"
+        return f"{'-':>{_AFTER}}"
+    after = f"> {TIMEOUT_S:.0f} s" if chapter.after_s is None else f"{chapter.after_s * 1000:.1f} ms"
+    return f"{after:>{_AFTER}}"
 
 
 def _verdict(chapters: list[Chapter], ink: Ink) -> str:

@@ -68,5 +68,5 @@ async def endless() -> int:
             with suppress(asyncio.CancelledError):
                 await live(state, random)
             say("stopping")
-    print(farewell(state))
+    print(farewell(state, Ink.on(sys.stdout)))
     return 0

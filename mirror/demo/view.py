@@ -16,6 +16,7 @@ KEPT = 1000
 BARS = "▁▂▃▄▅▆▇█"
 BARS_SHOWN = 24
 LABEL = 10
+COLUMNS_MAX = 100  # a wider one tears the times away from what they belong to
 FRAME_LINES = 12  # all but the happenings
 
 
@@ -48,6 +49,7 @@ class State:
 
 
 def frame(state: State, ink: Ink, columns: int, rows: int) -> list[str]:
+    columns = min(columns, COLUMNS_MAX)
     rule = ink("─" * columns, "dim")
     room = max(1, rows - FRAME_LINES)
     shown = [f" {line(happening, ink, columns - 2)}" for happening in list(state.happenings)[-room:]]
@@ -111,13 +113,9 @@ def _labelled(label: str, text: str, ink: Ink) -> str:
 
 
 def _touched(state: State, ink: Ink) -> str:
-    marked = state.touches_marked
-    work = (
-        ink(f"{marked} of which gave the mirror work", "red", "bold")
-        if marked
-        else "none of which gave the mirror work"
-    )
-    return f"{state.touches:,} profiles, {work}"
+    if state.touches_marked:
+        return ink(f"{state.touches:,} profiles, {state.touches_marked} of which gave the mirror work", "red", "bold")
+    return f"{state.touches:,} profiles, none of which gave the mirror work"
 
 
 def _known_in(state: State) -> str:
@@ -152,9 +150,10 @@ def milliseconds(seconds: float) -> str:
     return f"{seconds * 1000:.1f} ms" if seconds < 1 else f"{seconds:.1f} s"
 
 
-def farewell(state: State) -> str:
+def farewell(state: State, ink: Ink) -> str:
     (p50, p99), seconds = percentiles(state), state.clock() - state.began
     return (
         f"{state.counts.total()} changes in {seconds:.0f} s; Supabase knew after {p50} (p50), {p99} (p99).\n"
+        f"Touched {_touched(state, ink)}.\n"
         "Everything is stopped and removed."
     )
