@@ -8,6 +8,11 @@ from mirror.tables import MEMBERSHIPS, TABLES, TRIPS, Table
 
 VERSION = 1
 EVENTS = ("insert", "update", "delete")
+# May whoever changes the table call mirror.mark? CASE, since looking for a name in a schema without USAGE raises.
+_MAY_MARK = (
+    "(case when pg_catalog.has_schema_privilege(pg_catalog.to_regnamespace('mirror')::pg_catalog.oid, 'usage') "
+    "then pg_catalog.has_function_privilege(pg_catalog.to_regproc('mirror.mark')::pg_catalog.oid, 'execute') end)"
+)
 
 
 def functions_sql(source: Source) -> str:
@@ -34,12 +39,15 @@ def _grants_sql(source: Source) -> str:
     lines = []
     for table in TABLES:
         p = source.of(table)
-        columns = ", ".join('"' + c.replace('"', '""') + '"' for c in p.columns)
-        lines.append(
-            f"grant usage on schema {_quoted(p.schema)} to mirror_daemon;\n"
-            f"grant select ({columns}) on {p.relation} to mirror_daemon;"
-        )
-    return render("source/grants.sql", {"columns": "\n  ".join("\n".join(lines).splitlines())})
+        columns = ", ".join(_quoted(c) for c in p.columns)
+        lines.append(f"grant usage on schema {_quoted(p.schema)} to mirror_daemon;")
+        lines.append(f"grant select ({columns}) on {p.relation} to mirror_daemon;")
+    return render("source/grants.sql", {"columns": "\n  ".join(lines)})
+
+
+def fingerprint_sql() -> str:
+    """A query over the catalog: has anybody changed what we made?"""
+    return template("source/fingerprint.sql").strip()
 
 
 def _quoted(name: str) -> str:
@@ -105,6 +113,7 @@ def _places(source: Source, table: Table) -> dict[str, str]:
         "in_wanted_trip": f"{_key(p, 0)} = {_cast(p, 0, '_wanted.k1')}",
         "exact": "and _wanted.k2 is not null" if two else "",
         "gone_trips": _gone_trips(source) if two else "",
+        "may_mark": _MAY_MARK,
         "coarse_moved": "array[null]" if table is TRIPS else "null",
     }
 
@@ -121,21 +130,39 @@ def _gone_trips(source: Source) -> str:
 
 
 def _dirty(p: Projection, event: str) -> str:
-    """The keys that one statement made dirty: (k1, k2, moved). An update compares the projections of both sides, so a
-    change of anything that is not mirrored marks nothing; moved = the trip entered or left the projection."""
-    k2 = f"{_key(p, 1)}::text" if len(p.table.keys) == 2 else "null::text"
-    trips = p.table is TRIPS
-
-    def rows(relation: str, *, values: bool) -> str:
-        data = "".join(f", ({p.expressions[c]}\n)::text as {c}" for c in p.table.values) if values else ""
-        return f"select {_key(p, 0)}::text as k1, {k2} as k2{data} from {relation} as {p.alias} where {_has_key(p)}"
-
+    """The keys that one statement made dirty: (k1, k2, moved)."""
     if event == "update":
-        moved = "pg_catalog.count(*) = 1" if trips else "false"
-        return (
-            f"with _old as ({rows('old_rows', values=True)}), _new as ({rows('new_rows', values=True)}) "
-            f"select k1, k2, {moved} as moved from ((table _old except table _new) union all "
-            f"(table _new except table _old)) as _changed group by k1, k2"
-        )
+        return _dirty_update(p)
     relation = "new_rows" if event == "insert" else "old_rows"
-    return f"select k1, k2, {str(trips).lower()} as moved from ({rows(relation, values=False)}) as _rows"
+    moved = str(p.table is TRIPS).lower()
+    rows = f"select {_marked(p)} from {relation} as {p.alias} where {_has_key(p)}"
+    return f"select k1, k2, {moved} as moved from ({rows}) as _rows"
+
+
+def _dirty_update(p: Projection) -> str:
+    """Compares the projections of both sides, so a change of anything that is not mirrored marks nothing; moved = the
+    trip entered or left the projection. Grouping spills to disk; EXCEPT would keep a statement over millions of rows in
+    memory."""
+    data = "".join(f", {_text(p, c)} as {c}" for c in p.table.values)
+    sides = [
+        f"select {_marked(p)}{data}, {side} as _side from {relation} as {p.alias} where {_has_key(p)}"
+        for side, relation in enumerate(("old_rows", "new_rows"))
+    ]
+    same = "pg_catalog.count(*) operator(pg_catalog.=) 1::pg_catalog.int8"
+    return (
+        f"select k1, k2, {same if p.table is TRIPS else 'false'} as moved from ("
+        f"select k1, k2 from ({' union all '.join(sides)}) as _sides "
+        f"group by k1, k2, {', '.join(p.table.values)} "
+        "having pg_catalog.min(_side) operator(pg_catalog.=) pg_catalog.max(_side)) as _changed group by k1, k2"
+    )
+
+
+def _marked(p: Projection) -> str:
+    """The key as the outbox carries it."""
+    k2 = _text(p, p.table.keys[1]) if len(p.table.keys) == 2 else "null::pg_catalog.text"
+    return f"{_text(p, p.table.keys[0])} as k1, {k2} as k2"
+
+
+def _text(p: Projection, column: str) -> str:
+    """Compared byte by byte: a collation may take different texts for equal ones."""
+    return f'(({p.expressions[column]}\n)::pg_catalog.text collate pg_catalog."C")'

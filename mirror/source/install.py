@@ -2,144 +2,81 @@
 
 Looks at the catalog first and touches nothing that is already right. Functions and the outbox are ours and lock nothing
 of the application's; only missing or wrong triggers need a lock on its tables, each table in its own short transaction
-with a lock time-out, so that nothing can queue behind us for longer than that.
+with a lock time-out, so that nothing can queue behind us for longer than that. Interrupted anywhere, the next run
+completes it: whatever is not in the catalog is made, and what that makes dirty is marked in the same transaction.
 """
 
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Callable, Iterable
 from typing import Any
 
 import psycopg
+from psycopg.rows import dict_row
 
 from mirror.config import Mapping
-from mirror.errors import ConfigError, Refused
+from mirror.errors import ConfigError
 from mirror.postgres import translated
 from mirror.render import digest, template
 from mirror.source import capture
+from mirror.source.patience import Connection, Say, settle, take_turn, with_lock
 from mirror.source.projection import Source, look
+from mirror.source.triggers import strays, trigger_faults
 from mirror.tables import MEMBERSHIPS, TABLES, TRIPS, Table
 
-Say = Callable[[str], None]
-Connection = psycopg.Connection[Any]
-
-LOCK_TIMEOUT_MS = 2_000
-LOCK_TRIES = 5
-SETTLE_TIMEOUT_S = 60.0
-_INSTALL_LOCK = "select pg_advisory_lock(1835627122, 3)"
+LOOK_LOCK_TIMEOUT_MS = 5_000
 
 
 def script(connection: Connection, mapping: Mapping) -> str:
-    """All of it as SQL, for people who run SQL themselves."""
-    source = look(connection, mapping)
-    parts = ["begin;", capture.functions_sql(source), _metadata_sql(connection, mapping, source), "commit;"]
+    """All of it as SQL, for people who run SQL themselves (psql -v ON_ERROR_STOP=1)."""
+    with translated("source"):
+        source = look(connection, mapping)
+        after = _metadata(mapping, source)
+        parts = ["begin;", capture.functions_sql(source), _metadata_sql(connection, after, source, []), "commit;"]
+        leave = [drops for _, drops in strays(connection, source).items()]
+    patience = "set local lock_timeout = '2s';"
+    for drops in leave:
+        parts += ["begin;", patience, drops, "commit;"]
     for table in TABLES:
-        parts += ["begin;", f"set local lock_timeout = '{LOCK_TIMEOUT_MS}ms';"]
-        parts += [capture.triggers_sql(source, table), mark_sql(table), "commit;"]
+        parts += ["begin;", patience, capture.triggers_sql(source, table), mark_sql(table), "commit;"]
     return "\n".join(parts)
 
 
 def install(connection: Connection, mapping: Mapping, say: Say) -> None:
     with translated("source"):
-        connection.execute("set lock_timeout = 0")
-        connection.execute(_INSTALL_LOCK)
-        _refuse_replica(connection)
+        _prepare(connection, say)
+        row = connection.execute("select pg_is_in_recovery()").fetchone()
+        if row and row[0]:
+            raise ConfigError("MIRROR_SOURCE_URL is a read replica", hint="Use the primary: triggers live there.")
         source = look(connection, mapping)
-        before = _installed(connection)
-        changed = _install_functions(connection, mapping, source, before, say)
+        changed = _install_functions(connection, mapping, source, say)
+        for relation, drops in strays(connection, source).items():
+            with_lock(connection, relation, drops, say)
+            say(f"source: triggers on {relation}, which is not mapped any more, are gone.")
         for table in TABLES:
-            if _triggers_are_right(connection, source, table):
-                continue
-            _install_triggers(connection, source, table, say)
-            changed.add(table)
-        if changed:
-            names = [t.name for t in TABLES if t in changed or (t is MEMBERSHIPS and TRIPS in changed)]
-            say(f"source: installed; the daemon will load {', '.join(names)}.")
-        else:
-            say("source: everything is in place already.")
+            if trigger_faults(connection, source, table):
+                _install_triggers(connection, source, table, say)
+                changed.add(table)
+        _conclude(connection, changed, say)
 
 
 def uninstall(connection: Connection, say: Say) -> None:
     """Leaves nothing behind. Triggers go first, table by table, each with the same patience as at install."""
     with translated("source"):
-        connection.execute(_INSTALL_LOCK)
-        rows = connection.execute(
-            "select tgrelid::regclass::text, array_agg(quote_ident(tgname)) "
-            "from pg_trigger t join pg_proc p on p.oid = t.tgfoid "
-            "where p.pronamespace = to_regnamespace('mirror') and not tgisinternal group by tgrelid"
-        ).fetchall()
-        for relation, triggers in rows:
-            drops = "; ".join(f"drop trigger {name} on {relation}" for name in triggers)
-            _with_lock(connection, relation, drops, say)
-        connection.execute(template("source/uninstall.sql"))
+        _prepare(connection, say)
+        for relation, drops in strays(connection, None).items():
+            with_lock(connection, relation, drops, say)
+        with_lock(connection, "mirror.outbox", template("source/uninstall.sql"), say)
         say("source: uninstalled.")
 
 
 def read_install(connection: Connection) -> dict[str, Any] | None:
     """The metadata row, or None where the mirror is not installed."""
-    return _installed(connection)
-
-
-def _refuse_replica(connection: Connection) -> None:
-    row = connection.execute("select pg_is_in_recovery()").fetchone()
-    if row and row[0]:
-        raise ConfigError("MIRROR_SOURCE_URL is a read replica", hint="Use the primary: triggers live there.")
-
-
-def _installed(connection: Connection) -> dict[str, Any] | None:
     row = connection.execute("select to_regclass('mirror.install') is not null").fetchone()
     if not (row and row[0]):
         return None
-    found = connection.execute("select version, incarnation, mapping, rendered from mirror.install").fetchone()
-    return dict(zip(("version", "incarnation", "mapping", "rendered"), found, strict=True)) if found else None
-
-
-def _metadata(mapping: Mapping, source: Source) -> dict[str, Any]:
-    return {"mapping": mapping.source_part(), "types": source.types}
-
-
-def _metadata_sql(connection: Connection, mapping: Mapping, source: Source) -> str:
-    cursor = psycopg.ClientCursor(connection)
-    return cursor.mogrify(
-        "insert into mirror.install (version, mapping, rendered) values (%s, %s::jsonb, %s) "
-        "on conflict (one) do update set version = excluded.version, mapping = excluded.mapping, "
-        "rendered = excluded.rendered, installed_at = now();",
-        [capture.VERSION, json.dumps(_metadata(mapping, source)), _digest(source)],
-    )
-
-
-def _digest(source: Source) -> str:
-    return digest(capture.functions_sql(source))
-
-
-def _install_functions(
-    connection: Connection, mapping: Mapping, source: Source, before: dict[str, Any] | None, say: Say
-) -> set[Table]:
-    """Replaces the functions where they differ; returns the tables that must be loaded (again) because of it."""
-    if before and before["version"] > capture.VERSION:
-        raise ConfigError(
-            f"the source was installed by a newer mirror: schema {before['version']}, this one knows {capture.VERSION}",
-            hint="Use that version, or uninstall first.",
-        )
-    if before and before["rendered"] == _digest(source) and _functions_are_there(connection):
-        return set()
-    after = _metadata(mapping, source)["mapping"]
-    old = before["mapping"]["mapping"] if before else {}
-    remapped = {table for table in TABLES if old.get(table.name) != after[table.name]}
-    marks = "".join(mark_sql(table) for table in TABLES if table in remapped)
-    with connection.transaction():
-        connection.execute("set local check_function_bodies = off")
-        connection.execute(capture.functions_sql(source))
-        connection.execute(_metadata_sql(connection, mapping, source))
-        connection.execute(marks)
-        row = connection.execute("select pg_current_xact_id()::text").fetchone()
-    say("source: schema mirror is up to date.")
-    if before and remapped and row:
-        _wait_for_older_writers(connection, str(row[0]), say)
-        connection.execute(marks)
-    return remapped
+    with connection.cursor(row_factory=dict_row) as cursor:
+        return cursor.execute("select * from mirror.install").fetchone()
 
 
 def mark_sql(table: Table) -> str:
@@ -149,111 +86,121 @@ def mark_sql(table: Table) -> str:
     return f"select mirror.mark('{table.name}', array[null], array[null], {moved});\n"
 
 
-def _wait_for_older_writers(connection: Connection, xid: str, say: Say) -> None:
-    """A transaction that is still running may have captured with the old mapping; a load that read before it committed
-    would miss what only the new one sees. So the marks wait for it, without locking anything."""
-    deadline = time.monotonic() + SETTLE_TIMEOUT_S
-    while time.monotonic() < deadline:
-        row = connection.execute(
-            "select pg_snapshot_xmin(pg_current_snapshot()) > %s::xid8, pg_sleep(0.05)", [xid]
-        ).fetchone()
-        if row and row[0]:
-            return
-    say(
-        "source: a transaction older than the new mapping is still open; what it changes under the old mapping is "
-        "found by the next reconcile."
-    )
+def _prepare(connection: Connection, say: Say) -> None:
+    connection.execute(f"set lock_timeout = {LOOK_LOCK_TIMEOUT_MS}; set client_min_messages = warning")
+    connection.add_notice_handler(lambda notice: say(f"source: {notice.message_primary}"))
+    take_turn(connection)
 
 
-def _functions_are_there(connection: Connection) -> bool:
-    wanted = [
-        f"{t.name}_{e}" for t in TABLES for e in (*capture.EVENTS, "truncate", "keys", "slice", "gone", "possible")
-    ]
-    wanted += [
-        "drain",
-        "look",
-        "take",
-        "mark",
-        "rings",
-        "token",
-        "identity",
-        "tidy",
-        "read_entries",
-        "trip_memberships_of",
-    ]
-    row = connection.execute(
-        "select count(distinct proname) from pg_proc "
-        "where pronamespace = to_regnamespace('mirror') and proname = any(%s)",
-        [wanted],
-    ).fetchone()
-    tables = connection.execute(
-        "select count(*) from pg_class where oid in (to_regclass('mirror.outbox'), to_regclass('mirror.outbox_twin'))"
-    ).fetchone()
-    return bool(row and tables and row[0] == len(wanted) and tables[0] == 2)
+def _install_functions(connection: Connection, mapping: Mapping, source: Source, say: Say) -> set[Table]:
+    """Replaces the functions where they differ; returns the tables that must be loaded (again) because of it."""
+    before = read_install(connection)
+    if before and before["version"] > capture.VERSION:
+        raise ConfigError(
+            f"the source was installed by a newer mirror (schema {before['version']}, this is {capture.VERSION})",
+            hint="Use that version, or uninstall first.",
+        )
+    remapped: set[Table] = set()
+    unsettled = set(before["unsettled"]) if before else set()
+    if not (before and _is_in_place(connection, source, before)):
+        after = _metadata(mapping, source)
+        remapped = {table for table in TABLES if not before or _meant(before["mapping"], table) != _meant(after, table)}
+        unsettled |= {table.name for table in remapped} if before else set()
+        marks = "".join(mark_sql(table) for table in TABLES if table in remapped)
+        with connection.transaction():
+            connection.execute("set local check_function_bodies = off")
+            connection.execute(capture.functions_sql(source))
+            connection.execute(_metadata_sql(connection, after, source, sorted(unsettled)))
+            connection.execute(marks)
+        say("source: schema mirror is up to date.")
+    if unsettled:
+        _settle(connection, source, unsettled, say)
+    return remapped
 
 
-_TYPES = {"insert": 4, "delete": 8, "update": 16, "truncate": 32}  # pg_trigger.tgtype of AFTER ... STATEMENT triggers
-
-
-def trigger_faults(connection: Connection, source: Source, table: Table) -> list[str]:
-    """What is wrong with the triggers of one table, in words."""
-    rows = connection.execute(
-        "select tgname, tgenabled, tgtype, p.proname, coalesce(tgoldtable, ''), coalesce(tgnewtable, '') "
-        "from pg_trigger t join pg_proc p on p.oid = t.tgfoid "
-        "where tgrelid = %s::regclass and p.pronamespace = to_regnamespace('mirror')",
-        [source.of(table).relation],
-    ).fetchall()
-    found = {name: (enabled, kind, function, old, new) for name, enabled, kind, function, old, new in rows}
-    faults = []
-    for event, kind in _TYPES.items():
-        old = "old_rows" if event in ("update", "delete") else ""
-        new = "new_rows" if event in ("update", "insert") else ""
-        have = found.get(f"mirror_{event}")
-        if have is None:
-            faults.append(f"no trigger mirror_{event} on {table.name}")
-        elif have[1:] != (kind, f"{table.name}_{event}", old, new):
-            faults.append(f"trigger mirror_{event} on {table.name} is not ours")
-        elif have[0] not in ("A", b"A"):
-            faults.append(f"trigger mirror_{event} on {table.name} is not enabled always")
-    return faults
-
-
-def _triggers_are_right(connection: Connection, source: Source, table: Table) -> bool:
-    return not trigger_faults(connection, source, table)
+def _settle(connection: Connection, source: Source, names: set[str], say: Say) -> None:
+    """A transaction that is still writing may have captured with the old mapping, and a load that reads before it
+    commits would miss what only the new one sees: so the marks are set once more when those have ended. Until then the
+    metadata say so, for a next run when this one does not live to see it."""
+    tables = [table for table in TABLES if table.name in names]
+    settle(connection, [source.of(table).origin.oid for table in tables], say)
+    with connection.transaction():
+        connection.execute("".join(mark_sql(table) for table in tables))
+        connection.execute("update mirror.install set unsettled = '{}'")
 
 
 def _install_triggers(connection: Connection, source: Source, table: Table, say: Say) -> None:
-    statements = capture.triggers_sql(source, table) + mark_sql(table)
-    _with_lock(connection, source.of(table).relation, statements, say)
-    say(f"source: triggers on {source.of(table).relation} are in place.")
+    relation = source.of(table).origin
+    with_lock(connection, relation.sql, capture.triggers_sql(source, table) + mark_sql(table), say)
+    say(f"source: triggers on {relation.sql} are in place.")
+    if relation.has_children:
+        say(
+            f"source: a statement that names a partition of {relation.sql} directly fires no trigger; what it changes "
+            "is found by the next reconcile."
+        )
 
 
-def _with_lock(connection: Connection, relation: str, statements: str, say: Say) -> None:
-    blockers = ""
-    for _ in range(LOCK_TRIES):
-        try:
-            with connection.transaction():
-                connection.execute(f"set local lock_timeout = {LOCK_TIMEOUT_MS}")
-                connection.execute(statements)
-                return
-        except psycopg.errors.LockNotAvailable:
-            blockers = _blockers(connection, relation)
-            say(f"source: {relation} is in use by {blockers}; trying again.")
-        connection.execute("select pg_sleep(0.5)")  # let those who queued behind us through
-    raise Refused(
-        "source",
-        f"{relation} could not be locked within {LOCK_TIMEOUT_MS // 1000} s, {LOCK_TRIES} times: {blockers}",
-        hint="End that transaction (select pg_terminate_backend(pid)), or come back later; nothing is half-done.",
+def _conclude(connection: Connection, changed: set[Table], say: Say) -> None:
+    if not changed:
+        say("source: everything is in place already.")
+        return
+    row = connection.execute(
+        "select string_agg(quote_ident(pubname), ', ') from pg_publication where puballtables"
+    ).fetchone()
+    if row and row[0]:
+        say(f"source: publication {row[0]} is FOR ALL TABLES: its subscribers need the tables of schema mirror, too.")
+    names = [t.name for t in TABLES if t in changed or (t is MEMBERSHIPS and TRIPS in changed)]
+    say(f"source: installed; the daemon will load {', '.join(names)}.")
+
+
+def _metadata(mapping: Mapping, source: Source) -> dict[str, Any]:
+    return {"mapping": mapping.source_part(), "types": source.types}
+
+
+def _meant(metadata: dict[str, Any], table: Table) -> Any:
+    """What of the metadata decides which keys and rows this table has."""
+    columns = {"id": "user_id" if table.name == "users" else "trip_id"}
+    types = {key: metadata["types"][columns.get(key, key)] for key in table.keys}
+    return metadata["mapping"][table.name], types, table is TRIPS and metadata["types"]["created_by"]
+
+
+def _metadata_sql(connection: Connection, metadata: dict[str, Any], source: Source, unsettled: list[str]) -> str:
+    return psycopg.ClientCursor(connection).mogrify(
+        "insert into mirror.install (version, mapping, rendered, unsettled, fingerprint) "  # noqa: S608 - our own file
+        f"values (%s, %s::jsonb, %s, %s::text[], ({capture.fingerprint_sql()})) on conflict (one) do update set "
+        "version = excluded.version, mapping = excluded.mapping, rendered = excluded.rendered, "
+        "unsettled = excluded.unsettled, fingerprint = excluded.fingerprint, installed_at = now();",
+        [capture.VERSION, json.dumps(metadata), _digest(source), unsettled],
     )
 
 
-def _blockers(connection: Connection, relation: str) -> str:
-    """Who holds a lock on it. Never the text of a query: it may carry people's data."""
-    rows: Iterable[tuple[Any, ...]] = connection.execute(
-        "select a.pid, a.usename, a.application_name, a.state, round(extract(epoch from now() - a.xact_start))::int "
-        "from pg_locks l join pg_stat_activity a using (pid) "
-        "where l.relation = %s::regclass and l.granted and a.pid <> pg_backend_pid() order by a.xact_start limit 5",
-        [relation],
-    ).fetchall()
-    named = [f"pid {pid} ({user}, {app or 'no name'}, {state}, for {age} s)" for pid, user, app, state, age in rows]
-    return ", ".join(named) or "a transaction that has ended since"
+def _digest(source: Source) -> str:
+    return digest(capture.functions_sql(source))
+
+
+def _is_in_place(connection: Connection, source: Source, before: dict[str, Any]) -> bool:
+    """Rendered from the same, nobody has changed it in the catalog since, and the daemon's role has its rights (they go
+    with a table that is dropped and made again)."""
+    row = connection.execute(capture.fingerprint_sql()).fetchone()
+    same = bool(row and row[0] == before["fingerprint"]) and before["rendered"] == _digest(source)
+    return same and _grants_are_right(connection, source)
+
+
+def _grants_are_right(connection: Connection, source: Source) -> bool:
+    """Exactly the mapped columns. Without the role there is nothing to grant, if we could not make it anyway."""
+    row = connection.execute(
+        "select to_regrole('mirror_daemon') is not null, rolsuper or rolcreaterole from pg_roles "
+        "where rolname = current_user"
+    ).fetchone()
+    if row and not row[0]:
+        return not row[1]
+    wanted = {(source.of(table).origin.oid, column) for table in TABLES for column in source.of(table).columns}
+    rows = connection.execute(
+        "select a.attrelid, a.attname from pg_attribute a, aclexplode(a.attacl) g "
+        "where g.grantee = 'mirror_daemon'::regrole and g.privilege_type = 'SELECT'"
+    )
+    usage = connection.execute(
+        "select bool_and(has_schema_privilege('mirror_daemon', s, 'usage')) from unnest(%s::text[]) s",
+        [["mirror", *(source.of(table).schema for table in TABLES)]],
+    ).fetchone()
+    return {(oid, name) for oid, name in rows} == wanted and bool(usage and usage[0])

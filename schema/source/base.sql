@@ -9,12 +9,15 @@ create table if not exists mirror.install (
   version     integer not null,
   incarnation uuid not null default gen_random_uuid(),
   mapping     jsonb not null,
-  rendered    text not null,             -- digest of the rendered SQL: equal = nothing to do
+  rendered    text not null,             -- digest of the rendered SQL
+  fingerprint text not null,             -- of what is in the catalog since; both equal = nothing to do
+  unsettled   text[] not null default '{}',  -- tables whose writers of before the last mapping are waited for
   installed_at timestamptz not null default now()
 );
 
 -- The durable truth of what is dirty. A membership with k2 null = all memberships of trip k1; k1 null = the whole
--- table. No index and no key on purpose: entries live for milliseconds, are found by scanning and forgotten by ctid.
+-- table. No index and no key on purpose: entries live for milliseconds, are found by scanning and forgotten by ctid. VACUUM
+-- does not truncate it: that takes an exclusive lock, and mirror.tidy does it without anybody waiting.
 create sequence if not exists mirror.outbox_id;
 create table if not exists mirror.outbox (
   id  bigint not null default nextval('mirror.outbox_id'),
@@ -25,7 +28,7 @@ create table if not exists mirror.outbox (
   k2  text
 ) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000,
         autovacuum_vacuum_insert_threshold = -1, autovacuum_analyze_threshold = 1000000000,
-        autovacuum_vacuum_cost_delay = 0);
+        autovacuum_vacuum_cost_delay = 0, vacuum_truncate = off);
 
 -- Its twin. Writers use the two in turn, a few seconds each, and the daemon truncates the one that rests
 -- (mirror.tidy): dead entries never pile up, not even while somebody's long transaction keeps VACUUM from working.
@@ -37,7 +40,20 @@ create table if not exists mirror.outbox_twin (
 ) inherits (mirror.outbox)
   with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000,
         autovacuum_vacuum_insert_threshold = -1, autovacuum_analyze_threshold = 1000000000,
-        autovacuum_vacuum_cost_delay = 0);
+        autovacuum_vacuum_cost_delay = 0, vacuum_truncate = off);
+
+-- Where somebody publishes FOR ALL TABLES, forgetting is refused without a replica identity. Looks first: an ALTER of a
+-- table that writers use would make them queue.
+do $mirror$
+begin
+  if (select relreplident from pg_class where oid = 'mirror.outbox'::regclass) <> 'f' then
+    alter table mirror.outbox replica identity full;
+  end if;
+  if (select relreplident from pg_class where oid = 'mirror.outbox_twin'::regclass) <> 'f' then
+    alter table mirror.outbox_twin replica identity full;
+  end if;
+end
+$mirror$;
 
 -- Values that the functions of drain.sql pass around: an entry that was read, and what reading a batch gave.
 do $mirror$
@@ -78,10 +94,23 @@ $mirror$;
 
 -- Marks keys as dirty and rings. SECURITY DEFINER, so that the application's roles need no right on the outbox; hence
 -- every name is written with its schema. `moved` are trips that entered or left the projection: their memberships did too.
+-- It must not raise, and must not write inside a subtransaction either (each would need a transaction id), so what could
+-- go wrong is looked at first: an outbox that somebody has dropped, and a lock_timeout of the caller's that is shorter
+-- than the few milliseconds in which mirror.tidy holds a table.
 create or replace function mirror.mark(tbl text, k1 text[], k2 text[], moved text[]) returns void
 language plpgsql security definer as $mirror$
 #variable_conflict use_variable
+declare
+  _patience pg_catalog.text := pg_catalog.current_setting('lock_timeout');
 begin
+  if (pg_catalog.has_table_privilege(pg_catalog.to_regclass('mirror.outbox')::pg_catalog.oid, 'insert')
+      and pg_catalog.has_table_privilege(pg_catalog.to_regclass('mirror.outbox_twin')::pg_catalog.oid, 'insert')) is not true then
+    raise log 'mirror: the outbox is gone: a change of % was not marked', tbl;
+    return;
+  end if;
+  if _patience operator(pg_catalog.<>) '0' then
+    perform pg_catalog.set_config('lock_timeout', '0', true);
+  end if;
   if mirror.is_twins_turn() then
     insert into mirror.outbox_twin (tbl, k1, k2)
     select mark.tbl, marked.k1, marked.k2 from rows from (pg_catalog.unnest(mark.k1), pg_catalog.unnest(mark.k2)) as marked(k1, k2);
@@ -99,6 +128,9 @@ begin
   end if;
   if not pg_catalog.pg_try_advisory_xact_lock_shared(1835627122, 1) and mirror.rings() then
     perform pg_catalog.pg_notify('mirror', '');
+  end if;
+  if _patience operator(pg_catalog.<>) '0' then
+    perform pg_catalog.set_config('lock_timeout', _patience, true);
   end if;
 end
 $mirror$;
@@ -130,9 +162,13 @@ $mirror$;
 
 -- Gives the space of forgotten entries back. A table whose turn it is not is truncated when it is empty and big, and
 -- nobody is inside: NOWAIT, and held for the few milliseconds that takes, so the application never queues behind it.
--- Under the lock no entry can be uncommitted, so "empty" is certain.
+-- Under the lock no entry can be uncommitted, so "empty" is certain, if it is looked at in a snapshot that is younger than
+-- the lock: read committed.
 create or replace function mirror.tidy(bytes_max bigint) returns void language plpgsql as $mirror$
 begin
+  if current_setting('transaction_isolation') <> 'read committed' then
+    raise exception 'mirror.tidy needs isolation level read committed' using errcode = 'active_sql_transaction';
+  end if;
   if mirror.is_twins_turn() then
     if pg_relation_size('mirror.outbox') > bytes_max then
       lock table only mirror.outbox in access exclusive mode nowait;

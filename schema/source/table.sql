@@ -4,8 +4,10 @@
 {{capture}}
 create or replace function mirror.{{table}}_truncate() returns trigger language plpgsql as $mirror$
 begin
-  if pg_catalog.has_schema_privilege('mirror', 'usage') then
+  if {{may_mark}} then
     perform mirror.mark('{{table}}', array[null], array[null], {{coarse_moved}});
+  else
+    raise log 'mirror: % may not call mirror.mark: a change of {{table}} was not marked', current_user;
   end if;
   return null;
 end

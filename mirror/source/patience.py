@@ -1,0 +1,107 @@
+"""Beside a busy application: short waits for locks, and an operator who is told whom we wait for.
+
+Nothing can queue behind us for longer than LOCK_TIMEOUT_MS.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import psycopg
+
+from mirror.errors import Refused
+
+Say = Callable[[str], None]
+Connection = psycopg.Connection[Any]
+
+LOCK_TIMEOUT_MS = 2_000
+LOCK_TRIES = 5
+TURN_TIMEOUT_S = 10.0
+SETTLE_TIMEOUT_S = 60.0
+_WRITERS = ["RowExclusiveLock", "ShareRowExclusiveLock", "ExclusiveLock", "AccessExclusiveLock"]
+
+
+def take_turn(connection: Connection) -> None:
+    """One install or uninstall at a time; the lock ends with the session."""
+    deadline = time.monotonic() + TURN_TIMEOUT_S
+    while True:
+        row = connection.execute("select pg_try_advisory_lock(1835627122, 3), pg_sleep(0)").fetchone()
+        if row and row[0]:
+            return
+        if time.monotonic() > deadline:
+            break
+        connection.execute("select pg_sleep(0.1)")
+    row = connection.execute(
+        "select string_agg(pid::text, ', ') from pg_locks where locktype = 'advisory' and classid = 1835627122 "
+        "and objid = 3 and granted and database = (select oid from pg_database where datname = current_database())"
+    ).fetchone()
+    raise Refused("source", f"another install or uninstall is running (pid {row[0] if row else '?'})")
+
+
+def with_lock(connection: Connection, relation: str, statements: str, say: Say) -> None:
+    """Runs the statements in one transaction; all of them or, when the relation stays locked, none."""
+    blockers = ""
+    for _ in range(LOCK_TRIES):
+        try:
+            with connection.transaction():
+                connection.execute(f"set local lock_timeout = {LOCK_TIMEOUT_MS}")
+                connection.execute(statements)
+                return
+        except psycopg.errors.LockNotAvailable:
+            blockers = _blockers(connection, relation)
+            say(f"source: {relation} is in use by {blockers}; trying again.")
+        connection.execute("select pg_sleep(0.5)")  # let those who queued behind us through
+    raise Refused(
+        "source",
+        f"{relation} could not be locked within {LOCK_TIMEOUT_MS / 1000:g} s, {LOCK_TRIES} times: {blockers}",
+        hint="End that transaction (select pg_terminate_backend(pid)) or try again at a quieter time; "
+        "nothing is half-done.",
+    )
+
+
+def _blockers(connection: Connection, relation: str) -> str:
+    """Who holds a lock on it that keeps us out: writers before readers. Never the text of a query: it may carry
+    people's data. What this role may not see of others is left out."""
+    rows = connection.execute(
+        "select l.pid, a.usename, a.application_name, a.state, "
+        "  round(extract(epoch from clock_timestamp() - a.xact_start))::int "
+        "from pg_locks l left join pg_stat_activity a using (pid) "
+        "where l.relation = to_regclass(%s) and l.granted and l.pid is distinct from pg_backend_pid() "
+        "order by l.mode = any(%s) desc, a.xact_start limit 5",
+        [relation, _WRITERS],
+    ).fetchall()
+    named = [_named(*row) for row in rows]
+    return ", ".join(dict.fromkeys(named)) or "a transaction that has ended since"
+
+
+def _named(pid: int | None, user: str | None, application: str | None, state: str | None, age_s: int | None) -> str:
+    if pid is None:
+        return "a prepared transaction (see pg_prepared_xacts)"
+    known = [str(part) for part in (user, application, state) if part]
+    known += [f"for {age_s} s"] if age_s is not None else []
+    return f"pid {pid} ({', '.join(known)})" if known else f"pid {pid}"
+
+
+def settle(connection: Connection, relations: list[int], say: Say) -> None:
+    """Waits for the transactions that are writing to these relations now. They may have captured with the functions of
+    before; whoever takes a lock on one of them from now on has learned of the new ones. Locks nothing itself."""
+    query = (
+        "select array_agg(distinct virtualtransaction) from pg_locks where relation = any(%s::oid[]) and granted "
+        "and database = (select oid from pg_database where datname = current_database()) "
+        "and pid is distinct from pg_backend_pid() and mode = any(%s)"
+    )
+    row = connection.execute(query, [relations, _WRITERS]).fetchone()
+    writing: set[str] = set(row[0] or ()) if row else set()
+    deadline = time.monotonic() + SETTLE_TIMEOUT_S
+    while writing:
+        if time.monotonic() > deadline:
+            say(
+                "source: a transaction that began before the new mapping is still open; what it changes is found by "
+                "the next reconcile."
+            )
+            return
+        connection.execute("select pg_sleep(0.05)")
+        row = connection.execute(query, [relations, _WRITERS]).fetchone()
+        writing &= set(row[0] or ()) if row else set()
