@@ -1,7 +1,8 @@
 """Connections: one way to open them, and the border where psycopg's errors become ours.
 
 `search_path` is empty in every session: an expression of the mapping means the same in the daemon, in the triggers'
-check at install, and for whoever comes after.
+check at install, and for whoever comes after. So is the isolation level: were `serializable` a database's default, our
+reading of the outbox would abort the application's transactions.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ CONNECT_TIMEOUT_S = 10
 _SESSION = """
     set search_path = ''; set timezone = 'UTC'; set datestyle = 'ISO';
     set lock_timeout = '1s'; set statement_timeout = '60s'; set idle_in_transaction_session_timeout = '60s';
-    set jit = off; set client_min_messages = error
+    set jit = off; set client_min_messages = error; set default_transaction_isolation = 'read committed'
 """
 # The source's rows must never be filtered silently: with row_security off a policy that would hide some is an error.
 # Forgetting need not be durable (a lost one is repeated), and its queries are planned once (half of a small drain is
@@ -49,7 +50,7 @@ def parameters(url: str, side: str) -> dict[str, Any]:
     @ in a password makes libpq take pieces of the password for the host, the port or the database."""
     try:
         parts = conninfo.conninfo_to_dict(url)
-    except psycopg.ProgrammingError:
+    except (psycopg.ProgrammingError, UnicodeDecodeError):
         parts = {}
     if not parts or not all(map(_is_port, str(parts.get("port", "")).split(","))) or _is_misread(parts):
         raise ConfigError(
