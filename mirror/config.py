@@ -30,7 +30,7 @@ from pydantic import (
 from mirror.errors import ConfigError
 from mirror.tables import TABLES, Table
 
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|min|h)?")
+_DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(ms|s|m|min|h)?")
 _SUFFIXES = {"ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
 # What Kubernetes puts into the environment of every pod beside a service whose name begins with "mirror".
 _KUBERNETES = re.compile(r"MIRROR_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_\w+)?)?)")
@@ -41,9 +41,12 @@ _WHERE_SUPABASE = "the Postgres URL of Supabase: direct, or the session pooler o
 
 def _seconds(value: object) -> object:
     """`10`, `10s`, `500ms`, `2m`, `1h`."""
-    if isinstance(value, str) and (found := _DURATION.fullmatch(value)):
-        return float(found[1]) * _SUFFIXES[found[2] or "s"]
-    return value
+    if not isinstance(value, str):
+        return value
+    found = _DURATION.fullmatch(value)
+    if found is None:
+        raise ValueError("no duration")
+    return float(found[1]) * _SUFFIXES[found[2] or "s"]
 
 
 def _cron(value: str) -> str:
