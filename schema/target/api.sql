@@ -22,6 +22,9 @@ declare
   _state mirror.state;
   _reason text;
 begin
+  if jsonb_typeof(mirror_claim.source) is distinct from 'object' then
+    raise exception 'the source does not say who it is' using errcode = '22023';
+  end if;
   select * into strict _state from mirror.state for update;
   select string_agg(o, '; ') into _reason from mirror.obstacles() as o;
   if _reason is not null then

@@ -42,7 +42,8 @@ create table if not exists mirror.parked (
 -- later or a new column of an adopted table make it differ, and the next `mirror install target` puts things right.
 create or replace function mirror.fingerprint() returns text language sql stable set search_path = '' as $mirror$
   with ours as (select c.oid, c.relrowsecurity, c.relacl from pg_catalog.pg_class as c
-                where c.oid in (to_regclass('public.users'), to_regclass('public.trips'), to_regclass('public.trip_memberships')))
+                where c.relnamespace = 'mirror'::regnamespace and c.relkind = 'r'
+                   or c.oid in (to_regclass('public.users'), to_regclass('public.trips'), to_regclass('public.trip_memberships')))
   select md5(string_agg(line, E'\n' order by line collate "C")) from (
     select format('%s %s %s', c.oid::regclass, c.relrowsecurity, c.relacl) from ours as c
     union all

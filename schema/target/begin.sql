@@ -2,6 +2,7 @@
 begin;
 set local lock_timeout = '5s';
 set local check_function_bodies = off;
+set local client_min_messages = warning;
 do $mirror$
 declare _version integer;
 begin
