@@ -15,7 +15,7 @@ Connection = psycopg.Connection[Any]
 Types = dict[str, str]
 
 _TABLE = """
-    select c.oid, c.relkind in ('r', 'p'), pg_has_role(c.relowner, 'usage'),
+    select c.oid, c.relkind in ('r', 'p'), pg_has_role(c.relowner, 'usage'), c.relowner::regrole, quote_ident(current_user),
            c.relforcerowsecurity
              and not exists (select from pg_roles where rolname = current_user and (rolsuper or rolbypassrls))
     from pg_class as c where c.oid = to_regclass(%s)"""
@@ -45,11 +45,11 @@ def check(connection: Connection, table: Table, types: Types) -> None:
     found = connection.execute(_TABLE, [f"public.{table.name}"]).fetchone()
     if found is None:
         return
-    oid, is_table, ours, hidden = found
+    oid, is_table, ours, owner, me, hidden = found
     if not is_table:
         raise _unfit(table, "is not a table", "Rename it, or move it to another schema.")
     if not ours:
-        raise _unfit(table, "belongs to another role", f"alter table public.{table.name} owner to current_user;")
+        raise _unfit(table, f"belongs to {owner}", f"alter table public.{table.name} owner to {me};")
     if hidden:
         cure = f"alter table public.{table.name} no force row level security;"
         raise _unfit(table, "hides rows from its owner (force row level security)", cure)
@@ -83,10 +83,11 @@ def _check_column(table: Table, name: str, column: Column | None, wanted: str | 
     fits = column.textual if wanted is None else column.type == wanted
     if not fits and not (wanted == "text" and column.type == "character varying"):
         wanted = wanted or "text"
+        cast = f"{name}::text" if wanted == "text" else f"{name}::text::{wanted}"
         raise _unfit(
             table,
             f"has {name} of type {column.type}, the source has {wanted}",
-            f"{alter} type {wanted} using {name}::text::{wanted};",
+            f"{alter} type {wanted} using {cast};",
         )
     if name in table.keys and not column.notnull:
         raise _unfit(table, f"allows {name} to be null", f"{alter} set not null;")
