@@ -19,10 +19,13 @@ from mirror.demo.gauges import scrape
 from mirror.demo.realtime import Realtime
 from mirror.demo.traffic import Deed, Happening, Traffic, seed
 from mirror.demo.world import HERE, world
-from tests.bed.demos import Demo, Traces, demo
+from tests.bed.demos import Demo, demo
 from tests.bed.eventually import eventually
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc for what a demo leaves behind")
+pytestmark = [
+    pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc for what a demo leaves behind"),
+    pytest.mark.slow,
+]
 
 STORY = [
     r"Jonas has no membership +Jonas +403 denied +-$",
@@ -30,10 +33,6 @@ STORY = [
     r"Maya removes Jonas +Jonas +403 denied +\d+\.\d ms$",
     r"Maya soft-deletes the trip +everybody +403 denied +\d+\.\d ms$",
 ]
-
-
-async def nothing_left(traces: Traces) -> None:
-    await eventually(lambda: not traces.left())
 
 
 async def happening(demo: Demo) -> str:
@@ -81,7 +80,7 @@ async def test_on_a_pipe_traffic_is_told_in_plain_lines_until_ctrl_c() -> None:
     assert removed == "Everything is stopped and removed."
     assert "\x1b" not in "".join([*doors, *told, out])
     assert not any("not known" in line for line in told)
-    await nothing_left(traces)
+    assert not traces.left()
 
 
 async def test_on_a_terminal_there_is_a_screen_that_is_given_back() -> None:
@@ -116,7 +115,6 @@ async def test_on_a_terminal_there_is_a_screen_that_is_given_back() -> None:
 @pytest.mark.parametrize(
     ("number", "moment"),
     [
-        (signal.SIGINT, "mirror-demo-"),
         (signal.SIGINT, "initdb"),
         (signal.SIGTERM, "postgres -D"),
         (signal.SIGINT, "mirror install"),
@@ -125,16 +123,12 @@ async def test_on_a_terminal_there_is_a_screen_that_is_given_back() -> None:
 )
 async def test_told_to_stop_during_start_up_it_cleans_up(number: signal.Signals, moment: str) -> None:
     async with demo() as run:
-
-        def has_come() -> bool:
-            return bool(run.directories) if moment == "mirror-demo-" else bool(run.descendants(moment))
-
-        await eventually(has_come, timeout_s=30, interval_s=0.002)
+        await eventually(lambda: run.descendants(moment), timeout_s=30, interval_s=0.002)
         traces = run.traces()
         code, out, err = await run.end(number)
         assert (code, err) == (128 + number, "")
     assert not out
-    await nothing_left(traces)
+    assert not traces.left()
 
 
 async def test_a_daemon_that_dies_ends_the_demo_with_what_it_said() -> None:
@@ -147,7 +141,7 @@ async def test_a_daemon_that_dies_ends_the_demo_with_what_it_said() -> None:
     assert code == 1
     assert "the daemon ended with exit code -9" in err
     assert "leading" in err
-    await nothing_left(traces)
+    assert not traces.left()
 
 
 async def test_killed_with_force_it_leaves_nothing_either() -> None:
@@ -156,7 +150,7 @@ async def test_killed_with_force_it_leaves_nothing_either() -> None:
         traces = run.traces()
         run.process.kill()
         await run.process.wait()
-    await nothing_left(traces)
+    await eventually(lambda: not traces.left())
 
 
 async def test_a_reader_that_has_enough_ends_it_in_good_order() -> None:
@@ -167,7 +161,7 @@ async def test_a_reader_that_has_enough_ends_it_in_good_order() -> None:
         async with asyncio.timeout(30):
             await run.process.wait()
         assert run.process.returncode == 0
-    await nothing_left(traces)
+    assert not traces.left()
 
 
 async def test_whatever_the_traffic_does_supabase_comes_to_know() -> None:
