@@ -19,7 +19,7 @@ from mirror.demo.gauges import scrape
 from mirror.demo.realtime import Realtime
 from mirror.demo.traffic import Deed, Happening, Traffic, seed
 from mirror.demo.world import HERE, world
-from tests.bed.demos import Demo, demo
+from tests.bed.demos import Demo, command_lines, demo
 from tests.bed.eventually import eventually
 
 pytestmark = [
@@ -185,6 +185,8 @@ async def test_whatever_the_traffic_does_supabase_comes_to_know() -> None:
             guests = "select count(*) from public.{} where starts_with(username, 'guest.')"
             left = primary.execute(guests.format("user_profiles")).fetchone()
             await eventually(lambda: supabase.execute(guests.format("users")).fetchone() == left)
+            assert any(f"mirror-demo-{os.getpid()}-" in command for command in command_lines())
+    assert not any(f"mirror-demo-{os.getpid()}-" in command for command in command_lines())
 
 
 async def done(deed: Deed) -> Happening:

@@ -86,6 +86,11 @@ async def demo(*arguments: str, stdout: int = PIPE, **environment: str) -> Async
             await process.wait()
 
 
+def command_lines() -> list[str]:
+    """Of all processes of this machine."""
+    return [_command_line(pid) for pid, _ in processes._processes()]
+
+
 def _command_line(pid: int) -> str:
     with suppress(OSError):
         return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
