@@ -15,7 +15,8 @@ Connection = psycopg.Connection[Any]
 Types = dict[str, str]
 
 _TABLE = """
-    select c.oid, c.relkind in ('r', 'p'), pg_has_role(c.relowner, 'usage'), c.relowner::regrole, quote_ident(current_user),
+    select c.oid, c.relkind in ('r', 'p'), pg_has_role(c.relowner, 'usage'),
+           c.relowner::regrole, quote_ident(current_user),
            c.relforcerowsecurity
              and not exists (select from pg_roles where rolname = current_user and (rolsuper or rolbypassrls))
     from pg_class as c where c.oid = to_regclass(%s)"""

@@ -77,15 +77,19 @@ end
 $mirror$;
 
 -- Parked keys that this batch is about have another chance: whatever is refused again is parked again. Are there any?
+-- Scope by scope: a join with a scope's rows would carry the whole scope along with each of them.
 create or replace function mirror.reconsider(scopes jsonb) returns boolean language plpgsql set search_path = '' as $mirror$
+declare _scope jsonb;
 begin
   if not exists (select from mirror.parked) then
     return false;
   end if;
-  update mirror.parked as p set settled = true
-  where (p.tbl, p.k1, p.k2) in (
-    select s->>'table', coalesce(r->>'trip_id', r->>'id'), coalesce(r->>'user_id', '')
-    from jsonb_array_elements(scopes) as s, jsonb_array_elements((s->'rows') || coalesce(s->'gone', '[]')) as r);
+  for _scope in select jsonb_array_elements(scopes) loop
+    update mirror.parked as p set settled = true
+    where p.tbl = _scope->>'table' and (p.k1, p.k2) in (
+      select coalesce(r->>'trip_id', r->>'id'), coalesce(r->>'user_id', '')
+      from jsonb_array_elements((_scope->'rows') || coalesce(_scope->'gone', '[]')) as r);
+  end loop;
   return true;
 end
 $mirror$;
