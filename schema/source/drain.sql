@@ -321,6 +321,8 @@ begin
     set transaction isolation level repeatable read, read only;
     select l.reply, l.scopes, l.taken_at, l.taken_id into reply, scopes, taken_at, taken_id
     from mirror.look(request) as l;
+    -- What looked empty may have been rewritten (see there): look again, with a snapshot that sees the new rows.
+    continue when scopes <> '' and (mirror.users_replaced() or mirror.trips_replaced() or mirror.trip_memberships_replaced());
     exit when _asleep or not (request->>'sleep')::boolean or reply->>'entries' <> '0' or reply->'wide' <> '[]';
     commit;
     _asleep := pg_try_advisory_lock(1835627122, 1);

@@ -63,6 +63,24 @@ begin
 end
 $mirror$;
 
+-- Was the table rewritten, or replaced by another one, after the caller's snapshot? TRUNCATE and the ALTER TABLE that rewrite
+-- are not MVCC-safe: whoever then reads with that snapshot (because it waited for their lock) finds no rows at all. A query
+-- of the catalog sees it as of the snapshot, pg_relation_filenode and to_regclass tell the present.
+create or replace function mirror.{{table}}_replaced() returns boolean language plpgsql stable as $mirror$
+declare
+  _now regclass := to_regclass($relation${{relation}}$relation$);
+  _partitioned boolean;
+  _same boolean;
+begin
+  select relkind = 'p', relfilenode = pg_relation_filenode(oid) into _partitioned, _same from pg_class where oid = _now;
+  if _partitioned then
+    select coalesce(bool_and(relfilenode = pg_relation_filenode(oid)), true) into _same from pg_class
+    where oid = any (array(select relid from pg_partition_tree(_now) where isleaf));
+  end if;
+  return _now is not null and not coalesce(_same, false);
+end
+$mirror$;
+
 -- Can this key exist at all? (An entry written before an id changed its type cannot.)
 create or replace function mirror.{{table}}_possible(key1 text, key2 text) returns boolean language plpgsql stable as $mirror$
 begin

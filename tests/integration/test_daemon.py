@@ -126,6 +126,35 @@ async def test_a_transaction_with_a_lower_xid_that_commits_later_is_neither_lost
         assert await value(source, "select count(*) from mirror.outbox") == 0
 
 
+@pytest.mark.parametrize(
+    "rewrite",
+    [
+        "alter table trips alter column deleted_at type text",
+        "create table copy (like trips including all); insert into copy select * from trips; "
+        "alter table trips rename to old; alter table copy rename to trips",
+    ],
+)
+async def test_a_table_that_is_rewritten_under_a_reader_does_not_look_empty(
+    source: Connection, target: Connection, source_url: str, target_url: str, rewrite: str
+) -> None:
+    """ALTER TABLE and TRUNCATE are not MVCC-safe: whoever waited for them with an older snapshot finds nothing."""
+    await populate(source)
+    install(source_url, target_url)
+    async with (
+        await psycopg.AsyncConnection.connect(source_url) as other,
+        running(source_url, target_url, **NEVER) as daemon,
+    ):
+        await leading(daemon)
+        await asleep(source)
+        await other.execute(rewrite)  # type: ignore[arg-type]
+        await source.execute("update trip_memberships set role = 'owner'")
+        await eventually(lambda: value(source, "select count(*) > 0 from pg_locks where not granted"), 5.0, 0.001)
+        await other.commit()
+        assert await becomes_equal(source, target) < 7.0
+        await asleep(source)
+        assert await value(target, "select count(*) from trip_memberships") == 15
+
+
 async def test_the_heartbeat_moves_the_position_while_nothing_changes(
     source: Connection, target: Connection, source_url: str, target_url: str
 ) -> None:
