@@ -7,7 +7,7 @@ from typing import Any
 
 from psycopg import AsyncConnection
 
-from mirror.errors import UnknownOutcome
+from mirror.errors import UnknownOutcome, Unreachable
 from mirror.postgres import connect, translated
 
 CALL_TIMEOUT_S = 60.0
@@ -33,6 +33,9 @@ class Direct:
                     row = await cursor.fetchone()
         except TimeoutError as error:
             raise UnknownOutcome("target", f"no reply to {function} within {CALL_TIMEOUT_S:.0f} s") from error
+        except Unreachable as error:
+            reason = error.message.removeprefix("target: ")
+            raise UnknownOutcome("target", f"no reply to {function}: {reason}", hint=error.hint) from error
         if row is None:
             raise AssertionError("a function returns a row")
         reply: dict[str, Any] = row[0]

@@ -4,6 +4,7 @@ import json
 import uuid
 from collections.abc import Iterable, Sequence
 from typing import Any
+from urllib.parse import urlsplit, urlunsplit
 
 import psycopg
 
@@ -27,6 +28,12 @@ def put_in_place(url: str, types: dict[str, str] | None = None, mapping: Mapping
     with connect_blocking(url, "target") as connection:
         target_side.install(connection, types or UUIDS, mapping or Mapping(), said.append)
     return said
+
+
+def as_role(url: str, role: str) -> str:
+    """The same database for somebody else: the servers of the tests let everybody in."""
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(netloc=f"{role}@{parts.netloc.rpartition('@')[2]}"))
 
 
 def an_id(number: int) -> str:

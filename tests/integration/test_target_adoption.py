@@ -15,6 +15,7 @@ from tests.bed.target_side import (
     Connection,
     Writer,
     an_id,
+    as_role,
     membership,
     put_in_place,
     scope,
@@ -246,10 +247,6 @@ def environment(source_url: str, target_url: str, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("MIRROR_SOURCE_URL", source_url)
     monkeypatch.setenv("MIRROR_TARGET_URL", target_url)
     return tmp_path / "mirror.toml"
-
-
-def as_role(url: str, role: str) -> str:
-    return url.replace("//postgres@", f"//{role}@").replace("//postgres:postgres@", f"//{role}@")
 
 
 @pytest.mark.usefixtures("environment")

@@ -1,0 +1,1662 @@
+create schema mirror;
+
+create type mirror.entry (
+  place tid,
+  id bigint,
+  tbl text,
+  k1 text,
+  k2 text,
+  at timestamp with time zone
+);
+
+create table mirror.install (
+  one boolean not null default true,
+  version integer not null,
+  incarnation uuid not null default gen_random_uuid(),
+  mapping jsonb not null,
+  rendered text not null,
+  fingerprint text not null,
+  unsettled text[] not null default '{}'::text[],
+  installed_at timestamp with time zone not null default now(),
+  constraint install_one_check CHECK (one),
+  constraint install_pkey PRIMARY KEY (one)
+);
+
+create table mirror.outbox (
+  id bigint not null default nextval('mirror.outbox_id'::regclass),
+  xid xid8 not null default pg_current_xact_id(),
+  at timestamp with time zone not null default clock_timestamp(),
+  tbl text not null,
+  k1 text,
+  k2 text
+);
+alter table mirror.outbox set (autovacuum_vacuum_scale_factor=0, autovacuum_vacuum_threshold=5000, autovacuum_vacuum_insert_threshold=-1, autovacuum_analyze_threshold=1000000000, autovacuum_vacuum_cost_delay=0, vacuum_truncate=off);
+
+create table mirror.outbox_twin (
+  id bigint not null default nextval('mirror.outbox_id'::regclass),
+  xid xid8 not null default pg_current_xact_id(),
+  at timestamp with time zone not null default clock_timestamp(),
+  tbl text not null,
+  k1 text,
+  k2 text
+);
+alter table mirror.outbox_twin inherit mirror.outbox;
+alter table mirror.outbox_twin set (autovacuum_vacuum_scale_factor=0, autovacuum_vacuum_threshold=5000, autovacuum_vacuum_insert_threshold=-1, autovacuum_analyze_threshold=1000000000, autovacuum_vacuum_cost_delay=0, vacuum_truncate=off);
+
+create type mirror.reading (
+  scopes text,
+  too_big boolean,
+  broken jsonb,
+  wide_trips text[]
+);
+
+create table public.trip_memberships (
+  id bigint not null generated as identity,
+  trip_id uuid not null,
+  user_id uuid not null,
+  role text,
+  status text not null default 'ACTIVE'::text,
+  constraint trip_memberships_pkey PRIMARY KEY (id),
+  constraint trip_memberships_trip_id_fkey FOREIGN KEY (trip_id) REFERENCES public.trips(id) ON DELETE CASCADE,
+  constraint trip_memberships_trip_id_user_id_key UNIQUE (trip_id, user_id)
+);
+
+create table public.trips (
+  id uuid not null,
+  name text not null,
+  created_by uuid,
+  deleted_at timestamp with time zone,
+  constraint trips_pkey PRIMARY KEY (id)
+);
+
+create table public.users (
+  id uuid not null,
+  email text,
+  username text,
+  last_seen timestamp with time zone,
+  constraint users_pkey PRIMARY KEY (id)
+);
+
+CREATE OR REPLACE PROCEDURE mirror.drain(IN request jsonb, IN forget_at text, IN forget_id text, INOUT reply jsonb, INOUT scopes text, INOUT taken_at text, INOUT taken_id text)
+ LANGUAGE plpgsql
+AS $procedure$
+declare
+  _asleep boolean := false;
+begin
+  if (request->>'asleep')::boolean then
+    perform pg_advisory_unlock(1835627122, 1);
+  end if;
+  -- By place AND id: VACUUM FULL may have put another entry in this place, a second reader may have forgotten this one.
+  if forget_id is not null then
+    delete from mirror.outbox as o using unnest(forget_at::tid[], forget_id::bigint[]) as f(place, id)
+    where o.ctid = f.place and o.id = f.id;
+  end if;
+  if jsonb_array_length(request->'forget_wide') > 0 then
+    delete from mirror.outbox as o
+    using jsonb_to_recordset(request->'forget_wide') as f("table" text, trip text, snapshot text)
+    where o.tbl = f."table" and o.k2 is null and o.k1 is not distinct from f.trip
+      and pg_visible_in_snapshot(o.xid, f.snapshot::pg_snapshot);
+  end if;
+  loop
+    commit;
+    set transaction isolation level repeatable read, read only;
+    select l.reply, l.scopes, l.taken_at, l.taken_id into reply, scopes, taken_at, taken_id
+    from mirror.look(request) as l;
+    -- What looked empty may have been rewritten (see there): look again, with a snapshot that sees the new rows.
+    continue when scopes <> '' and (mirror.users_replaced() or mirror.trips_replaced() or mirror.trip_memberships_replaced());
+    exit when _asleep or not (request->>'sleep')::boolean or reply->>'entries' <> '0' or reply->'wide' <> '[]';
+    commit;
+    _asleep := pg_try_advisory_lock(1835627122, 1);
+    exit when not _asleep;
+  end loop;
+  reply := reply || jsonb_build_object('asleep', _asleep);
+end
+$procedure$;
+
+CREATE OR REPLACE FUNCTION mirror.gone(tbl text, looked pg_snapshot, row_limit integer)
+ RETURNS TABLE(entry_at tid, entry_id bigint, k1 text, k2 text)
+ LANGUAGE plpgsql
+ STABLE
+AS $function$
+begin
+  case tbl
+    when 'users' then return query select * from mirror.users_gone(looked, row_limit);
+    when 'trips' then return query select * from mirror.trips_gone(looked, row_limit);
+    when 'trip_memberships' then return query select * from mirror.trip_memberships_gone(looked, row_limit);
+  end case;
+end
+$function$;
+
+CREATE OR REPLACE FUNCTION mirror.gone_first(first mirror.entry[], row_limit integer, skip text[], seen pg_snapshot, OUT taken mirror.entry[], OUT looked text)
+ RETURNS record
+ LANGUAGE plpgsql
+AS $function$
+declare
+  _some mirror.entry[];
+  _table text;
+begin
+  looked := seen;
+  foreach _table in array array['trip_memberships', 'trips', 'users'] loop
+    continue when _table = any (skip);
+    begin
+      select array_agg(row(g.entry_at, g.entry_id, _table, g.k1, g.k2, now())::mirror.entry) into _some
+      from mirror.gone(_table, seen, row_limit - coalesce(cardinality(taken), 0)) as g;
+      taken := taken || _some;
+    exception when others then
+      raise log 'mirror: cannot look for revocations in % (%): %', _table, sqlstate, sqlerrm;  -- reading it will report it
+    end;
+    exit when cardinality(taken) >= row_limit;
+  end loop;
+  if coalesce(cardinality(taken), 0) < row_limit then
+    looked := pg_current_snapshot()::text;
+  end if;
+  taken := coalesce(taken, first);
+end
+$function$;
+
+CREATE OR REPLACE FUNCTION mirror.identity()
+ RETURNS jsonb
+ LANGUAGE plpgsql
+ STABLE SECURITY DEFINER
+ SET search_path TO ''
+AS $function$
+declare
+  _system text;
+begin
+  begin
+    select c.system_identifier::text into _system from pg_catalog.pg_control_system() as c;
+  exception when insufficient_privilege then
+    _system := null;
+  end;
+  return pg_catalog.jsonb_build_object(
+    'system', _system, 'timeline', pg_catalog.current_setting('neon.timeline_id', true),
+    'database', pg_catalog.current_database(), 'install', (select incarnation from mirror.install));
+end
+$function$;
+
+CREATE OR REPLACE FUNCTION mirror.is_twins_turn()
+ RETURNS boolean
+ LANGUAGE sql
+ STABLE PARALLEL SAFE
+AS $function$
+  select pg_catalog.mod(pg_catalog.floor(pg_catalog.date_part('epoch', pg_catalog.now())
+                        operator(pg_catalog./) 5::pg_catalog.float8)::pg_catalog.int8, 2::pg_catalog.int8)
+         operator(pg_catalog.=) 1::pg_catalog.int8
+$function$;
+
+CREATE OR REPLACE FUNCTION mirror.keys(tbl text, keys1 text[], keys2 text[], OUT rows text, OUT gone text)
+ RETURNS record
+ LANGUAGE plpgsql
+ STABLE
+AS $function$
+begin
+  case tbl
+    when 'users' then select k.* into rows, gone from mirror.users_keys(keys1, keys2) as k;
+    when 'trips' then select k.* into rows, gone from mirror.trips_keys(keys1, keys2) as k;
+    when 'trip_memberships' then select k.* into rows, gone from mirror.trip_memberships_keys(keys1, keys2) as k;
+  end case;
+end
+$function$;
+
+CREATE OR REPLACE FUNCTION mirror.look(request jsonb, OUT reply jsonb, OUT scopes text, OUT taken_at text, OUT taken_id text)
+ RETURNS record
+ LANGUAGE plpgsql
+AS $function$
+declare
+  _bytes integer := (request->>'bytes')::integer;
+  _found record;
+  _taken mirror.entry[];
+  _read mirror.reading := row('', false, '{}', '{}')::mirror.reading;
+  _slice jsonb;
+begin
+  select * into _found from mirror.take(request) as t;
+  _taken := _found.taken;
+  while cardinality(_taken) > 0 loop
+    _read := mirror.read_entries(_taken, (request->>'rows')::integer, _bytes);
+    exit when not _read.too_big or cardinality(_taken) = 1;
+    _taken := _taken[1 : cardinality(_taken) / 2];
+    _found.backlog := true;
+  end loop;
+  if _read.broken <> '{}' or cardinality(_read.wide_trips) > 0 then
+    _taken := array(select e from unnest(_taken) as e
+                    where not _read.broken ? e.tbl
+                      and not (e.tbl = 'trip_memberships' and e.k2 is null and e.k1 = any (_read.wide_trips)));
+    _found.wide := _found.wide || array(select jsonb_build_object('table', 'trip_memberships', 'trip', t)
+                                        from unnest(_read.wide_trips) as t);
+  end if;
+  scopes := _read.scopes;
+  if request ? 'slice' and not _read.broken ? (request->'slice'->>'table') then
+    begin
+      select concat_ws(',', nullif(_read.scopes, ''), s.scope), s.reply into scopes, _slice
+      from mirror.read_request(request->'slice', _bytes) as s;
+    exception when others then
+      _read.broken := _read.broken || jsonb_build_object(request->'slice'->>'table', format('%s (%s)', sqlerrm, sqlstate));
+    end;
+  end if;
+  reply := jsonb_build_object(
+    'snapshot', pg_current_snapshot()::text, 'as_of', now(), 'entries', coalesce(cardinality(_taken), 0),
+    'backlog', _found.backlog, 'wide', _found.wide, 'broken', _read.broken, 'looked', _found.looked, 'slice', _slice,
+    'lag', greatest(0, extract(epoch from now() - _found.oldest)));
+  if cardinality(_taken) > 0 then
+    select array_agg(e.place)::text, array_agg(e.id)::text into taken_at, taken_id from unnest(_taken) as e;
+    select reply || jsonb_build_object('ages', jsonb_object_agg(a.tbl, a.age)) into reply
+    from (select e.tbl, greatest(0, extract(epoch from now() - min(e.at))) as age
+          from unnest(_taken) as e group by e.tbl) as a;
+  end if;
+  if (request->>'count')::boolean then
+    reply := reply || jsonb_build_object(
+      'waiting', (select count(*) from mirror.outbox),
+      'outbox_bytes', pg_relation_size('mirror.outbox') + pg_relation_size('mirror.outbox_twin'));
+  end if;
+end
+$function$;
+
+CREATE OR REPLACE FUNCTION mirror.mark(tbl text, k1 text[], k2 text[], moved text[])
+ RETURNS void
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+AS $function$
+#variable_conflict use_variable
+declare
+  _patience pg_catalog.text := pg_catalog.current_setting('lock_timeout');
+begin
+  if (pg_catalog.has_table_privilege(pg_catalog.to_regclass('mirror.outbox')::pg_catalog.oid, 'insert')
+      and pg_catalog.has_table_privilege(pg_catalog.to_regclass('mirror.outbox_twin')::pg_catalog.oid, 'insert')) is not true then
+    raise log 'mirror: the outbox is gone: a change of % was not marked', tbl;
+    return;
+  end if;
+  if _patience operator(pg_catalog.<>) '0' then
+    perform pg_catalog.set_config('lock_timeout', '0', true);
+  end if;
+  if mirror.is_twins_turn() then
+    insert into mirror.outbox_twin (tbl, k1, k2)
+    select mark.tbl, marked.k1, marked.k2 from rows from (pg_catalog.unnest(mark.k1), pg_catalog.unnest(mark.k2)) as marked(k1, k2);
+    if moved is not null then
+      insert into mirror.outbox_twin (tbl, k1)
+      select 'trip_memberships', marked.k1 from pg_catalog.unnest(mark.moved) as marked(k1);
+    end if;
+  else
+    insert into mirror.outbox (tbl, k1, k2)
+    select mark.tbl, marked.k1, marked.k2 from rows from (pg_catalog.unnest(mark.k1), pg_catalog.unnest(mark.k2)) as marked(k1, k2);
+    if moved is not null then
+      insert into mirror.outbox (tbl, k1)
+      select 'trip_memberships', marked.k1 from pg_catalog.unnest(mark.moved) as marked(k1);
+    end if;
+  end if;
+  if not pg_catalog.pg_try_advisory_xact_lock_shared(1835627122, 1) and mirror.rings() then
+    perform pg_catalog.pg_notify('mirror', '');
+  end if;
+  if _patience operator(pg_catalog.<>) '0' then
+    perform pg_catalog.set_config('lock_timeout', _patience, true);
+  end if;
+end
+$function$;
+
+CREATE OR REPLACE FUNCTION mirror.possible(tbl text, key1 text, key2 text)
+ RETURNS boolean
+ LANGUAGE sql
+ STABLE
+AS $function$
+  select case tbl when 'users' then mirror.users_possible(key1, key2)
+                  when 'trips' then mirror.trips_possible(key1, key2)
+                  else mirror.trip_memberships_possible(key1, key2) end
+$function$;
+
+CREATE OR REPLACE FUNCTION mirror.read_entries(taken mirror.entry[], row_limit integer, bytes_max integer)
+ RETURNS mirror.reading
+ LANGUAGE plpgsql
+AS $function$
+declare
+  _read mirror.reading := row('', false, '{}', '{}')::mirror.reading;
+  _table text;
+  _keys1 text[];
+  _keys2 text[];
+  _trips text[];
+  _of record;
+begin
+  foreach _table in array array(select distinct e.tbl from unnest(taken) as e) loop
+    begin
+      select array_agg(k.k1), array_agg(k.k2) into _keys1, _keys2
+      from (select distinct e.k1, e.k2 from unnest(taken) as e
+            where e.tbl = _table and (e.k2 is not null or e.tbl <> 'trip_memberships')) as k;
+      if _keys1 is not null then
+        _read.scopes := concat_ws(',', nullif(_read.scopes, ''), mirror.read_keys(_table, _keys1, _keys2));
+      end if;
+      if _table = 'trip_memberships' then
+        _trips := array(select distinct e.k1 from unnest(taken) as e where e.tbl = _table and e.k2 is null);
+        if cardinality(_trips) > 0 then
+          select * into _of from mirror.trip_memberships_of(_trips, row_limit) as o;
+          _read.wide_trips := _of.wide;
+          _read.scopes := concat_ws(',', nullif(_read.scopes, ''), _of.scope);
+          _read.too_big := _of.n > 2 * row_limit;
+        end if;
+      end if;
+    exception
+      when program_limit_exceeded then
+        _read.too_big := true;
+        if cardinality(taken) = 1 then
+          _read.broken := _read.broken || jsonb_build_object(_table, format('%s (%s)', sqlerrm, sqlstate));
+        end if;
+      when others then
+        _read.broken := _read.broken || jsonb_build_object(_table, format('%s (%s)', sqlerrm, sqlstate));
+    end;
+  end loop;
+  _read.too_big := _read.too_big or octet_length(_read.scopes) > bytes_max;
+  return _read;
+end
+$function$;
+
+CREATE OR REPLACE FUNCTION mirror.read_keys(tbl text, keys1 text[], keys2 text[])
+ RETURNS text
+ LANGUAGE plpgsql
+ STABLE
+AS $function$
+declare
+  _rows text;
+  _gone text;
+  _all_rows jsonb := '[]';
+  _all_gone jsonb := '[]';
+  _refused jsonb := '[]';
+begin
+  begin
+    select k.rows, k.gone into _rows, _gone from mirror.keys(tbl, keys1, keys2) as k;
+    return format('{"table":"%s","rows":%s,"gone":%s}', tbl, _rows, _gone);
+  exception when data_exception or raise_exception then
+    null;  -- read again below, key by key
+  end;
+  for i in 1 .. cardinality(keys1) loop
+    begin
+      select k.rows, k.gone into _rows, _gone from mirror.keys(tbl, keys1[i:i], keys2[i:i]) as k;
+      _all_rows := _all_rows || _rows::jsonb;
+      _all_gone := _all_gone || _gone::jsonb;
+    exception when data_exception or raise_exception then
+      if mirror.possible(tbl, keys1[i], keys2[i]) then
+        _refused := _refused || jsonb_build_object('k1', keys1[i], 'k2', keys2[i],
+                                                   'reason', format('the source cannot read it (%s): %s', sqlstate, sqlerrm));
+      end if;
+    end;
+  end loop;
+  return jsonb_build_object('table', tbl, 'rows', _all_rows, 'gone', _all_gone, 'refused', _refused)::text;
+end
+$function$;
+
+CREATE OR REPLACE FUNCTION mirror.read_request(request jsonb, bytes_max integer, OUT scope text, OUT reply jsonb)
+ RETURNS record
+ LANGUAGE plpgsql
+AS $function$
+declare
+  _slice record;
+begin
+  if request ? 'keys1' then
+    scope := mirror.read_keys(request->>'table', array(select jsonb_array_elements_text(request->'keys1')),
+                              array(select jsonb_array_elements_text(request->'keys2')));
+    reply := '{}';
+  else
+    select * into _slice from mirror.read_slice(request->>'table', request->>'trip', request->>'after1', request->>'after2',
+                                                (request->>'rows')::integer, bytes_max) as s;
+    scope := _slice.scope;
+    reply := jsonb_build_object('rows', _slice.n, 'upto1', _slice.upto1, 'upto2', _slice.upto2);
+  end if;
+end
+$function$;
+
+CREATE OR REPLACE FUNCTION mirror.read_slice(tbl text, trip text, after1 text, after2 text, row_limit integer, bytes_max integer, OUT scope text, OUT n integer, OUT upto1 text, OUT upto2 text)
+ RETURNS record
+ LANGUAGE plpgsql
+ STABLE
+AS $function$
+declare
+  _limit integer := row_limit;
+  _rows text;
+  _gone text := '[]';
+  _refused text := '[]';
+  _keys jsonb;
+begin
+  loop
+    begin
+      select s.rows, s.n, s.upto1, s.upto2 into _rows, n, upto1, upto2
+      from mirror.slice(tbl, trip, after1, after2, _limit, false) as s;
+      exit when octet_length(_rows) <= bytes_max or _limit = 1;
+    exception
+      when program_limit_exceeded then null;  -- far too large: half of it
+      when data_exception or raise_exception then
+        select s.rows::jsonb, s.n, s.upto1, s.upto2 into _keys, n, upto1, upto2
+        from mirror.slice(tbl, trip, after1, after2, _limit, true) as s;
+        select d->'rows', d->'gone', d->'refused' into _rows, _gone, _refused
+        from (select mirror.read_keys(tbl, array_agg(coalesce(k->>'trip_id', k->>'id')), array_agg(k->>'user_id'))::jsonb as d
+              from jsonb_array_elements(_keys) as k) as read;
+        exit when octet_length(_rows) <= bytes_max or _limit = 1;
+    end;
+    _limit := greatest(1, _limit / 2);
+  end loop;
+  scope := format('{"table":"%s","range":%s,"rows":%s,"gone":%s,"refused":%s}', tbl,
+                  json_build_object('trip', trip, 'after1', after1, 'after2', after2, 'upto1', upto1, 'upto2', upto2),
+                  coalesce(_rows, '[]'), coalesce(_gone, '[]'), coalesce(_refused, '[]'));
+end
+$function$;
+
+CREATE OR REPLACE FUNCTION mirror.rings()
+ RETURNS boolean
+ LANGUAGE sql
+ STABLE
+AS $function$
+  select pg_catalog.current_setting('max_prepared_transactions') operator(pg_catalog.=) '0'
+$function$;
+
+CREATE OR REPLACE FUNCTION mirror.slice(tbl text, trip text, after1 text, after2 text, row_limit integer, keys_only boolean, OUT rows text, OUT n integer, OUT upto1 text, OUT upto2 text)
+ RETURNS record
+ LANGUAGE plpgsql
+ STABLE
+AS $function$
+begin
+  case tbl
+    when 'users' then
+      select s.* into rows, n, upto1, upto2 from mirror.users_slice(trip, after1, after2, row_limit, keys_only) as s;
+    when 'trips' then
+      select s.* into rows, n, upto1, upto2 from mirror.trips_slice(trip, after1, after2, row_limit, keys_only) as s;
+    when 'trip_memberships' then
+      select s.* into rows, n, upto1, upto2
+      from mirror.trip_memberships_slice(trip, after1, after2, row_limit, keys_only) as s;
+  end case;
+end
+$function$;
+
+CREATE OR REPLACE FUNCTION mirror.take(request jsonb, OUT taken mirror.entry[], OUT wide jsonb[], OUT oldest timestamp with time zone, OUT backlog boolean, OUT looked text)
+ RETURNS record
+ LANGUAGE plpgsql
+AS $function$
+declare
+  _limit integer := (request->>'rows')::integer;
+  _skip text[] := '{}';
+  _n bigint;
+begin
+  if request->'skip' <> '[]' then
+    _skip := array(select jsonb_array_elements_text(request->'skip'));
+  end if;
+  select array_agg(row(e.ctid, e.id, e.tbl, e.k1, e.k2, e.at)::mirror.entry) filter (where e.k1 is not null), min(e.at),
+         count(*), coalesce(array_agg(distinct jsonb_build_object('table', e.tbl, 'trip', null)) filter (where e.k1 is null), '{}')
+  into taken, oldest, _n, wide
+  from (select o.ctid, o.* from mirror.outbox as o where o.tbl <> all (_skip) limit _limit + 1) as e;
+  backlog := _n > _limit;
+  if backlog then
+    -- The first entries may all be marks of whole tables: look past them.
+    select array_agg(row(e.ctid, e.id, e.tbl, e.k1, e.k2, e.at)::mirror.entry), count(*) > _limit into taken, backlog
+    from (select o.ctid, o.* from mirror.outbox as o where o.k1 is not null and o.tbl <> all (_skip) limit _limit + 1) as e;
+    wide := array(select jsonb_build_object('table', t, 'trip', null) from unnest(array['users', 'trips', 'trip_memberships']) as t
+                  where t <> all (_skip) and exists (select from mirror.outbox where tbl = t and k1 is null));
+  end if;
+  if backlog then
+    select g.taken, g.looked into taken, looked
+    from mirror.gone_first(taken[1 : _limit], _limit, _skip, (request->>'looked')::pg_snapshot) as g;
+  end if;
+end
+$function$;
+
+CREATE OR REPLACE FUNCTION mirror.tidy(bytes_max bigint)
+ RETURNS void
+ LANGUAGE plpgsql
+AS $function$
+begin
+  if current_setting('transaction_isolation') <> 'read committed' then
+    raise exception 'mirror.tidy needs isolation level read committed' using errcode = 'active_sql_transaction';
+  end if;
+  if mirror.is_twins_turn() then
+    if pg_relation_size('mirror.outbox') > bytes_max then
+      lock table only mirror.outbox in access exclusive mode nowait;
+      if not exists (select from only mirror.outbox) then
+        truncate only mirror.outbox;
+      end if;
+    end if;
+  elsif pg_relation_size('mirror.outbox_twin') > bytes_max then
+    lock table mirror.outbox_twin in access exclusive mode nowait;
+    if not exists (select from mirror.outbox_twin) then
+      truncate mirror.outbox_twin;
+    end if;
+  end if;
+exception when lock_not_available then
+  null;  -- a writer is inside; the next turn will do
+end
+$function$;
+
+CREATE OR REPLACE FUNCTION mirror.token()
+ RETURNS text
+ LANGUAGE sql
+ STABLE SECURITY DEFINER
+ SET search_path TO ''
+AS $function$
+  select pg_catalog.concat_ws('/', (select incarnation from mirror.install),
+    coalesce(pg_catalog.pg_current_xact_id_if_assigned()::text, '-'), pg_catalog.pg_current_snapshot()::text)
+$function$;
+
+CREATE OR REPLACE FUNCTION mirror.trip_memberships_delete()
+ RETURNS trigger
+ LANGUAGE plpgsql
+AS $function$
+#variable_conflict use_column
+declare
+  _k1 pg_catalog.text[];
+  _k2 pg_catalog.text[];
+  _moved pg_catalog.text[];
+  _row pg_catalog.record;
+begin
+  if (case when pg_catalog.has_schema_privilege(pg_catalog.to_regnamespace('mirror')::pg_catalog.oid, 'usage') then pg_catalog.has_function_privilege(pg_catalog.to_regproc('mirror.mark')::pg_catalog.oid, 'execute') end) is not true then
+    raise log 'mirror: % may not call mirror.mark: a change of trip_memberships was not marked', current_user;
+    return null;
+  end if;
+  begin
+    select pg_catalog.array_agg(k1), pg_catalog.array_agg(k2), pg_catalog.array_agg(k1) filter (where moved)
+    into _k1, _k2, _moved
+    from (select k1, k2, false as moved from (select (("trip_id"
+)::pg_catalog.text collate pg_catalog."C") as k1, (("user_id"
+)::pg_catalog.text collate pg_catalog."C") as k2 from old_rows as "trip_memberships" where ("trip_id"
+) is not null and ("user_id"
+) is not null and (true
+)) as _rows limit 1001) as _dirty;
+    if pg_catalog.cardinality(_k1) operator(pg_catalog.>) 1000 then
+      _k1 := '{}'; _k2 := '{}'; _moved := '{}';
+      for _row in select k1, k2, false as moved from (select (("trip_id"
+)::pg_catalog.text collate pg_catalog."C") as k1, (("user_id"
+)::pg_catalog.text collate pg_catalog."C") as k2 from old_rows as "trip_memberships" where ("trip_id"
+) is not null and ("user_id"
+) is not null and (true
+)) as _rows loop
+        _k1 := pg_catalog.array_append(_k1, _row.k1);
+        _k2 := pg_catalog.array_append(_k2, _row.k2);
+        if _row.moved then
+          _moved := pg_catalog.array_append(_moved, _row.k1);
+        end if;
+        if pg_catalog.cardinality(_k1) operator(pg_catalog.=) 1000 then
+          perform mirror.mark('trip_memberships', _k1, _k2, _moved);
+          _k1 := '{}'; _k2 := '{}'; _moved := '{}';
+        end if;
+      end loop;
+    end if;
+  exception when others then
+    raise log 'mirror: capture of trip_memberships failed (%): %; the whole table is marked', sqlstate, sqlerrm;
+    _k1 := array[null];
+    _k2 := array[null];
+    _moved := null;
+  end;
+  if _k1 is not null then
+    perform mirror.mark('trip_memberships', _k1, _k2, _moved);
+  end if;
+  return null;
+end
+$function$;
+
+CREATE OR REPLACE FUNCTION mirror.trip_memberships_gone(looked pg_snapshot, row_limit integer)
+ RETURNS TABLE(entry_at tid, entry_id bigint, k1 text, k2 text)
+ LANGUAGE plpgsql
+ STABLE
+AS $function$
+#variable_conflict use_column
+begin
+  return query
+    select _wanted.ctid, _wanted.id, _wanted.k1, _wanted.k2 from mirror.outbox as _wanted
+    where _wanted.tbl = 'trip_memberships' and _wanted.k1 is not null and _wanted.k2 is not null
+      and (looked is null or not pg_visible_in_snapshot(_wanted.xid, looked))
+      and not exists (select from "public"."trip_memberships" as "trip_memberships" where ("trip_id"
+) = (_wanted.k1)::uuid and ("user_id"
+) = (_wanted.k2)::uuid and ("trip_id"
+) is not null and ("user_id"
+) is not null and (true
+) and ("trip_id"
+) in (select ("id"
+) from "public"."trips" as "trips" where ("id"
+) is not null and (true
+)))
+    union all
+    select _wanted.ctid, _wanted.id, _wanted.k1, _wanted.k2 from mirror.outbox as _wanted
+    where _wanted.tbl = 'trip_memberships' and _wanted.k1 is not null and _wanted.k2 is null
+      and (looked is null or not pg_visible_in_snapshot(_wanted.xid, looked))
+      and not exists (select from "public"."trips" as "trips"
+                      where ("id"
+) = (_wanted.k1)::uuid and ("id"
+) is not null and (true
+))
+    limit row_limit;
+end
+$function$;
+
+CREATE OR REPLACE FUNCTION mirror.trip_memberships_insert()
+ RETURNS trigger
+ LANGUAGE plpgsql
+AS $function$
+#variable_conflict use_column
+declare
+  _k1 pg_catalog.text[];
+  _k2 pg_catalog.text[];
+  _moved pg_catalog.text[];
+  _row pg_catalog.record;
+begin
+  if (case when pg_catalog.has_schema_privilege(pg_catalog.to_regnamespace('mirror')::pg_catalog.oid, 'usage') then pg_catalog.has_function_privilege(pg_catalog.to_regproc('mirror.mark')::pg_catalog.oid, 'execute') end) is not true then
+    raise log 'mirror: % may not call mirror.mark: a change of trip_memberships was not marked', current_user;
+    return null;
+  end if;
+  begin
+    select pg_catalog.array_agg(k1), pg_catalog.array_agg(k2), pg_catalog.array_agg(k1) filter (where moved)
+    into _k1, _k2, _moved
+    from (select k1, k2, false as moved from (select (("trip_id"
+)::pg_catalog.text collate pg_catalog."C") as k1, (("user_id"
+)::pg_catalog.text collate pg_catalog."C") as k2 from new_rows as "trip_memberships" where ("trip_id"
+) is not null and ("user_id"
+) is not null and (true
+)) as _rows limit 1001) as _dirty;
+    if pg_catalog.cardinality(_k1) operator(pg_catalog.>) 1000 then
+      _k1 := '{}'; _k2 := '{}'; _moved := '{}';
+      for _row in select k1, k2, false as moved from (select (("trip_id"
+)::pg_catalog.text collate pg_catalog."C") as k1, (("user_id"
+)::pg_catalog.text collate pg_catalog."C") as k2 from new_rows as "trip_memberships" where ("trip_id"
+) is not null and ("user_id"
+) is not null and (true
+)) as _rows loop
+        _k1 := pg_catalog.array_append(_k1, _row.k1);
+        _k2 := pg_catalog.array_append(_k2, _row.k2);
+        if _row.moved then
+          _moved := pg_catalog.array_append(_moved, _row.k1);
+        end if;
+        if pg_catalog.cardinality(_k1) operator(pg_catalog.=) 1000 then
+          perform mirror.mark('trip_memberships', _k1, _k2, _moved);
+          _k1 := '{}'; _k2 := '{}'; _moved := '{}';
+        end if;
+      end loop;
+    end if;
+  exception when others then
+    raise log 'mirror: capture of trip_memberships failed (%): %; the whole table is marked', sqlstate, sqlerrm;
+    _k1 := array[null];
+    _k2 := array[null];
+    _moved := null;
+  end;
+  if _k1 is not null then
+    perform mirror.mark('trip_memberships', _k1, _k2, _moved);
+  end if;
+  return null;
+end
+$function$;
+
+CREATE OR REPLACE FUNCTION mirror.trip_memberships_keys(keys1 text[], keys2 text[], OUT rows text, OUT gone text)
+ RETURNS record
+ LANGUAGE plpgsql
+ STABLE
+AS $function$
+#variable_conflict use_column
+begin
+  select coalesce(json_agg(_found.row) filter (where _found.row is not null), '[]')::text,
+         coalesce(json_agg(json_build_object('trip_id', _wanted.k1, 'user_id', _wanted.k2)) filter (where _found.row is null), '[]')::text
+  into rows, gone
+  from unnest(keys1, keys2) as _wanted(k1, k2)
+  left join lateral (
+    select row_to_json(_projected) as row
+    from (select ("trip_id"
+)::uuid as trip_id, ("user_id"
+)::uuid as user_id, ("role"
+)::text as role, ("status"
+)::text as status from "public"."trip_memberships" as "trip_memberships" where ("trip_id"
+) = (_wanted.k1)::uuid and ("user_id"
+) = (_wanted.k2)::uuid and ("trip_id"
+) is not null and ("user_id"
+) is not null and (true
+) and ("trip_id"
+) in (select ("id"
+) from "public"."trips" as "trips" where ("id"
+) is not null and (true
+)) limit 1) as _projected
+    offset 0) as _found on true;
+end
+$function$;
+
+CREATE OR REPLACE FUNCTION mirror.trip_memberships_of(trips text[], row_limit integer, OUT scope text, OUT n bigint, OUT wide text[])
+ RETURNS record
+ LANGUAGE plpgsql
+ STABLE
+AS $function$
+#variable_conflict use_column
+declare
+  _small text[];
+begin
+  select array_agg(_wanted.k1) filter (where _size.n <= row_limit), coalesce(sum(_size.n) filter (where _size.n <= row_limit), 0),
+         coalesce(array_agg(_wanted.k1) filter (where _size.n > row_limit), '{}')
+  into _small, n, wide
+  from unnest(trips) as _wanted(k1),
+       lateral (select count(*) as n from (select from "public"."trip_memberships" as "trip_memberships" where ("trip_id"
+) = (_wanted.k1)::uuid and ("trip_id"
+) is not null and ("user_id"
+) is not null and (true
+) and ("trip_id"
+) in (select ("id"
+) from "public"."trips" as "trips" where ("id"
+) is not null and (true
+))
+                                           limit row_limit + 1) as _some) as _size;
+  select format('{"table":"trip_memberships","trips":%s,"rows":%s}', coalesce(array_to_json(_small), '[]'),
+                coalesce(json_agg(row_to_json(_projected)), '[]'))
+  into scope
+  from unnest(_small) as _wanted(k1),
+       lateral (select distinct on (("trip_id"
+), ("user_id"
+)) ("trip_id"
+)::uuid as trip_id, ("user_id"
+)::uuid as user_id, ("role"
+)::text as role, ("status"
+)::text as status from "public"."trip_memberships" as "trip_memberships"
+                where ("trip_id"
+) = (_wanted.k1)::uuid and ("trip_id"
+) is not null and ("user_id"
+) is not null and (true
+) and ("trip_id"
+) in (select ("id"
+) from "public"."trips" as "trips" where ("id"
+) is not null and (true
+)) offset 0) as _projected;
+exception when data_exception or raise_exception then
+  -- Some row cannot be read: the walk isolates it.
+  scope := null;
+  n := 0;
+  wide := array(select k from unnest(trips) as k where mirror.trips_possible(k, null));
+end
+$function$;
+
+CREATE OR REPLACE FUNCTION mirror.trip_memberships_possible(key1 text, key2 text)
+ RETURNS boolean
+ LANGUAGE plpgsql
+ STABLE
+AS $function$
+begin
+  perform (key1)::uuid, (key2)::uuid;
+  return true;
+exception when data_exception then
+  return false;
+end
+$function$;
+
+CREATE OR REPLACE FUNCTION mirror.trip_memberships_replaced()
+ RETURNS boolean
+ LANGUAGE plpgsql
+ STABLE
+AS $function$
+declare
+  _now regclass := to_regclass($relation$"public"."trip_memberships"$relation$);
+  _partitioned boolean;
+  _same boolean;
+begin
+  select relkind = 'p', relfilenode = pg_relation_filenode(oid) into _partitioned, _same from pg_class where oid = _now;
+  if _partitioned then
+    select coalesce(bool_and(relfilenode = pg_relation_filenode(oid)), true) into _same from pg_class
+    where oid = any (array(select relid from pg_partition_tree(_now) where isleaf));
+  end if;
+  return _now is not null and not coalesce(_same, false);
+end
+$function$;
+
+CREATE OR REPLACE FUNCTION mirror.trip_memberships_slice(trip text, after1 text, after2 text, row_limit integer, keys_only boolean, OUT rows text, OUT n integer, OUT upto1 text, OUT upto2 text)
+ RETURNS record
+ LANGUAGE plpgsql
+ STABLE
+AS $function$
+begin
+  execute $slice$
+    select coalesce(json_agg(_projected), '[]')::text, count(*)::integer,
+           (array_agg(_projected.trip_id::text))[$4], (array_agg(_projected.user_id::text))[$4]
+    from (select distinct on (("trip_id"
+), ("user_id"
+)) $slice$
+    || case when keys_only then $slice$ ("trip_id"
+) as trip_id, ("user_id"
+) as user_id $slice$ else $slice$ ("trip_id"
+)::uuid as trip_id, ("user_id"
+)::uuid as user_id, ("role"
+)::text as role, ("status"
+)::text as status $slice$ end || $slice$
+          from "public"."trip_memberships" as "trip_memberships" where ("trip_id"
+) is not null and ("user_id"
+) is not null and (true
+) and ("trip_id"
+) in (select ("id"
+) from "public"."trips" as "trips" where ("id"
+) is not null and (true
+)) $slice$
+    || case when trip is not null then $slice$ and ("trip_id"
+) = ($1)::uuid $slice$ else '' end
+    || case when after1 is not null then $slice$ and (("trip_id"
+), ("user_id"
+)) > (($2)::uuid, ($3)::uuid) $slice$ else '' end
+    || $slice$ order by ("trip_id"
+), ("user_id"
+) limit $4) as _projected $slice$
+  into rows, n, upto1, upto2 using trip, after1, after2, row_limit;
+end
+$function$;
+
+CREATE OR REPLACE FUNCTION mirror.trip_memberships_truncate()
+ RETURNS trigger
+ LANGUAGE plpgsql
+AS $function$
+begin
+  if (case when pg_catalog.has_schema_privilege(pg_catalog.to_regnamespace('mirror')::pg_catalog.oid, 'usage') then pg_catalog.has_function_privilege(pg_catalog.to_regproc('mirror.mark')::pg_catalog.oid, 'execute') end) then
+    perform mirror.mark('trip_memberships', array[null], array[null], null);
+  else
+    raise log 'mirror: % may not call mirror.mark: a change of trip_memberships was not marked', current_user;
+  end if;
+  return null;
+end
+$function$;
+
+CREATE OR REPLACE FUNCTION mirror.trip_memberships_update()
+ RETURNS trigger
+ LANGUAGE plpgsql
+AS $function$
+#variable_conflict use_column
+declare
+  _k1 pg_catalog.text[];
+  _k2 pg_catalog.text[];
+  _moved pg_catalog.text[];
+  _row pg_catalog.record;
+begin
+  if (case when pg_catalog.has_schema_privilege(pg_catalog.to_regnamespace('mirror')::pg_catalog.oid, 'usage') then pg_catalog.has_function_privilege(pg_catalog.to_regproc('mirror.mark')::pg_catalog.oid, 'execute') end) is not true then
+    raise log 'mirror: % may not call mirror.mark: a change of trip_memberships was not marked', current_user;
+    return null;
+  end if;
+  begin
+    select pg_catalog.array_agg(k1), pg_catalog.array_agg(k2), pg_catalog.array_agg(k1) filter (where moved)
+    into _k1, _k2, _moved
+    from (select k1, k2, false as moved from (select k1, k2 from (select (("trip_id"
+)::pg_catalog.text collate pg_catalog."C") as k1, (("user_id"
+)::pg_catalog.text collate pg_catalog."C") as k2, (("role"
+)::pg_catalog.text collate pg_catalog."C") as role, (("status"
+)::pg_catalog.text collate pg_catalog."C") as status, 0 as _side from old_rows as "trip_memberships" where ("trip_id"
+) is not null and ("user_id"
+) is not null and (true
+) union all select (("trip_id"
+)::pg_catalog.text collate pg_catalog."C") as k1, (("user_id"
+)::pg_catalog.text collate pg_catalog."C") as k2, (("role"
+)::pg_catalog.text collate pg_catalog."C") as role, (("status"
+)::pg_catalog.text collate pg_catalog."C") as status, 1 as _side from new_rows as "trip_memberships" where ("trip_id"
+) is not null and ("user_id"
+) is not null and (true
+)) as _sides group by k1, k2, role, status having pg_catalog.min(_side) operator(pg_catalog.=) pg_catalog.max(_side)) as _changed group by k1, k2 limit 1001) as _dirty;
+    if pg_catalog.cardinality(_k1) operator(pg_catalog.>) 1000 then
+      _k1 := '{}'; _k2 := '{}'; _moved := '{}';
+      for _row in select k1, k2, false as moved from (select k1, k2 from (select (("trip_id"
+)::pg_catalog.text collate pg_catalog."C") as k1, (("user_id"
+)::pg_catalog.text collate pg_catalog."C") as k2, (("role"
+)::pg_catalog.text collate pg_catalog."C") as role, (("status"
+)::pg_catalog.text collate pg_catalog."C") as status, 0 as _side from old_rows as "trip_memberships" where ("trip_id"
+) is not null and ("user_id"
+) is not null and (true
+) union all select (("trip_id"
+)::pg_catalog.text collate pg_catalog."C") as k1, (("user_id"
+)::pg_catalog.text collate pg_catalog."C") as k2, (("role"
+)::pg_catalog.text collate pg_catalog."C") as role, (("status"
+)::pg_catalog.text collate pg_catalog."C") as status, 1 as _side from new_rows as "trip_memberships" where ("trip_id"
+) is not null and ("user_id"
+) is not null and (true
+)) as _sides group by k1, k2, role, status having pg_catalog.min(_side) operator(pg_catalog.=) pg_catalog.max(_side)) as _changed group by k1, k2 loop
+        _k1 := pg_catalog.array_append(_k1, _row.k1);
+        _k2 := pg_catalog.array_append(_k2, _row.k2);
+        if _row.moved then
+          _moved := pg_catalog.array_append(_moved, _row.k1);
+        end if;
+        if pg_catalog.cardinality(_k1) operator(pg_catalog.=) 1000 then
+          perform mirror.mark('trip_memberships', _k1, _k2, _moved);
+          _k1 := '{}'; _k2 := '{}'; _moved := '{}';
+        end if;
+      end loop;
+    end if;
+  exception when others then
+    raise log 'mirror: capture of trip_memberships failed (%): %; the whole table is marked', sqlstate, sqlerrm;
+    _k1 := array[null];
+    _k2 := array[null];
+    _moved := null;
+  end;
+  if _k1 is not null then
+    perform mirror.mark('trip_memberships', _k1, _k2, _moved);
+  end if;
+  return null;
+end
+$function$;
+
+CREATE OR REPLACE FUNCTION mirror.trips_delete()
+ RETURNS trigger
+ LANGUAGE plpgsql
+AS $function$
+#variable_conflict use_column
+declare
+  _k1 pg_catalog.text[];
+  _k2 pg_catalog.text[];
+  _moved pg_catalog.text[];
+  _row pg_catalog.record;
+begin
+  if (case when pg_catalog.has_schema_privilege(pg_catalog.to_regnamespace('mirror')::pg_catalog.oid, 'usage') then pg_catalog.has_function_privilege(pg_catalog.to_regproc('mirror.mark')::pg_catalog.oid, 'execute') end) is not true then
+    raise log 'mirror: % may not call mirror.mark: a change of trips was not marked', current_user;
+    return null;
+  end if;
+  begin
+    select pg_catalog.array_agg(k1), pg_catalog.array_agg(k2), pg_catalog.array_agg(k1) filter (where moved)
+    into _k1, _k2, _moved
+    from (select k1, k2, true as moved from (select (("id"
+)::pg_catalog.text collate pg_catalog."C") as k1, null::pg_catalog.text as k2 from old_rows as "trips" where ("id"
+) is not null and (true
+)) as _rows limit 1001) as _dirty;
+    if pg_catalog.cardinality(_k1) operator(pg_catalog.>) 1000 then
+      _k1 := '{}'; _k2 := '{}'; _moved := '{}';
+      for _row in select k1, k2, true as moved from (select (("id"
+)::pg_catalog.text collate pg_catalog."C") as k1, null::pg_catalog.text as k2 from old_rows as "trips" where ("id"
+) is not null and (true
+)) as _rows loop
+        _k1 := pg_catalog.array_append(_k1, _row.k1);
+        _k2 := pg_catalog.array_append(_k2, _row.k2);
+        if _row.moved then
+          _moved := pg_catalog.array_append(_moved, _row.k1);
+        end if;
+        if pg_catalog.cardinality(_k1) operator(pg_catalog.=) 1000 then
+          perform mirror.mark('trips', _k1, _k2, _moved);
+          _k1 := '{}'; _k2 := '{}'; _moved := '{}';
+        end if;
+      end loop;
+    end if;
+  exception when others then
+    raise log 'mirror: capture of trips failed (%): %; the whole table is marked', sqlstate, sqlerrm;
+    _k1 := array[null];
+    _k2 := array[null];
+    _moved := array[null];
+  end;
+  if _k1 is not null then
+    perform mirror.mark('trips', _k1, _k2, _moved);
+  end if;
+  return null;
+end
+$function$;
+
+CREATE OR REPLACE FUNCTION mirror.trips_gone(looked pg_snapshot, row_limit integer)
+ RETURNS TABLE(entry_at tid, entry_id bigint, k1 text, k2 text)
+ LANGUAGE plpgsql
+ STABLE
+AS $function$
+#variable_conflict use_column
+begin
+  return query
+    select _wanted.ctid, _wanted.id, _wanted.k1, _wanted.k2 from mirror.outbox as _wanted
+    where _wanted.tbl = 'trips' and _wanted.k1 is not null 
+      and (looked is null or not pg_visible_in_snapshot(_wanted.xid, looked))
+      and not exists (select from "public"."trips" as "trips" where ("id"
+) = (_wanted.k1)::uuid and ("id"
+) is not null and (true
+))
+    
+    limit row_limit;
+end
+$function$;
+
+CREATE OR REPLACE FUNCTION mirror.trips_insert()
+ RETURNS trigger
+ LANGUAGE plpgsql
+AS $function$
+#variable_conflict use_column
+declare
+  _k1 pg_catalog.text[];
+  _k2 pg_catalog.text[];
+  _moved pg_catalog.text[];
+  _row pg_catalog.record;
+begin
+  if (case when pg_catalog.has_schema_privilege(pg_catalog.to_regnamespace('mirror')::pg_catalog.oid, 'usage') then pg_catalog.has_function_privilege(pg_catalog.to_regproc('mirror.mark')::pg_catalog.oid, 'execute') end) is not true then
+    raise log 'mirror: % may not call mirror.mark: a change of trips was not marked', current_user;
+    return null;
+  end if;
+  begin
+    select pg_catalog.array_agg(k1), pg_catalog.array_agg(k2), pg_catalog.array_agg(k1) filter (where moved)
+    into _k1, _k2, _moved
+    from (select k1, k2, true as moved from (select (("id"
+)::pg_catalog.text collate pg_catalog."C") as k1, null::pg_catalog.text as k2 from new_rows as "trips" where ("id"
+) is not null and (true
+)) as _rows limit 1001) as _dirty;
+    if pg_catalog.cardinality(_k1) operator(pg_catalog.>) 1000 then
+      _k1 := '{}'; _k2 := '{}'; _moved := '{}';
+      for _row in select k1, k2, true as moved from (select (("id"
+)::pg_catalog.text collate pg_catalog."C") as k1, null::pg_catalog.text as k2 from new_rows as "trips" where ("id"
+) is not null and (true
+)) as _rows loop
+        _k1 := pg_catalog.array_append(_k1, _row.k1);
+        _k2 := pg_catalog.array_append(_k2, _row.k2);
+        if _row.moved then
+          _moved := pg_catalog.array_append(_moved, _row.k1);
+        end if;
+        if pg_catalog.cardinality(_k1) operator(pg_catalog.=) 1000 then
+          perform mirror.mark('trips', _k1, _k2, _moved);
+          _k1 := '{}'; _k2 := '{}'; _moved := '{}';
+        end if;
+      end loop;
+    end if;
+  exception when others then
+    raise log 'mirror: capture of trips failed (%): %; the whole table is marked', sqlstate, sqlerrm;
+    _k1 := array[null];
+    _k2 := array[null];
+    _moved := array[null];
+  end;
+  if _k1 is not null then
+    perform mirror.mark('trips', _k1, _k2, _moved);
+  end if;
+  return null;
+end
+$function$;
+
+CREATE OR REPLACE FUNCTION mirror.trips_keys(keys1 text[], keys2 text[], OUT rows text, OUT gone text)
+ RETURNS record
+ LANGUAGE plpgsql
+ STABLE
+AS $function$
+#variable_conflict use_column
+begin
+  select coalesce(json_agg(_found.row) filter (where _found.row is not null), '[]')::text,
+         coalesce(json_agg(json_build_object('id', _wanted.k1)) filter (where _found.row is null), '[]')::text
+  into rows, gone
+  from unnest(keys1, keys2) as _wanted(k1, k2)
+  left join lateral (
+    select row_to_json(_projected) as row
+    from (select ("id"
+)::uuid as id, ("name"
+)::text as name, ("created_by"
+)::uuid as created_by from "public"."trips" as "trips" where ("id"
+) = (_wanted.k1)::uuid and ("id"
+) is not null and (true
+) limit 1) as _projected
+    offset 0) as _found on true;
+end
+$function$;
+
+CREATE OR REPLACE FUNCTION mirror.trips_possible(key1 text, key2 text)
+ RETURNS boolean
+ LANGUAGE plpgsql
+ STABLE
+AS $function$
+begin
+  perform (key1)::uuid;
+  return true;
+exception when data_exception then
+  return false;
+end
+$function$;
+
+CREATE OR REPLACE FUNCTION mirror.trips_replaced()
+ RETURNS boolean
+ LANGUAGE plpgsql
+ STABLE
+AS $function$
+declare
+  _now regclass := to_regclass($relation$"public"."trips"$relation$);
+  _partitioned boolean;
+  _same boolean;
+begin
+  select relkind = 'p', relfilenode = pg_relation_filenode(oid) into _partitioned, _same from pg_class where oid = _now;
+  if _partitioned then
+    select coalesce(bool_and(relfilenode = pg_relation_filenode(oid)), true) into _same from pg_class
+    where oid = any (array(select relid from pg_partition_tree(_now) where isleaf));
+  end if;
+  return _now is not null and not coalesce(_same, false);
+end
+$function$;
+
+CREATE OR REPLACE FUNCTION mirror.trips_slice(trip text, after1 text, after2 text, row_limit integer, keys_only boolean, OUT rows text, OUT n integer, OUT upto1 text, OUT upto2 text)
+ RETURNS record
+ LANGUAGE plpgsql
+ STABLE
+AS $function$
+begin
+  execute $slice$
+    select coalesce(json_agg(_projected), '[]')::text, count(*)::integer,
+           (array_agg(_projected.id::text))[$4], (array_agg(null::text))[$4]
+    from (select distinct on (("id"
+)) $slice$
+    || case when keys_only then $slice$ ("id"
+) as id $slice$ else $slice$ ("id"
+)::uuid as id, ("name"
+)::text as name, ("created_by"
+)::uuid as created_by $slice$ end || $slice$
+          from "public"."trips" as "trips" where ("id"
+) is not null and (true
+) $slice$
+    || case when trip is not null then $slice$ and ("id"
+) = ($1)::uuid $slice$ else '' end
+    || case when after1 is not null then $slice$ and (("id"
+)) > (($2)::uuid) $slice$ else '' end
+    || $slice$ order by ("id"
+) limit $4) as _projected $slice$
+  into rows, n, upto1, upto2 using trip, after1, after2, row_limit;
+end
+$function$;
+
+CREATE OR REPLACE FUNCTION mirror.trips_truncate()
+ RETURNS trigger
+ LANGUAGE plpgsql
+AS $function$
+begin
+  if (case when pg_catalog.has_schema_privilege(pg_catalog.to_regnamespace('mirror')::pg_catalog.oid, 'usage') then pg_catalog.has_function_privilege(pg_catalog.to_regproc('mirror.mark')::pg_catalog.oid, 'execute') end) then
+    perform mirror.mark('trips', array[null], array[null], array[null]);
+  else
+    raise log 'mirror: % may not call mirror.mark: a change of trips was not marked', current_user;
+  end if;
+  return null;
+end
+$function$;
+
+CREATE OR REPLACE FUNCTION mirror.trips_update()
+ RETURNS trigger
+ LANGUAGE plpgsql
+AS $function$
+#variable_conflict use_column
+declare
+  _k1 pg_catalog.text[];
+  _k2 pg_catalog.text[];
+  _moved pg_catalog.text[];
+  _row pg_catalog.record;
+begin
+  if (case when pg_catalog.has_schema_privilege(pg_catalog.to_regnamespace('mirror')::pg_catalog.oid, 'usage') then pg_catalog.has_function_privilege(pg_catalog.to_regproc('mirror.mark')::pg_catalog.oid, 'execute') end) is not true then
+    raise log 'mirror: % may not call mirror.mark: a change of trips was not marked', current_user;
+    return null;
+  end if;
+  begin
+    select pg_catalog.array_agg(k1), pg_catalog.array_agg(k2), pg_catalog.array_agg(k1) filter (where moved)
+    into _k1, _k2, _moved
+    from (select k1, k2, pg_catalog.count(*) operator(pg_catalog.=) 1::pg_catalog.int8 as moved from (select k1, k2 from (select (("id"
+)::pg_catalog.text collate pg_catalog."C") as k1, null::pg_catalog.text as k2, (("name"
+)::pg_catalog.text collate pg_catalog."C") as name, (("created_by"
+)::pg_catalog.text collate pg_catalog."C") as created_by, 0 as _side from old_rows as "trips" where ("id"
+) is not null and (true
+) union all select (("id"
+)::pg_catalog.text collate pg_catalog."C") as k1, null::pg_catalog.text as k2, (("name"
+)::pg_catalog.text collate pg_catalog."C") as name, (("created_by"
+)::pg_catalog.text collate pg_catalog."C") as created_by, 1 as _side from new_rows as "trips" where ("id"
+) is not null and (true
+)) as _sides group by k1, k2, name, created_by having pg_catalog.min(_side) operator(pg_catalog.=) pg_catalog.max(_side)) as _changed group by k1, k2 limit 1001) as _dirty;
+    if pg_catalog.cardinality(_k1) operator(pg_catalog.>) 1000 then
+      _k1 := '{}'; _k2 := '{}'; _moved := '{}';
+      for _row in select k1, k2, pg_catalog.count(*) operator(pg_catalog.=) 1::pg_catalog.int8 as moved from (select k1, k2 from (select (("id"
+)::pg_catalog.text collate pg_catalog."C") as k1, null::pg_catalog.text as k2, (("name"
+)::pg_catalog.text collate pg_catalog."C") as name, (("created_by"
+)::pg_catalog.text collate pg_catalog."C") as created_by, 0 as _side from old_rows as "trips" where ("id"
+) is not null and (true
+) union all select (("id"
+)::pg_catalog.text collate pg_catalog."C") as k1, null::pg_catalog.text as k2, (("name"
+)::pg_catalog.text collate pg_catalog."C") as name, (("created_by"
+)::pg_catalog.text collate pg_catalog."C") as created_by, 1 as _side from new_rows as "trips" where ("id"
+) is not null and (true
+)) as _sides group by k1, k2, name, created_by having pg_catalog.min(_side) operator(pg_catalog.=) pg_catalog.max(_side)) as _changed group by k1, k2 loop
+        _k1 := pg_catalog.array_append(_k1, _row.k1);
+        _k2 := pg_catalog.array_append(_k2, _row.k2);
+        if _row.moved then
+          _moved := pg_catalog.array_append(_moved, _row.k1);
+        end if;
+        if pg_catalog.cardinality(_k1) operator(pg_catalog.=) 1000 then
+          perform mirror.mark('trips', _k1, _k2, _moved);
+          _k1 := '{}'; _k2 := '{}'; _moved := '{}';
+        end if;
+      end loop;
+    end if;
+  exception when others then
+    raise log 'mirror: capture of trips failed (%): %; the whole table is marked', sqlstate, sqlerrm;
+    _k1 := array[null];
+    _k2 := array[null];
+    _moved := array[null];
+  end;
+  if _k1 is not null then
+    perform mirror.mark('trips', _k1, _k2, _moved);
+  end if;
+  return null;
+end
+$function$;
+
+CREATE OR REPLACE FUNCTION mirror.users_delete()
+ RETURNS trigger
+ LANGUAGE plpgsql
+AS $function$
+#variable_conflict use_column
+declare
+  _k1 pg_catalog.text[];
+  _k2 pg_catalog.text[];
+  _moved pg_catalog.text[];
+  _row pg_catalog.record;
+begin
+  if (case when pg_catalog.has_schema_privilege(pg_catalog.to_regnamespace('mirror')::pg_catalog.oid, 'usage') then pg_catalog.has_function_privilege(pg_catalog.to_regproc('mirror.mark')::pg_catalog.oid, 'execute') end) is not true then
+    raise log 'mirror: % may not call mirror.mark: a change of users was not marked', current_user;
+    return null;
+  end if;
+  begin
+    select pg_catalog.array_agg(k1), pg_catalog.array_agg(k2), pg_catalog.array_agg(k1) filter (where moved)
+    into _k1, _k2, _moved
+    from (select k1, k2, false as moved from (select (("id"
+)::pg_catalog.text collate pg_catalog."C") as k1, null::pg_catalog.text as k2 from old_rows as "users" where ("id"
+) is not null and (true
+)) as _rows limit 1001) as _dirty;
+    if pg_catalog.cardinality(_k1) operator(pg_catalog.>) 1000 then
+      _k1 := '{}'; _k2 := '{}'; _moved := '{}';
+      for _row in select k1, k2, false as moved from (select (("id"
+)::pg_catalog.text collate pg_catalog."C") as k1, null::pg_catalog.text as k2 from old_rows as "users" where ("id"
+) is not null and (true
+)) as _rows loop
+        _k1 := pg_catalog.array_append(_k1, _row.k1);
+        _k2 := pg_catalog.array_append(_k2, _row.k2);
+        if _row.moved then
+          _moved := pg_catalog.array_append(_moved, _row.k1);
+        end if;
+        if pg_catalog.cardinality(_k1) operator(pg_catalog.=) 1000 then
+          perform mirror.mark('users', _k1, _k2, _moved);
+          _k1 := '{}'; _k2 := '{}'; _moved := '{}';
+        end if;
+      end loop;
+    end if;
+  exception when others then
+    raise log 'mirror: capture of users failed (%): %; the whole table is marked', sqlstate, sqlerrm;
+    _k1 := array[null];
+    _k2 := array[null];
+    _moved := null;
+  end;
+  if _k1 is not null then
+    perform mirror.mark('users', _k1, _k2, _moved);
+  end if;
+  return null;
+end
+$function$;
+
+CREATE OR REPLACE FUNCTION mirror.users_gone(looked pg_snapshot, row_limit integer)
+ RETURNS TABLE(entry_at tid, entry_id bigint, k1 text, k2 text)
+ LANGUAGE plpgsql
+ STABLE
+AS $function$
+#variable_conflict use_column
+begin
+  return query
+    select _wanted.ctid, _wanted.id, _wanted.k1, _wanted.k2 from mirror.outbox as _wanted
+    where _wanted.tbl = 'users' and _wanted.k1 is not null 
+      and (looked is null or not pg_visible_in_snapshot(_wanted.xid, looked))
+      and not exists (select from "public"."users" as "users" where ("id"
+) = (_wanted.k1)::uuid and ("id"
+) is not null and (true
+))
+    
+    limit row_limit;
+end
+$function$;
+
+CREATE OR REPLACE FUNCTION mirror.users_insert()
+ RETURNS trigger
+ LANGUAGE plpgsql
+AS $function$
+#variable_conflict use_column
+declare
+  _k1 pg_catalog.text[];
+  _k2 pg_catalog.text[];
+  _moved pg_catalog.text[];
+  _row pg_catalog.record;
+begin
+  if (case when pg_catalog.has_schema_privilege(pg_catalog.to_regnamespace('mirror')::pg_catalog.oid, 'usage') then pg_catalog.has_function_privilege(pg_catalog.to_regproc('mirror.mark')::pg_catalog.oid, 'execute') end) is not true then
+    raise log 'mirror: % may not call mirror.mark: a change of users was not marked', current_user;
+    return null;
+  end if;
+  begin
+    select pg_catalog.array_agg(k1), pg_catalog.array_agg(k2), pg_catalog.array_agg(k1) filter (where moved)
+    into _k1, _k2, _moved
+    from (select k1, k2, false as moved from (select (("id"
+)::pg_catalog.text collate pg_catalog."C") as k1, null::pg_catalog.text as k2 from new_rows as "users" where ("id"
+) is not null and (true
+)) as _rows limit 1001) as _dirty;
+    if pg_catalog.cardinality(_k1) operator(pg_catalog.>) 1000 then
+      _k1 := '{}'; _k2 := '{}'; _moved := '{}';
+      for _row in select k1, k2, false as moved from (select (("id"
+)::pg_catalog.text collate pg_catalog."C") as k1, null::pg_catalog.text as k2 from new_rows as "users" where ("id"
+) is not null and (true
+)) as _rows loop
+        _k1 := pg_catalog.array_append(_k1, _row.k1);
+        _k2 := pg_catalog.array_append(_k2, _row.k2);
+        if _row.moved then
+          _moved := pg_catalog.array_append(_moved, _row.k1);
+        end if;
+        if pg_catalog.cardinality(_k1) operator(pg_catalog.=) 1000 then
+          perform mirror.mark('users', _k1, _k2, _moved);
+          _k1 := '{}'; _k2 := '{}'; _moved := '{}';
+        end if;
+      end loop;
+    end if;
+  exception when others then
+    raise log 'mirror: capture of users failed (%): %; the whole table is marked', sqlstate, sqlerrm;
+    _k1 := array[null];
+    _k2 := array[null];
+    _moved := null;
+  end;
+  if _k1 is not null then
+    perform mirror.mark('users', _k1, _k2, _moved);
+  end if;
+  return null;
+end
+$function$;
+
+CREATE OR REPLACE FUNCTION mirror.users_keys(keys1 text[], keys2 text[], OUT rows text, OUT gone text)
+ RETURNS record
+ LANGUAGE plpgsql
+ STABLE
+AS $function$
+#variable_conflict use_column
+begin
+  select coalesce(json_agg(_found.row) filter (where _found.row is not null), '[]')::text,
+         coalesce(json_agg(json_build_object('id', _wanted.k1)) filter (where _found.row is null), '[]')::text
+  into rows, gone
+  from unnest(keys1, keys2) as _wanted(k1, k2)
+  left join lateral (
+    select row_to_json(_projected) as row
+    from (select ("id"
+)::uuid as id, ("id"
+)::text as subject, ("email"
+)::text as email, ("username"
+)::text as username from "public"."users" as "users" where ("id"
+) = (_wanted.k1)::uuid and ("id"
+) is not null and (true
+) limit 1) as _projected
+    offset 0) as _found on true;
+end
+$function$;
+
+CREATE OR REPLACE FUNCTION mirror.users_possible(key1 text, key2 text)
+ RETURNS boolean
+ LANGUAGE plpgsql
+ STABLE
+AS $function$
+begin
+  perform (key1)::uuid;
+  return true;
+exception when data_exception then
+  return false;
+end
+$function$;
+
+CREATE OR REPLACE FUNCTION mirror.users_replaced()
+ RETURNS boolean
+ LANGUAGE plpgsql
+ STABLE
+AS $function$
+declare
+  _now regclass := to_regclass($relation$"public"."users"$relation$);
+  _partitioned boolean;
+  _same boolean;
+begin
+  select relkind = 'p', relfilenode = pg_relation_filenode(oid) into _partitioned, _same from pg_class where oid = _now;
+  if _partitioned then
+    select coalesce(bool_and(relfilenode = pg_relation_filenode(oid)), true) into _same from pg_class
+    where oid = any (array(select relid from pg_partition_tree(_now) where isleaf));
+  end if;
+  return _now is not null and not coalesce(_same, false);
+end
+$function$;
+
+CREATE OR REPLACE FUNCTION mirror.users_slice(trip text, after1 text, after2 text, row_limit integer, keys_only boolean, OUT rows text, OUT n integer, OUT upto1 text, OUT upto2 text)
+ RETURNS record
+ LANGUAGE plpgsql
+ STABLE
+AS $function$
+begin
+  execute $slice$
+    select coalesce(json_agg(_projected), '[]')::text, count(*)::integer,
+           (array_agg(_projected.id::text))[$4], (array_agg(null::text))[$4]
+    from (select distinct on (("id"
+)) $slice$
+    || case when keys_only then $slice$ ("id"
+) as id $slice$ else $slice$ ("id"
+)::uuid as id, ("id"
+)::text as subject, ("email"
+)::text as email, ("username"
+)::text as username $slice$ end || $slice$
+          from "public"."users" as "users" where ("id"
+) is not null and (true
+) $slice$
+    || case when trip is not null then $slice$ and ("id"
+) = ($1)::uuid $slice$ else '' end
+    || case when after1 is not null then $slice$ and (("id"
+)) > (($2)::uuid) $slice$ else '' end
+    || $slice$ order by ("id"
+) limit $4) as _projected $slice$
+  into rows, n, upto1, upto2 using trip, after1, after2, row_limit;
+end
+$function$;
+
+CREATE OR REPLACE FUNCTION mirror.users_truncate()
+ RETURNS trigger
+ LANGUAGE plpgsql
+AS $function$
+begin
+  if (case when pg_catalog.has_schema_privilege(pg_catalog.to_regnamespace('mirror')::pg_catalog.oid, 'usage') then pg_catalog.has_function_privilege(pg_catalog.to_regproc('mirror.mark')::pg_catalog.oid, 'execute') end) then
+    perform mirror.mark('users', array[null], array[null], null);
+  else
+    raise log 'mirror: % may not call mirror.mark: a change of users was not marked', current_user;
+  end if;
+  return null;
+end
+$function$;
+
+CREATE OR REPLACE FUNCTION mirror.users_update()
+ RETURNS trigger
+ LANGUAGE plpgsql
+AS $function$
+#variable_conflict use_column
+declare
+  _k1 pg_catalog.text[];
+  _k2 pg_catalog.text[];
+  _moved pg_catalog.text[];
+  _row pg_catalog.record;
+begin
+  if (case when pg_catalog.has_schema_privilege(pg_catalog.to_regnamespace('mirror')::pg_catalog.oid, 'usage') then pg_catalog.has_function_privilege(pg_catalog.to_regproc('mirror.mark')::pg_catalog.oid, 'execute') end) is not true then
+    raise log 'mirror: % may not call mirror.mark: a change of users was not marked', current_user;
+    return null;
+  end if;
+  begin
+    select pg_catalog.array_agg(k1), pg_catalog.array_agg(k2), pg_catalog.array_agg(k1) filter (where moved)
+    into _k1, _k2, _moved
+    from (select k1, k2, false as moved from (select k1, k2 from (select (("id"
+)::pg_catalog.text collate pg_catalog."C") as k1, null::pg_catalog.text as k2, (("id"
+)::pg_catalog.text collate pg_catalog."C") as subject, (("email"
+)::pg_catalog.text collate pg_catalog."C") as email, (("username"
+)::pg_catalog.text collate pg_catalog."C") as username, 0 as _side from old_rows as "users" where ("id"
+) is not null and (true
+) union all select (("id"
+)::pg_catalog.text collate pg_catalog."C") as k1, null::pg_catalog.text as k2, (("id"
+)::pg_catalog.text collate pg_catalog."C") as subject, (("email"
+)::pg_catalog.text collate pg_catalog."C") as email, (("username"
+)::pg_catalog.text collate pg_catalog."C") as username, 1 as _side from new_rows as "users" where ("id"
+) is not null and (true
+)) as _sides group by k1, k2, subject, email, username having pg_catalog.min(_side) operator(pg_catalog.=) pg_catalog.max(_side)) as _changed group by k1, k2 limit 1001) as _dirty;
+    if pg_catalog.cardinality(_k1) operator(pg_catalog.>) 1000 then
+      _k1 := '{}'; _k2 := '{}'; _moved := '{}';
+      for _row in select k1, k2, false as moved from (select k1, k2 from (select (("id"
+)::pg_catalog.text collate pg_catalog."C") as k1, null::pg_catalog.text as k2, (("id"
+)::pg_catalog.text collate pg_catalog."C") as subject, (("email"
+)::pg_catalog.text collate pg_catalog."C") as email, (("username"
+)::pg_catalog.text collate pg_catalog."C") as username, 0 as _side from old_rows as "users" where ("id"
+) is not null and (true
+) union all select (("id"
+)::pg_catalog.text collate pg_catalog."C") as k1, null::pg_catalog.text as k2, (("id"
+)::pg_catalog.text collate pg_catalog."C") as subject, (("email"
+)::pg_catalog.text collate pg_catalog."C") as email, (("username"
+)::pg_catalog.text collate pg_catalog."C") as username, 1 as _side from new_rows as "users" where ("id"
+) is not null and (true
+)) as _sides group by k1, k2, subject, email, username having pg_catalog.min(_side) operator(pg_catalog.=) pg_catalog.max(_side)) as _changed group by k1, k2 loop
+        _k1 := pg_catalog.array_append(_k1, _row.k1);
+        _k2 := pg_catalog.array_append(_k2, _row.k2);
+        if _row.moved then
+          _moved := pg_catalog.array_append(_moved, _row.k1);
+        end if;
+        if pg_catalog.cardinality(_k1) operator(pg_catalog.=) 1000 then
+          perform mirror.mark('users', _k1, _k2, _moved);
+          _k1 := '{}'; _k2 := '{}'; _moved := '{}';
+        end if;
+      end loop;
+    end if;
+  exception when others then
+    raise log 'mirror: capture of users failed (%): %; the whole table is marked', sqlstate, sqlerrm;
+    _k1 := array[null];
+    _k2 := array[null];
+    _moved := null;
+  end;
+  if _k1 is not null then
+    perform mirror.mark('users', _k1, _k2, _moved);
+  end if;
+  return null;
+end
+$function$;
+
+CREATE TRIGGER mirror_delete AFTER DELETE ON public.trip_memberships REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT EXECUTE FUNCTION mirror.trip_memberships_delete();
+-- enabled: A
+
+CREATE TRIGGER mirror_insert AFTER INSERT ON public.trip_memberships REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION mirror.trip_memberships_insert();
+-- enabled: A
+
+CREATE TRIGGER mirror_truncate AFTER TRUNCATE ON public.trip_memberships FOR EACH STATEMENT EXECUTE FUNCTION mirror.trip_memberships_truncate();
+-- enabled: A
+
+CREATE TRIGGER mirror_update AFTER UPDATE ON public.trip_memberships REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION mirror.trip_memberships_update();
+-- enabled: A
+
+CREATE TRIGGER mirror_delete AFTER DELETE ON public.trips REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT EXECUTE FUNCTION mirror.trips_delete();
+-- enabled: A
+
+CREATE TRIGGER mirror_insert AFTER INSERT ON public.trips REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION mirror.trips_insert();
+-- enabled: A
+
+CREATE TRIGGER mirror_truncate AFTER TRUNCATE ON public.trips FOR EACH STATEMENT EXECUTE FUNCTION mirror.trips_truncate();
+-- enabled: A
+
+CREATE TRIGGER mirror_update AFTER UPDATE ON public.trips REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION mirror.trips_update();
+-- enabled: A
+
+CREATE TRIGGER mirror_delete AFTER DELETE ON public.users REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT EXECUTE FUNCTION mirror.users_delete();
+-- enabled: A
+
+CREATE TRIGGER mirror_insert AFTER INSERT ON public.users REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION mirror.users_insert();
+-- enabled: A
+
+CREATE TRIGGER mirror_truncate AFTER TRUNCATE ON public.users FOR EACH STATEMENT EXECUTE FUNCTION mirror.users_truncate();
+-- enabled: A
+
+CREATE TRIGGER mirror_update AFTER UPDATE ON public.users REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION mirror.users_update();
+-- enabled: A
+
+grant execute on function mirror.drain(jsonb,text,text,jsonb,text,text,text) to mirror_daemon;
+
+grant execute on function mirror.gone(text,pg_snapshot,integer) to mirror_daemon;
+
+grant execute on function mirror.gone_first(mirror.entry[],integer,text[],pg_snapshot) to mirror_daemon;
+
+grant execute on function mirror.identity() to mirror_daemon;
+
+grant execute on function mirror.is_twins_turn() to mirror_daemon;
+
+grant execute on function mirror.keys(text,text[],text[]) to mirror_daemon;
+
+grant execute on function mirror.look(jsonb) to mirror_daemon;
+
+grant execute on function mirror.mark(text,text[],text[],text[]) to public;
+
+grant execute on function mirror.mark(text,text[],text[],text[]) to mirror_daemon;
+
+grant execute on function mirror.possible(text,text,text) to mirror_daemon;
+
+grant execute on function mirror.read_entries(mirror.entry[],integer,integer) to mirror_daemon;
+
+grant execute on function mirror.read_keys(text,text[],text[]) to mirror_daemon;
+
+grant execute on function mirror.read_request(jsonb,integer) to mirror_daemon;
+
+grant execute on function mirror.read_slice(text,text,text,text,integer,integer) to mirror_daemon;
+
+grant execute on function mirror.rings() to mirror_daemon;
+
+grant execute on function mirror.slice(text,text,text,text,integer,boolean) to mirror_daemon;
+
+grant execute on function mirror.take(jsonb) to mirror_daemon;
+
+grant execute on function mirror.tidy(bigint) to mirror_daemon;
+
+grant execute on function mirror.token() to public;
+
+grant execute on function mirror.token() to mirror_daemon;
+
+grant execute on function mirror.trip_memberships_delete() to mirror_daemon;
+
+grant execute on function mirror.trip_memberships_gone(pg_snapshot,integer) to mirror_daemon;
+
+grant execute on function mirror.trip_memberships_insert() to mirror_daemon;
+
+grant execute on function mirror.trip_memberships_keys(text[],text[]) to mirror_daemon;
+
+grant execute on function mirror.trip_memberships_of(text[],integer) to mirror_daemon;
+
+grant execute on function mirror.trip_memberships_possible(text,text) to mirror_daemon;
+
+grant execute on function mirror.trip_memberships_replaced() to mirror_daemon;
+
+grant execute on function mirror.trip_memberships_slice(text,text,text,integer,boolean) to mirror_daemon;
+
+grant execute on function mirror.trip_memberships_truncate() to mirror_daemon;
+
+grant execute on function mirror.trip_memberships_update() to mirror_daemon;
+
+grant execute on function mirror.trips_delete() to mirror_daemon;
+
+grant execute on function mirror.trips_gone(pg_snapshot,integer) to mirror_daemon;
+
+grant execute on function mirror.trips_insert() to mirror_daemon;
+
+grant execute on function mirror.trips_keys(text[],text[]) to mirror_daemon;
+
+grant execute on function mirror.trips_possible(text,text) to mirror_daemon;
+
+grant execute on function mirror.trips_replaced() to mirror_daemon;
+
+grant execute on function mirror.trips_slice(text,text,text,integer,boolean) to mirror_daemon;
+
+grant execute on function mirror.trips_truncate() to mirror_daemon;
+
+grant execute on function mirror.trips_update() to mirror_daemon;
+
+grant execute on function mirror.users_delete() to mirror_daemon;
+
+grant execute on function mirror.users_gone(pg_snapshot,integer) to mirror_daemon;
+
+grant execute on function mirror.users_insert() to mirror_daemon;
+
+grant execute on function mirror.users_keys(text[],text[]) to mirror_daemon;
+
+grant execute on function mirror.users_possible(text,text) to mirror_daemon;
+
+grant execute on function mirror.users_replaced() to mirror_daemon;
+
+grant execute on function mirror.users_slice(text,text,text,integer,boolean) to mirror_daemon;
+
+grant execute on function mirror.users_truncate() to mirror_daemon;
+
+grant execute on function mirror.users_update() to mirror_daemon;
+
+grant usage on schema mirror to public;
+
+grant usage on schema mirror to mirror_daemon;
+
+grant select on table mirror.install to mirror_daemon;
+
+grant delete, select, truncate on table mirror.outbox to mirror_daemon;
+
+grant delete, select, truncate on table mirror.outbox_twin to mirror_daemon;
+
+grant select(role) on table public.trip_memberships to mirror_daemon;
+
+grant select(status) on table public.trip_memberships to mirror_daemon;
+
+grant select(trip_id) on table public.trip_memberships to mirror_daemon;
+
+grant select(user_id) on table public.trip_memberships to mirror_daemon;
+
+grant select(created_by) on table public.trips to mirror_daemon;
+
+grant select(id) on table public.trips to mirror_daemon;
+
+grant select(name) on table public.trips to mirror_daemon;
+
+grant select(email) on table public.users to mirror_daemon;
+
+grant select(id) on table public.users to mirror_daemon;
+
+grant select(username) on table public.users to mirror_daemon;

@@ -1,0 +1,676 @@
+create schema mirror;
+
+create table mirror.parked (
+  tbl text not null,
+  k1 text not null,
+  k2 text not null default ''::text,
+  reason text not null,
+  since timestamp with time zone not null default now(),
+  tries integer not null default 1,
+  retry_at timestamp with time zone not null default (now() + '00:00:05'::interval),
+  settled boolean not null default false,
+  constraint parked_pkey PRIMARY KEY (tbl, k1, k2)
+);
+
+create table mirror.state (
+  one boolean not null default true,
+  version integer not null,
+  rendered text not null,
+  sealed text,
+  types jsonb not null,
+  allow_cascade text[] not null default '{}'::text[],
+  source jsonb,
+  epoch bigint not null default 0,
+  batch bigint not null default 0,
+  snapshot text,
+  position_epoch bigint,
+  as_of timestamp with time zone,
+  fresh_at timestamp with time zone,
+  applied_at timestamp with time zone,
+  primed_at timestamp with time zone,
+  proof jsonb,
+  constraint state_one_check CHECK (one),
+  constraint state_pkey PRIMARY KEY (one)
+);
+
+create table public.trip_memberships (
+  trip_id uuid not null,
+  user_id uuid not null,
+  role text,
+  status text,
+  constraint trip_memberships_pkey PRIMARY KEY (trip_id, user_id)
+);
+alter table public.trip_memberships enable row level security;
+
+create table public.trips (
+  id uuid not null,
+  name text,
+  created_by uuid,
+  constraint trips_pkey PRIMARY KEY (id)
+);
+alter table public.trips enable row level security;
+
+create table public.users (
+  id uuid not null,
+  subject text,
+  email text,
+  username text,
+  constraint users_pkey PRIMARY KEY (id)
+);
+alter table public.users enable row level security;
+
+CREATE INDEX trip_memberships_user_mirror ON public.trip_memberships USING btree (user_id, trip_id);
+
+CREATE INDEX users_subject_mirror ON public.users USING btree (subject);
+
+CREATE OR REPLACE FUNCTION mirror.add(counts jsonb, tbl text, op text, n bigint)
+ RETURNS jsonb
+ LANGUAGE sql
+ IMMUTABLE
+ SET search_path TO ''
+AS $function$
+  select case when n = 0 then counts else
+    counts || jsonb_build_object(tbl, coalesce(counts->tbl, '{}')
+           || jsonb_build_object(op, coalesce((counts->tbl->>op)::bigint, 0) + n)) end
+$function$;
+
+CREATE OR REPLACE FUNCTION mirror.advance(batch bigint, reached jsonb)
+ RETURNS void
+ LANGUAGE plpgsql
+ SET search_path TO ''
+AS $function$
+#variable_conflict use_column
+declare
+  _new pg_snapshot := advance.reached->>'snapshot';
+  _state mirror.state;
+  _back boolean;
+begin
+  if advance.reached is null then
+    update mirror.state set batch = advance.batch, applied_at = clock_timestamp();
+    return;
+  end if;
+  select * into strict _state from mirror.state;
+  _back := coalesce(pg_snapshot_xmax(_new) < pg_snapshot_xmax(_state.snapshot::pg_snapshot)
+                 or pg_snapshot_xmin(_new) < pg_snapshot_xmin(_state.snapshot::pg_snapshot), false);
+  if _back and _state.position_epoch = _state.epoch then
+    raise exception 'superseded: the position would go back from % to %', _state.snapshot, _new using errcode = 'PT409';
+  end if;
+  if _back then
+    _state.as_of := null;
+    _state.fresh_at := null;
+  end if;
+  update mirror.state as s
+  set batch = advance.batch, applied_at = clock_timestamp(), primed_at = coalesce(s.primed_at, clock_timestamp()),
+      position_epoch = s.epoch, snapshot = _new::text,
+      as_of = greatest(_state.as_of, (advance.reached->>'as_of')::timestamptz),
+      fresh_at = least(greatest(_state.fresh_at, (advance.reached->>'fresh_at')::timestamptz), clock_timestamp());
+end
+$function$;
+
+CREATE OR REPLACE FUNCTION mirror.as_trip_id(trip text)
+ RETURNS uuid
+ LANGUAGE plpgsql
+ IMMUTABLE
+ SET search_path TO ''
+AS $function$
+begin
+  return trip::uuid;
+exception when others then
+  return null;
+end
+$function$;
+
+CREATE OR REPLACE FUNCTION mirror.as_user_id(sub text)
+ RETURNS uuid
+ LANGUAGE plpgsql
+ IMMUTABLE
+ SET search_path TO ''
+AS $function$
+begin
+  return sub::uuid;
+exception when others then
+  return null;
+end
+$function$;
+
+CREATE OR REPLACE FUNCTION mirror.attempt(action text, tbl text, rows jsonb)
+ RETURNS bigint
+ LANGUAGE plpgsql
+ SET search_path TO ''
+AS $function$
+declare
+  _n bigint;
+  _half integer := jsonb_array_length(rows) / 2;
+begin
+  execute format('select mirror.%I($1)', action || '_' || tbl) into _n using rows;
+  return _n;
+exception when others then
+  if sqlstate in ('40001', '40P01') then
+    raise exception '%', sqlerrm using errcode = 'PT503';  -- PostgREST would try it again without end
+  elsif not mirror.is_objection(sqlstate) then
+    raise;
+  elsif _half = 0 then
+    perform mirror.park(tbl, rows->0, format('the target refuses it (%s): %s', sqlstate, sqlerrm));
+    return 0;
+  elsif sqlstate = '23505' and action = 'put' and tbl = 'users' then
+    return mirror.attempt('exchange', tbl, rows);
+  end if;
+  return mirror.attempt(action, tbl, jsonb_path_query_array(rows, '$[0 to $last]', jsonb_build_object('last', _half - 1)))
+       + mirror.attempt(action, tbl, jsonb_path_query_array(rows, '$[$first to last]', jsonb_build_object('first', _half)));
+end
+$function$;
+
+CREATE OR REPLACE FUNCTION mirror.bound(scope jsonb, name text, condition text)
+ RETURNS text
+ LANGUAGE sql
+ IMMUTABLE
+ SET search_path TO ''
+AS $function$
+  select case when scope->'range'->>name is null then '' else ' and ' || condition end
+$function$;
+
+CREATE OR REPLACE FUNCTION mirror.caller()
+ RETURNS text
+ LANGUAGE plpgsql
+ STABLE
+ SET search_path TO ''
+AS $function$
+begin
+  return nullif(nullif(current_setting('request.jwt.claims', true), '')::jsonb ->> 'sub', '');
+exception when others then
+  return null;
+end
+$function$;
+
+CREATE OR REPLACE FUNCTION mirror.check_fence(epoch bigint, batch bigint)
+ RETURNS void
+ LANGUAGE plpgsql
+ SET search_path TO ''
+AS $function$
+declare _state mirror.state;
+begin
+  select * into strict _state from mirror.state for update;
+  if (check_fence.epoch = _state.epoch and check_fence.batch > _state.batch) is not true then
+    raise exception 'superseded: epoch % batch % is not newer than epoch % batch %',
+      check_fence.epoch, check_fence.batch, _state.epoch, _state.batch using errcode = 'PT409';
+  end if;
+end
+$function$;
+
+CREATE OR REPLACE FUNCTION mirror.doomed(scope jsonb)
+ RETURNS jsonb
+ LANGUAGE plpgsql
+ STABLE
+ SET search_path TO ''
+AS $function$
+declare _doomed jsonb;
+begin
+  if not (scope ? 'range' or scope ? 'trips') then
+    return coalesce(scope->'gone', '[]');
+  end if;
+  execute format('select mirror.%I($1)', 'surplus_' || (scope->>'table')) into _doomed using scope;
+  return _doomed;
+end
+$function$;
+
+CREATE OR REPLACE FUNCTION mirror.exchange_users(rows jsonb)
+ RETURNS bigint
+ LANGUAGE plpgsql
+ SET search_path TO ''
+ SET enable_hashjoin TO 'off'
+ SET enable_mergejoin TO 'off'
+ SET enable_seqscan TO 'off'
+AS $function$
+begin
+  update public.users as t set subject = null, email = null, username = null
+  from (select r.id, r.subject, r.email, r.username from jsonb_populate_recordset(null::public.users, rows) as r) as s
+  where t.id = s.id and record_image_ne(row(t.subject, t.email, t.username), row(s.subject, s.email, s.username));
+  return mirror.put_users(rows);
+end
+$function$;
+
+CREATE OR REPLACE FUNCTION mirror.fingerprint()
+ RETURNS text
+ LANGUAGE sql
+ STABLE
+ SET search_path TO ''
+AS $function$
+  with ours as (select c.oid, c.relrowsecurity, c.relacl from pg_catalog.pg_class as c
+                where c.relnamespace = 'mirror'::regnamespace and c.relkind = 'r'
+                   or c.oid in (to_regclass('public.users'), to_regclass('public.trips'), to_regclass('public.trip_memberships')))
+  select md5(string_agg(line, E'\n' order by line collate "C")) from (
+    select format('%s %s %s', c.oid::regclass, c.relrowsecurity, c.relacl) from ours as c
+    union all
+    select format('%s %s %s %s', a.attrelid::regclass, a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull)
+    from pg_catalog.pg_attribute as a join ours as c on c.oid = a.attrelid where a.attnum > 0 and not a.attisdropped
+    union all
+    select pg_get_indexdef(i.indexrelid) from pg_catalog.pg_index as i join ours as c on c.oid = i.indrelid
+    union all
+    select format('%s %s %s %s %s', p.oid::regprocedure, md5(p.prosrc), p.prosecdef, p.proconfig, p.proacl)
+    from pg_catalog.pg_proc as p
+    where p.pronamespace = 'mirror'::regnamespace
+       or p.oid in (to_regprocedure('public.mirror_claim(jsonb)'), to_regprocedure('public.mirror_apply(jsonb)'),
+                    to_regprocedure('public.mirror_status()'), to_regprocedure('public.is_trip_member(text)'))
+    union all
+    select r.rolname from pg_catalog.pg_roles as r where r.rolname in ('anon', 'authenticated', 'service_role')) as l(line)
+$function$;
+
+CREATE OR REPLACE FUNCTION mirror.is_objection(state text)
+ RETURNS boolean
+ LANGUAGE sql
+ IMMUTABLE
+ SET search_path TO ''
+AS $function$
+  select state ~ '^(22|23|44|54|P0)' or state ~ '^[5-9I-Z]' and state !~ '^(53|55|57|58|72|XX|PT422|PT503)'
+$function$;
+
+CREATE OR REPLACE FUNCTION mirror.obstacles()
+ RETURNS SETOF text
+ LANGUAGE sql
+ STABLE
+ SET search_path TO ''
+AS $function$
+  select format('the foreign key %s of %s would delete its rows together with mirrored %s; replace ON DELETE CASCADE, or '
+                'allow it: [target] allow_cascade = [''%s''] in mirror.toml, then mirror install target',
+                c.conname, c.conrelid::regclass, c.confrelid::regclass, c.conrelid::regclass)
+  from pg_catalog.pg_constraint as c, mirror.state as s
+  where c.contype = 'f' and c.confdeltype = 'c' and c.conparentid = 0
+    and c.confrelid in ('public.users'::regclass, 'public.trips'::regclass, 'public.trip_memberships'::regclass)
+    and c.conrelid not in ('public.users'::regclass, 'public.trips'::regclass, 'public.trip_memberships'::regclass)
+    and not c.conrelid::regclass::text = any (s.allow_cascade)
+  order by c.conrelid::regclass::text collate "C", c.conname
+$function$;
+
+CREATE OR REPLACE FUNCTION mirror.park(tbl text, key jsonb, reason text)
+ RETURNS void
+ LANGUAGE plpgsql
+ SET search_path TO ''
+AS $function$
+#variable_conflict use_column
+declare
+  _k1 text := coalesce(key->>'k1', key->>'trip_id', key->>'id');
+  _k2 text := coalesce(key->>'k2', key->>'user_id', '');
+begin
+  insert into mirror.parked as p (tbl, k1, k2, reason) values (park.tbl, _k1, _k2, park.reason)
+  on conflict (tbl, k1, k2) do update
+  set reason = excluded.reason, tries = p.tries + 1, settled = false,
+      retry_at = now() + least(interval '1 hour', interval '5 seconds' * power(2, least(p.tries, 10)));
+  if (select count(*) from mirror.parked) > 1000 then
+    raise exception 'more than 1000 rows are refused, the last one of % because %', park.tbl, park.reason
+      using errcode = 'PT422', hint = 'Put the table right; the mirror tries again by itself.';
+  end if;
+  if park.tbl = 'trip_memberships' then
+    perform mirror.revoke(jsonb_build_array(jsonb_build_object('trip_id', _k1, 'user_id', _k2)));
+  end if;
+end
+$function$;
+
+CREATE OR REPLACE FUNCTION mirror.put_trip_memberships(rows jsonb)
+ RETURNS bigint
+ LANGUAGE plpgsql
+ SET search_path TO ''
+ SET enable_hashjoin TO 'off'
+ SET enable_mergejoin TO 'off'
+ SET enable_seqscan TO 'off'
+AS $function$
+declare _n bigint;
+begin
+  merge into public.trip_memberships as t
+  using (select r.trip_id, r.user_id, r.role, r.status
+         from jsonb_populate_recordset(null::public.trip_memberships, rows) as r) as s
+  on t.trip_id = s.trip_id and t.user_id = s.user_id
+  when matched and record_image_ne(row(t.role, t.status), row(s.role, s.status)) then
+    update set role = s.role, status = s.status
+  when not matched then
+    insert (trip_id, user_id, role, status) overriding system value values (s.trip_id, s.user_id, s.role, s.status);
+  get diagnostics _n = row_count;
+  return _n;
+end
+$function$;
+
+CREATE OR REPLACE FUNCTION mirror.put_trips(rows jsonb)
+ RETURNS bigint
+ LANGUAGE plpgsql
+ SET search_path TO ''
+ SET enable_hashjoin TO 'off'
+ SET enable_mergejoin TO 'off'
+ SET enable_seqscan TO 'off'
+AS $function$
+declare _n bigint;
+begin
+  merge into public.trips as t
+  using (select r.id, r.name, r.created_by from jsonb_populate_recordset(null::public.trips, rows) as r) as s
+  on t.id = s.id
+  when matched and record_image_ne(row(t.name, t.created_by), row(s.name, s.created_by)) then
+    update set name = s.name, created_by = s.created_by
+  when not matched then
+    insert (id, name, created_by) overriding system value values (s.id, s.name, s.created_by);
+  get diagnostics _n = row_count;
+  return _n;
+end
+$function$;
+
+CREATE OR REPLACE FUNCTION mirror.put_users(rows jsonb)
+ RETURNS bigint
+ LANGUAGE plpgsql
+ SET search_path TO ''
+ SET enable_hashjoin TO 'off'
+ SET enable_mergejoin TO 'off'
+ SET enable_seqscan TO 'off'
+AS $function$
+declare _n bigint;
+begin
+  merge into public.users as t
+  using (select r.id, r.subject, r.email, r.username from jsonb_populate_recordset(null::public.users, rows) as r) as s
+  on t.id = s.id
+  when matched and record_image_ne(row(t.subject, t.email, t.username), row(s.subject, s.email, s.username)) then
+    update set subject = s.subject, email = s.email, username = s.username
+  when not matched then
+    insert (id, subject, email, username) overriding system value values (s.id, s.subject, s.email, s.username);
+  get diagnostics _n = row_count;
+  return _n;
+end
+$function$;
+
+CREATE OR REPLACE FUNCTION mirror.reconsider(scopes jsonb)
+ RETURNS boolean
+ LANGUAGE plpgsql
+ SET search_path TO ''
+AS $function$
+declare _scope jsonb;
+begin
+  if not exists (select from mirror.parked) then
+    return false;
+  end if;
+  for _scope in select jsonb_array_elements(scopes) loop
+    update mirror.parked as p set settled = true
+    where p.tbl = _scope->>'table' and (p.k1, p.k2) in (
+      select coalesce(r->>'trip_id', r->>'id'), coalesce(r->>'user_id', '')
+      from jsonb_array_elements((_scope->'rows') || coalesce(_scope->'gone', '[]')) as r);
+  end loop;
+  return true;
+end
+$function$;
+
+CREATE OR REPLACE FUNCTION mirror.refused(scope jsonb)
+ RETURNS SETOF jsonb
+ LANGUAGE sql
+ IMMUTABLE
+ SET search_path TO ''
+AS $function$
+  select jsonb_array_elements(case when jsonb_typeof(scope->'refused') = 'array' then scope->'refused' else '[]' end)
+$function$;
+
+CREATE OR REPLACE FUNCTION mirror.remove_trip_memberships(rows jsonb)
+ RETURNS bigint
+ LANGUAGE plpgsql
+ SET search_path TO ''
+ SET enable_hashjoin TO 'off'
+ SET enable_mergejoin TO 'off'
+ SET enable_seqscan TO 'off'
+AS $function$
+declare _n bigint;
+begin
+  delete from public.trip_memberships as t using jsonb_to_recordset(rows) as s(trip_id uuid, user_id uuid)
+  where t.trip_id = s.trip_id and t.user_id = s.user_id;
+  get diagnostics _n = row_count;
+  return _n;
+end
+$function$;
+
+CREATE OR REPLACE FUNCTION mirror.remove_trips(rows jsonb)
+ RETURNS bigint
+ LANGUAGE plpgsql
+ SET search_path TO ''
+ SET enable_hashjoin TO 'off'
+ SET enable_mergejoin TO 'off'
+ SET enable_seqscan TO 'off'
+AS $function$
+declare _n bigint;
+begin
+  delete from public.trips as t using jsonb_to_recordset(rows) as s(id uuid) where t.id = s.id;
+  get diagnostics _n = row_count;
+  return _n;
+end
+$function$;
+
+CREATE OR REPLACE FUNCTION mirror.remove_users(rows jsonb)
+ RETURNS bigint
+ LANGUAGE plpgsql
+ SET search_path TO ''
+ SET enable_hashjoin TO 'off'
+ SET enable_mergejoin TO 'off'
+ SET enable_seqscan TO 'off'
+AS $function$
+declare _n bigint;
+begin
+  delete from public.users as t using jsonb_to_recordset(rows) as s(id uuid) where t.id = s.id;
+  get diagnostics _n = row_count;
+  return _n;
+end
+$function$;
+
+CREATE OR REPLACE FUNCTION mirror.revoke(keys jsonb)
+ RETURNS void
+ LANGUAGE plpgsql
+ SET search_path TO ''
+AS $function$
+begin
+  perform mirror.remove_trip_memberships(keys);
+exception when others then
+  if not mirror.is_objection(sqlstate) then
+    raise;
+  end if;
+  begin
+    update public.trip_memberships as t set role = null, status = null
+    from jsonb_to_recordset(keys) as s(trip_id uuid, user_id uuid)
+    where t.trip_id = s.trip_id and t.user_id = s.user_id;
+  exception when others then
+    if not mirror.is_objection(sqlstate) then
+      raise;
+    end if;
+  end;
+end
+$function$;
+
+CREATE OR REPLACE FUNCTION mirror.surplus_trip_memberships(scope jsonb)
+ RETURNS jsonb
+ LANGUAGE plpgsql
+ STABLE
+ SET search_path TO ''
+ SET enable_seqscan TO 'off'
+AS $function$
+declare _keys jsonb;
+begin
+  execute $sql$ select coalesce(jsonb_agg(to_jsonb(s)), '[]')
+                from (select t.trip_id, t.user_id from public.trip_memberships as t where $sql$
+    || case when scope ? 'trips' then
+         $sql$ t.trip_id = any (array(select jsonb_array_elements_text($1->'trips'))::uuid[]) $sql$
+       when scope->'range'->>'trip' is not null then
+         $sql$ t.trip_id = ($1->'range'->>'trip')::uuid $sql$
+         || mirror.bound(scope, 'after2', $sql$ t.user_id > ($1->'range'->>'after2')::uuid $sql$)
+         || mirror.bound(scope, 'upto2', $sql$ t.user_id <= ($1->'range'->>'upto2')::uuid $sql$)
+       else
+         $sql$ true $sql$
+         || mirror.bound(scope, 'after1', $sql$ (t.trip_id, t.user_id)
+              > (($1->'range'->>'after1')::uuid, ($1->'range'->>'after2')::uuid) $sql$)
+         || mirror.bound(scope, 'upto1', $sql$ (t.trip_id, t.user_id)
+              <= (($1->'range'->>'upto1')::uuid, ($1->'range'->>'upto2')::uuid) $sql$)
+       end
+    || $sql$ except select r.trip_id, r.user_id
+                    from jsonb_to_recordset($1->'rows') as r(trip_id uuid, user_id uuid)) as s $sql$
+  into _keys using scope;
+  return _keys;
+end
+$function$;
+
+CREATE OR REPLACE FUNCTION mirror.surplus_trips(scope jsonb)
+ RETURNS jsonb
+ LANGUAGE plpgsql
+ STABLE
+ SET search_path TO ''
+ SET enable_seqscan TO 'off'
+AS $function$
+declare _keys jsonb;
+begin
+  execute $sql$ select coalesce(jsonb_agg(to_jsonb(s)), '[]') from (select t.id from public.trips as t where true $sql$
+    || mirror.bound(scope, 'after1', $sql$ t.id > ($1->'range'->>'after1')::uuid $sql$)
+    || mirror.bound(scope, 'upto1', $sql$ t.id <= ($1->'range'->>'upto1')::uuid $sql$)
+    || $sql$ except (select r.id from jsonb_to_recordset($1->'rows') as r(id uuid) union all
+                     select k.k1 from mirror.refused($1) as r, jsonb_to_record(r) as k(k1 uuid))) as s $sql$
+  into _keys using scope;
+  return _keys;
+end
+$function$;
+
+CREATE OR REPLACE FUNCTION mirror.surplus_users(scope jsonb)
+ RETURNS jsonb
+ LANGUAGE plpgsql
+ STABLE
+ SET search_path TO ''
+ SET enable_seqscan TO 'off'
+AS $function$
+declare _keys jsonb;
+begin
+  execute $sql$ select coalesce(jsonb_agg(to_jsonb(s)), '[]') from (select t.id from public.users as t where true $sql$
+    || mirror.bound(scope, 'after1', $sql$ t.id > ($1->'range'->>'after1')::uuid $sql$)
+    || mirror.bound(scope, 'upto1', $sql$ t.id <= ($1->'range'->>'upto1')::uuid $sql$)
+    || $sql$ except (select r.id from jsonb_to_recordset($1->'rows') as r(id uuid) union all
+                     select k.k1 from mirror.refused($1) as r, jsonb_to_record(r) as k(k1 uuid))) as s $sql$
+  into _keys using scope;
+  return _keys;
+end
+$function$;
+
+CREATE OR REPLACE FUNCTION public.is_trip_member(trip text)
+ RETURNS boolean
+ LANGUAGE sql
+ STABLE SECURITY DEFINER
+ SET search_path TO ''
+AS $function$
+  select exists (
+    select from public.trip_memberships as m
+    where m.trip_id = mirror.as_trip_id(trip) and m.user_id = mirror.as_user_id(mirror.caller()) and lower(m.status::text) in ('active', 'accepted')
+      and not exists (select from mirror.parked as p
+                      where p.tbl = 'trip_memberships' and p.k1 = m.trip_id::text and p.k2 = m.user_id::text))
+$function$;
+
+CREATE OR REPLACE FUNCTION public.mirror_apply(batch jsonb)
+ RETURNS jsonb
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO ''
+ SET lock_timeout TO '5s'
+ SET jit TO 'off'
+AS $function$
+#variable_conflict use_variable
+declare
+  _counts jsonb := '{}';
+  _scopes jsonb := batch->'scopes';
+  _table text;
+  _scope jsonb;
+  _keys jsonb;
+  _parked boolean;
+begin
+  perform mirror.check_fence((batch->>'epoch')::bigint, (batch->>'batch')::bigint);
+  if exists (select from jsonb_array_elements(_scopes) as s
+             where (s->>'table' in ('users', 'trips', 'trip_memberships')) is not true) then
+    raise exception 'a scope names a table that is not mirrored' using errcode = '22023';
+  end if;
+  set constraints all immediate;
+  _parked := mirror.reconsider(_scopes);
+  -- Children go before parents and come after them, for the sake of foreign keys of adopted tables.
+  foreach _table in array array['trip_memberships', 'trips', 'users'] loop
+    for _scope in select s from jsonb_array_elements(_scopes) as s where s->>'table' = _table loop
+      _keys := mirror.doomed(_scope);
+      if jsonb_array_length(_keys) > 0 then
+        _counts := mirror.add(_counts, _table, 'delete', mirror.attempt('remove', _table, _keys));
+      end if;
+    end loop;
+  end loop;
+  foreach _table in array array['users', 'trips', 'trip_memberships'] loop
+    for _scope in select s from jsonb_array_elements(_scopes) as s where s->>'table' = _table loop
+      if jsonb_array_length(_scope->'rows') > 0 then
+        _counts := mirror.add(_counts, _table, 'upsert', mirror.attempt('put', _table, _scope->'rows'));
+      end if;
+      perform mirror.park(_table, r, r->>'reason') from mirror.refused(_scope) as r;
+    end loop;
+  end loop;
+  if _parked then
+    delete from mirror.parked as p where p.settled;
+  end if;
+  perform mirror.advance((batch->>'batch')::bigint, nullif(batch->'position', 'null'));
+  return jsonb_build_object('clock', clock_timestamp(), 'counts', _counts,
+    'parked', (select coalesce(jsonb_object_agg(p.tbl, p.n), '{}') from (select tbl, count(*) as n from mirror.parked group by tbl) as p),
+    'due', (select coalesce(jsonb_agg(jsonb_build_object('table', p.tbl, 'k1', p.k1, 'k2', nullif(p.k2, ''))), '[]')
+            from (select * from mirror.parked where retry_at <= now() order by retry_at limit 100) as p));
+end
+$function$;
+
+CREATE OR REPLACE FUNCTION public.mirror_claim(source jsonb)
+ RETURNS jsonb
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO ''
+ SET lock_timeout TO '5s'
+AS $function$
+#variable_conflict use_column
+declare
+  _state mirror.state;
+  _reason text;
+begin
+  if jsonb_typeof(mirror_claim.source) is distinct from 'object' then
+    raise exception 'the source does not say who it is' using errcode = '22023';
+  end if;
+  select * into strict _state from mirror.state for update;
+  select string_agg(o, '; ') into _reason from mirror.obstacles() as o;
+  if _reason is not null then
+    raise exception '%', _reason using errcode = 'PT428';
+  end if;
+  -- A database may be renamed; everything else says that it is another one.
+  if _state.source - 'database' is distinct from mirror_claim.source - 'database' and _state.source is not null then
+    raise exception 'the target mirrors another source: it knows %, this is %', _state.source, mirror_claim.source
+      using errcode = 'PT412', hint = 'Check MIRROR_SOURCE_URL and MIRROR_TARGET_URL.';
+  end if;
+  update mirror.state set epoch = epoch + 1, batch = 0, source = mirror_claim.source returning * into _state;
+  return jsonb_build_object('epoch', _state.epoch, 'version', _state.version, 'types', _state.types, 'clock', clock_timestamp(),
+    'snapshot', _state.snapshot, 'primed', _state.primed_at is not null, 'parked', (select count(*) from mirror.parked));
+end
+$function$;
+
+CREATE OR REPLACE FUNCTION public.mirror_status()
+ RETURNS jsonb
+ LANGUAGE sql
+ STABLE SECURITY DEFINER
+ SET search_path TO ''
+AS $function$
+  select to_jsonb(s) - 'one' - 'rendered' - 'sealed' - 'position_epoch' || jsonb_build_object('clock', clock_timestamp(),
+    'staleness_seconds', extract(epoch from clock_timestamp() - s.fresh_at),
+    'parked', (select coalesce(jsonb_agg(to_jsonb(p) - 'settled' order by p.since), '[]')
+               from (select * from mirror.parked order by since limit 100) as p))
+  from mirror.state as s
+$function$;
+
+grant execute on function public.is_trip_member(text) to anon;
+
+grant execute on function public.is_trip_member(text) to authenticated;
+
+grant execute on function public.is_trip_member(text) to service_role;
+
+grant execute on function public.mirror_apply(jsonb) to service_role;
+
+grant execute on function public.mirror_claim(jsonb) to service_role;
+
+grant execute on function public.mirror_status() to service_role;
+
+grant select on table public.trip_memberships to authenticated;
+
+grant select on table public.trip_memberships to service_role;
+
+grant select on table public.trips to authenticated;
+
+grant select on table public.trips to service_role;
+
+grant select on table public.users to authenticated;
+
+grant select on table public.users to service_role;
