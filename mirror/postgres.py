@@ -30,7 +30,9 @@ _SESSION = """
 # planning).
 _SIDE = {
     "source": "; set row_security = off; set synchronous_commit = off; set plan_cache_mode = force_generic_plan",
-    "target": "",
+    # What the target has said it did is forgotten in the source: it must be there after a crash.
+    "target": "; select set_config('synchronous_commit', 'on', false) "
+    "where current_setting('synchronous_commit') in ('off', 'local')",
 }
 _KEEPALIVE: dict[str, Any] = {
     "application_name": "mirror",
