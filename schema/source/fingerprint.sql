@@ -3,6 +3,8 @@ select pg_catalog.md5(pg_catalog.string_agg(made, chr(10) order by made collate 
   select concat_ws(' ', proname, pg_get_function_identity_arguments(oid), prosrc, provolatile, prosecdef, proconfig, proacl)
   from pg_catalog.pg_proc where pronamespace = to_regnamespace('mirror')
   union all
+  select nspacl::text from pg_catalog.pg_namespace where oid = to_regnamespace('mirror')
+  union all
   select concat_ws(' ', relname, relkind, relreplident, reloptions, relacl)
   from pg_catalog.pg_class where relnamespace = to_regnamespace('mirror') and relkind in ('r', 'S')
   union all

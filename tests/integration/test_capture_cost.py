@@ -1,4 +1,4 @@
-"""What capture costs the application: memory that stays flat, no transaction ids of its own, a ring only for a sleeper."""
+"""What capture costs the application: memory stays flat, no transaction ids of its own, a ring only for a sleeper."""
 
 import threading
 from collections.abc import Callable, Iterator
