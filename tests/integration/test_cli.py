@@ -173,6 +173,7 @@ def test_without_rights_it_is_said_in_one_line(mirror: Mirror, source_url: str) 
             code, out, err = mirror(*arguments, MIRROR_SOURCE_URL=url)
             assert (code, out) in ((1, ""), (2, "")), arguments
             assert err.count("\n") == 1, err
+            assert "unexpected" not in err
             assert "permission denied" in err or "must be owner" in err, arguments
 
 
