@@ -26,7 +26,7 @@ create table public.trip_memberships (
   id bigint generated always as identity primary key, trip_id uuid not null references public.trips on delete cascade,
   user_id uuid not null, role text, status text not null default 'ACTIVE', unique (trip_id, user_id));
 create function public.key(kind text, n bigint) returns uuid language sql immutable parallel safe
-  return md5(kind || n)::uuid;
+  return md5(kind || n::text)::uuid;
 create function public.trip_of(n bigint) returns uuid language sql immutable parallel safe
   return public.key('trip', n / {MEMBERS_PER_TRIP});
 """
