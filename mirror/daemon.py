@@ -52,7 +52,7 @@ class Daemon:
         self._epoch = 0
         self.port = 0  # of the HTTP server
         self._pause_s = PAUSE_MIN_S
-        self.vitals = Vitals(stale_after_s=max(60.0, 3 * settings.heartbeat_interval_s))
+        self.vitals = Vitals(stale_after_s=settings.stale_after_s)
         self.metrics = Metrics(self.vitals)
         self._loop = Loop(
             self._applier, self._wake, self._stopping, settings.poll_interval_s, self.vitals, self.metrics,

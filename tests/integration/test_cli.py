@@ -86,7 +86,7 @@ async def test_a_whole_life(mirror: Mirror, source_url: str, target_url: str) ->
     assert (code, out.splitlines()[0]) == (1, "NOT PRIMED: the first load is not complete.")
     assert "source: NO daemon leads;" in out
 
-    async with daemons.running(source_url, target_url, MIRROR_HEARTBEAT_INTERVAL="100ms") as daemon:
+    async with daemons.running(source_url, target_url) as daemon:
         await daemons.leading(daemon)
         await eventually(lambda: daemon.vitals.primed)
         code, out, err = mirror("status")
