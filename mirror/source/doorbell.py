@@ -82,7 +82,7 @@ class Doorbell:
             if await self._hears(listener, nonce):
                 self._heard = True
                 return
-            await self._say(listener, "select 1")
+            await self._say(listener, "unlisten mirror")  # the pooler's session listens, if anybody does
             await self._say(sender, "select 1")
         finally:
             await sender.close()

@@ -62,10 +62,13 @@ def environ(source_url: str, target_url: str, **others: str) -> dict[str, str]:
 
 @contextlib.asynccontextmanager
 async def running(
-    source_url: str, target_url: str, mapping: Mapping | None = None, **settings: str
+    source_url: str,
+    target_url: str,
+    settings: AbcMapping[str, str] | None = None,
+    mapping: Mapping | None = None,
 ) -> AsyncIterator[Daemon]:
     """A daemon in this event loop. Left, it has to stop cleanly and quickly, unless it has failed by itself."""
-    daemon = Daemon(load_settings(environ(source_url, target_url, **settings)), mapping or Mapping())
+    daemon = Daemon(load_settings(environ(source_url, target_url, **(settings or {}))), mapping or Mapping())
     task = asyncio.create_task(daemon.run())
     try:
         await eventually(lambda: task.done() or daemon.port)
@@ -186,7 +189,7 @@ async def rows(connection: psycopg.AsyncConnection[Any], queries: AbcMapping[str
     async with connection.transaction():
         await connection.execute("set transaction isolation level repeatable read, read only")
         for table, query in queries.items():
-            found[table] = sorted(await (await connection.execute(query)).fetchall(), key=repr)  # type: ignore[arg-type]
+            found[table] = sorted(await (await connection.execute(query)).fetchall(), key=repr)
     return found
 
 
@@ -208,16 +211,23 @@ async def becomes_equal(
         await eventually(lambda: equal(source, target, mapping), timeout_s)
     except AssertionError as error:
         here, there = await rows(source, projections(mapping)), await rows(target, MIRRORED)
-        differences = {
-            table: {"missing": sorted(set(here[table]) - set(there[table]), key=repr)[:5],
-                    "surplus": sorted(set(there[table]) - set(here[table]), key=repr)[:5]}
-            for table in here if here[table] != there[table]
-        }  # fmt: skip
-        raise AssertionError(f"not equal within {timeout_s} s: {differences}") from error
+        raise AssertionError(f"not equal within {timeout_s} s: {differences(here, there)}") from error
     return time.monotonic() - began
 
 
+def differences(true: Rows, found: Rows) -> dict[str, dict[str, list[tuple[Any, ...]]]]:
+    """A few of the rows that are missing, and of those that should not be there."""
+    return {
+        table: {
+            "missing": sorted(set(true[table]) - set(found[table]), key=repr)[:5],
+            "surplus": sorted(set(found[table]) - set(true[table]), key=repr)[:5],
+        }
+        for table in true
+        if true[table] != found[table]
+    }
+
+
 async def value(connection: psycopg.AsyncConnection[Any], query: str, *arguments: object) -> Any:
-    row = await (await connection.execute(query, arguments)).fetchone()  # type: ignore[arg-type]
+    row = await (await connection.execute(query, arguments)).fetchone()
     assert row is not None
     return row[0]

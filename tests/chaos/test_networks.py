@@ -28,7 +28,7 @@ async def far_away(source_url: str, target_url: str) -> AsyncIterator[tuple[Daem
     install(source_url, target_url)
     async with Proxy.to(source_url) as source, Proxy.to(target_url) as target:
         proxies = {"source": source, "target": target}
-        async with running(source.url(source_url), target.url(target_url), **NEVER) as daemon:
+        async with running(source.url(source_url), target.url(target_url), NEVER) as daemon:
             yield await leading(daemon), proxies
 
 
@@ -147,7 +147,7 @@ async def test_a_request_that_arrives_late_cannot_overwrite(
             "select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'mirror' "
             "and datname = current_database()"
         )
-        async with running(source_url, target_url, **NEVER) as other:
+        async with running(source_url, target_url, NEVER) as other:
             await leading(other)
             await source.execute("update users set username = 'newest'")
             assert await becomes_equal(source, target) < 2.0

@@ -39,7 +39,7 @@ async def test_a_server_is_killed_and_comes_back(servers: Pair, source_url: str,
     if side.server is None:
         pytest.skip("this server is not ours to kill")
     install(source_url, target_url)
-    async with running(source_url, target_url, **NEVER | {"MIRROR_HEARTBEAT_INTERVAL": "300ms"}) as daemon:
+    async with running(source_url, target_url, NEVER | {"MIRROR_HEARTBEAT_INTERVAL": "300ms"}) as daemon:
         await leading(daemon)
         await change(source_url)
         await asyncio.to_thread(side.server.kill)
@@ -104,7 +104,7 @@ async def test_a_daemon_that_hangs_loses_the_lead_by_itself(
     install(source_url, target_url)
     monkeypatch.setattr(mirror.daemon, "LEASE_MIN_S", 1.0)
     settings = {"MIRROR_POLL_INTERVAL": "300ms"}
-    async with running(source_url, target_url, **settings) as hung:
+    async with running(source_url, target_url, settings) as hung:
         await leading(hung)
         hang = asyncio.Event()
 
@@ -114,7 +114,7 @@ async def test_a_daemon_that_hangs_loses_the_lead_by_itself(
 
         with monkeypatch.context() as patch:
             patch.setattr(hung._applier, "step", step)
-            async with running(source_url, target_url, **settings) as other:
+            async with running(source_url, target_url, settings) as other:
                 await leading(other, 6.0)
                 await source.execute("insert into users (id) values (gen_random_uuid())")
                 assert await becomes_equal(source, target) < 2.0
@@ -144,7 +144,7 @@ async def test_told_to_stop_it_stops_at_once_whatever_it_is_doing(
     async with Proxy.to(source_url) as there, Proxy.to(target_url) as over_there, contextlib.AsyncExitStack() as stack:
         proxy = there if state.startswith("source") else over_there
         if state == "standing by":
-            await leading(await stack.enter_async_context(running(source_url, target_url, **NEVER)))
+            await leading(await stack.enter_async_context(running(source_url, target_url, NEVER)))
         if state.endswith("refused"):
             proxy.refuse()
         if state in ("source silent", "target silent"):

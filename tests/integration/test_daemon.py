@@ -25,6 +25,12 @@ pytestmark = pytest.mark.sql
 Connection = psycopg.AsyncConnection
 
 
+REPLACE = (
+    "create table copy (like trips including all); insert into copy select * from trips; "
+    "alter table trips rename to old; alter table copy rename to trips"
+)
+
+
 async def populate(source: Connection, users: int = 5, trips: int = 3) -> None:
     await source.execute(
         "insert into users (id, email, username) select gen_random_uuid(), n || '@x', 'u' || n "
@@ -46,7 +52,7 @@ async def test_what_was_there_before_is_loaded_and_what_changes_follows_at_once(
 ) -> None:
     await populate(source)
     install(source_url, target_url)
-    async with running(source_url, target_url, **NEVER) as daemon:
+    async with running(source_url, target_url, NEVER) as daemon:
         await leading(daemon)
         assert await equal(source, target)
         for statement in (
@@ -58,7 +64,7 @@ async def test_what_was_there_before_is_loaded_and_what_changes_follows_at_once(
             "truncate users, trips, trip_memberships",
         ):
             await asleep(source)
-            await source.execute(statement)  # type: ignore[arg-type]
+            await source.execute(statement)
             assert await becomes_equal(source, target) < 2.0, statement
 
 
@@ -67,7 +73,7 @@ async def test_a_change_of_what_is_not_mirrored_marks_nothing(
 ) -> None:
     await populate(source)
     install(source_url, target_url)
-    async with running(source_url, target_url, **NEVER) as daemon:
+    async with running(source_url, target_url, NEVER) as daemon:
         await leading(daemon)
         await asleep(source)
         batch = await value(target, "select batch from mirror.state")
@@ -81,7 +87,7 @@ async def test_soft_deletes_and_statuses_follow_the_mapping(
 ) -> None:
     await populate(source)
     install(source_url, target_url, SOFT)
-    async with running(source_url, target_url, SOFT, **NEVER) as daemon:
+    async with running(source_url, target_url, NEVER, SOFT) as daemon:
         await leading(daemon)
         for statement in (
             "update trips set deleted_at = now() where name = 'trip 1'",
@@ -89,7 +95,7 @@ async def test_soft_deletes_and_statuses_follow_the_mapping(
             "update trips set deleted_at = null where name = 'trip 1'",
             "update trip_memberships set status = 'ACTIVE'",
         ):
-            await source.execute(statement)  # type: ignore[arg-type]
+            await source.execute(statement)
             assert await becomes_equal(source, target, SOFT) < 2.0, statement
         assert await value(target, "select count(*) from trip_memberships") == 15
 
@@ -107,7 +113,7 @@ async def test_a_transaction_with_a_lower_xid_that_commits_later_is_neither_lost
     )
     async with (
         await psycopg.AsyncConnection.connect(source_url) as early,
-        running(source_url, target_url, **NEVER) as daemon,
+        running(source_url, target_url, NEVER) as daemon,
     ):
         await leading(daemon)
         await target.execute("truncate heard")
@@ -130,8 +136,7 @@ async def test_a_transaction_with_a_lower_xid_that_commits_later_is_neither_lost
     "rewrite",
     [
         "alter table trips alter column deleted_at type text",
-        "create table copy (like trips including all); insert into copy select * from trips; "
-        "alter table trips rename to old; alter table copy rename to trips",
+        REPLACE,
     ],
 )
 async def test_a_table_that_is_rewritten_under_a_reader_does_not_look_empty(
@@ -142,11 +147,11 @@ async def test_a_table_that_is_rewritten_under_a_reader_does_not_look_empty(
     install(source_url, target_url)
     async with (
         await psycopg.AsyncConnection.connect(source_url) as other,
-        running(source_url, target_url, **NEVER) as daemon,
+        running(source_url, target_url, NEVER) as daemon,
     ):
         await leading(daemon)
         await asleep(source)
-        await other.execute(rewrite)  # type: ignore[arg-type]
+        await other.execute(rewrite)
         await source.execute("update trip_memberships set role = 'owner'")
         await eventually(lambda: value(source, "select count(*) > 0 from pg_locks where not granted"), 5.0, 0.001)
         await other.commit()
@@ -160,7 +165,7 @@ async def test_the_heartbeat_moves_the_position_while_nothing_changes(
 ) -> None:
     install(source_url, target_url)
     settings = NEVER | {"MIRROR_HEARTBEAT_INTERVAL": "200ms"}
-    async with running(source_url, target_url, **settings) as daemon:
+    async with running(source_url, target_url, settings) as daemon:
         await leading(daemon)
         before = await (await target.execute("select as_of, fresh_at from mirror.state")).fetchone()
         assert before is not None
@@ -191,7 +196,7 @@ async def test_what_was_applied_last_is_forgotten_before_stopping(
     source: Connection, target: Connection, source_url: str, target_url: str
 ) -> None:
     install(source_url, target_url)
-    async with running(source_url, target_url, **NEVER) as daemon:
+    async with running(source_url, target_url, NEVER) as daemon:
         await leading(daemon)
         await populate(source)
         await becomes_equal(source, target)
@@ -205,7 +210,7 @@ async def test_a_second_daemon_stands_by_and_takes_over(
     install(source_url, target_url)
     async with process(environ(source_url, target_url, **NEVER)) as first:
         await first.says("leading")
-        async with running(source_url, target_url, **NEVER) as second:
+        async with running(source_url, target_url, NEVER) as second:
             await becomes_equal(source, target)
             await eventually(lambda: second.vitals.source_up)
             assert not second.vitals.leader
