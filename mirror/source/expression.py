@@ -38,7 +38,8 @@ class Relation:
 
     @property
     def alias(self) -> str:
-        return sql.Identifier(self.name).as_string()
+        """Its name, so that an expression may say table.column; our own aliases begin with an underscore."""
+        return sql.Identifier(f"of{self.name}" if self.name.startswith("_") else self.name).as_string()
 
 
 @dataclass(frozen=True)
@@ -66,8 +67,8 @@ def look_at(connection: Connection, relation: Relation, section: str, place: str
             raise
         if error.sqlstate == "42P16":  # the view's column would be a row
             raise _not_one(name, text) from error
-        hint = _cure(connection, error, relation, section, place)
-        raise Incompatible(f"{name}: {error.diag.message_primary or error}", hint=hint) from error
+        said = (error.diag.message_primary or str(error)).splitlines()[0]
+        raise Incompatible(f"{name}: {said}", hint=_cure(connection, error, relation, section, place)) from error
 
 
 def _not_one(name: str, text: str) -> Incompatible:

@@ -124,7 +124,8 @@ def _relation(connection: Connection, mapping: Mapping, table: Table) -> Relatio
         row = connection.execute(
             "select c.oid, n.nspname, c.relname, c.relkind in ('r', 'p'), c.relkind = 'p' or c.relhassubclass "
             "from pg_class c join pg_namespace n on n.oid = c.relnamespace "
-            "where c.oid = coalesce(to_regclass(%(r)s), to_regclass('public.' || %(r)s))",
+            "where c.oid = coalesce(to_regclass(%(r)s), "
+            "  case when cardinality(parse_ident(%(r)s)) = 1 then to_regclass('public.' || %(r)s) end)",
             {"r": written},
         ).fetchone()
     except psycopg.Error as error:

@@ -1,0 +1,83 @@
+"""The rendered SQL of the source: complete, and with every name in full where the application's search_path reaches."""
+
+import re
+
+import pytest
+
+from mirror.source import capture
+from mirror.source.expression import Relation
+from mirror.source.projection import Projection, Source
+from mirror.tables import MEMBERSHIPS, TABLES, TRIPS, USERS, Table
+
+
+def projection(table: Table, oid: int) -> Projection:
+    expressions = {column: f'"{column}"' for column in table.columns}
+    types = dict.fromkeys((*table.keys, "created_by"), "uuid")
+    return Projection(table, Relation(oid, "app", table.name, False), expressions, "seen is null", types, table.columns)
+
+
+@pytest.fixture
+def source() -> Source:
+    return Source(projection(USERS, 1), projection(TRIPS, 2), projection(MEMBERSHIPS, 3))
+
+
+def test_every_place_is_filled(source: Source) -> None:
+    rendered = capture.functions_sql(source) + "".join(capture.triggers_sql(source, table) for table in TABLES)
+    assert "{{" not in rendered
+    assert "}}" not in rendered
+
+
+def test_rendering_is_the_same_each_time(source: Source) -> None:
+    assert capture.functions_sql(source) == capture.functions_sql(source)
+
+
+FUNCTION = re.compile(r"create or replace function mirror\.(\w+)\(.*?\$mirror\$(.*?)\$mirror\$", re.DOTALL)
+KEYWORDS = {
+    "and",
+    "as",
+    "by",
+    "coalesce",
+    "filter",
+    "from",
+    "if",
+    "in",
+    "into",
+    "not",
+    "or",
+    "outbox",
+    "select",
+    "outbox_twin",
+    "then",
+    "values",
+    "when",
+    "where",
+}
+
+
+def written_for_the_application(source: Source) -> dict[str, str]:
+    """The bodies that run in a session of the application's, without comments and literals."""
+    bodies = dict(FUNCTION.findall(capture.functions_sql(source)))
+    names = [f"{table.name}_{event}" for table in TABLES for event in (*capture.EVENTS, "truncate")]
+    names += ["mark", "rings", "is_twins_turn"]
+    return {name: re.sub(r"--.*|'(?:[^']|'')*'", "", bodies[name]) for name in names}
+
+
+def test_functions_are_named_with_their_schema(source: Source) -> None:
+    for name, body in written_for_the_application(source).items():
+        bare = {called.lower() for called in re.findall(r"(?<![\w.\"])(\w+)\s*\(", body)} - KEYWORDS
+        assert bare <= {"operator"}, name
+
+
+def test_operators_and_types_are_named_with_their_schema(source: Source) -> None:
+    for name, body in written_for_the_application(source).items():
+        assert not re.search(r"::\s*(?!pg_catalog\.)\w", body), name
+        assert not re.search(r"^\s*_\w+ (?!pg_catalog\.)[\w\[\]]+;", body, re.MULTILINE), name
+        bare = re.sub(r"operator\(pg_catalog\.[<>=*/+-]+\)|:=|::|count\(\*\)", " ", body)
+        assert not re.search(r"[<>=*/+-]", bare), name
+
+
+def test_what_reads_the_outbox_and_the_tables_compares_no_other_texts(source: Source) -> None:
+    """Values of both sides of an update are compared byte by byte."""
+    update = written_for_the_application(source)["users_update"]
+    for column in USERS.columns:
+        assert f'(("{column}"\n)::pg_catalog.text collate pg_catalog."C") as' in update
