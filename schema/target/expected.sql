@@ -261,7 +261,7 @@ CREATE OR REPLACE FUNCTION mirror.is_objection(state text)
  IMMUTABLE
  SET search_path TO ''
 AS $function$
-  select state ~ '^(22|23|44|54|P0)' or state ~ '^[5-9I-Z]' and state !~ '^(53|55|57|58|72|XX|PT422|PT503)'
+  select state ~ '^(22|23|44)' or state ~ '^[5-9I-Z]' and state !~ '^(53|55|57|58|72|XX)'
 $function$;
 
 CREATE OR REPLACE FUNCTION mirror.obstacles()

@@ -26,11 +26,11 @@ exception when others then
 end
 $mirror$;
 
--- Is this error about the row (bad data, a violated constraint, a trigger's objection), so that trying again as it is
--- would be in vain? A trigger may raise a SQLSTATE of its own: the standard leaves it the classes 5 to 9 and I to Z, of
--- which PostgreSQL has taken some, and the mirror two.
+-- Is this error about the row (bad data, a violated constraint, a limit, a trigger's objection), so that trying it again as
+-- it is would be in vain? A trigger may raise a SQLSTATE of its own: the standard leaves it the classes 5 to 9 and I to Z,
+-- of which PostgreSQL has taken those that are about the server and not about a row.
 create or replace function mirror.is_objection(state text) returns boolean language sql immutable set search_path = '' as $mirror$
-  select state ~ '^(22|23|44|54|P0)' or state ~ '^[5-9I-Z]' and state !~ '^(53|55|57|58|72|XX|PT422|PT503)'
+  select state ~ '^(22|23|44)' or state ~ '^[5-9I-Z]' and state !~ '^(53|55|57|58|72|XX)'
 $mirror$;
 
 -- A key whose row the target refuses, or the source cannot read.

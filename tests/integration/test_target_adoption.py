@@ -100,7 +100,8 @@ async def test_a_project_in_use_is_adopted_and_keeps_what_it_has(target_url: str
 
 async def test_citext_is_compared_by_its_bytes(target_url: str, target: Connection) -> None:
     """Else a change of case would never arrive."""
-    if not await (await target.execute("select from pg_available_extensions where name = 'citext'")).fetchone():
+    available = await target.execute("select from pg_available_extensions where name = 'citext'")
+    if await available.fetchone() is None:
         pytest.skip("this server does not carry citext")
     await target.execute("create extension citext schema extensions")
     await target.execute(USERS.replace("email text", "email extensions.citext"))

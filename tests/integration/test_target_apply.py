@@ -100,13 +100,22 @@ async def test_an_equal_row_is_not_written_again(writer: Writer) -> None:
     assert await writer.rows(versions) == before
 
 
-@pytest.mark.parametrize("column", ["subject", "email", "username"])
-async def test_every_mirrored_column_counts(writer: Writer, column: str) -> None:
-    await writer.apply(scope("users", [user(an_id(1), "ann", email="a@x")]))
-    for value in ("other", None, "Other"):
-        changed = user(an_id(1), "ann", email="a@x") | {column: value}
-        assert (await writer.apply(scope("users", [changed])))["counts"] == {"users": {"upsert": 1}}
-        assert await content(writer, "users") == [changed]
+@pytest.mark.parametrize(
+    ("table", "row", "column"),
+    [
+        *(("users", user(an_id(1), "ann", email="a@x"), column) for column in ("subject", "email", "username")),
+        ("trips", trip(an_id(1), "Rome", an_id(1)), "name"),
+        ("trips", trip(an_id(1), "Rome", an_id(1)), "created_by"),
+        *(("trip_memberships", membership(an_id(1), an_id(1)), column) for column in ("role", "status")),
+    ],
+)
+async def test_every_mirrored_column_counts(writer: Writer, table: str, row: Row, column: str) -> None:
+    await writer.apply(scope(table, [row]))
+    values = (an_id(7), None, an_id(8)) if column == "created_by" else ("other", None, "Other")
+    for value in values:
+        changed = row | {column: value}
+        assert (await writer.apply(scope(table, [changed])))["counts"] == {table: {"upsert": 1}}
+        assert await content(writer, table) == [changed]
 
 
 async def test_a_row_that_the_scopes_do_not_name_is_left_alone(writer: Writer) -> None:

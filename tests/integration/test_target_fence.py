@@ -137,6 +137,16 @@ async def test_another_source_is_refused(writer: Writer, changed: str) -> None:
     assert await writer.one("select source from mirror.state") == SOURCE
 
 
+async def test_of_two_sources_at_once_one_is_refused(target_url: str, writer: Writer, rival: Writer) -> None:
+    async with await psycopg.AsyncConnection.connect(target_url, autocommit=True) as watching:
+        async with rival.connection.transaction():
+            await rival.claim()
+            late = asyncio.create_task(refused(writer.claim(SOURCE | {"system": "another"})))
+            await eventually(lambda: waits_for_a_lock(Writer(watching), writer.connection))
+        assert (await late).sqlstate == "PT412"
+    assert (await rival.status())["source"] == SOURCE
+
+
 async def test_a_source_whose_database_was_renamed_is_the_same(writer: Writer) -> None:
     await writer.claim()
     renamed = SOURCE | {"database": "app_2"}
