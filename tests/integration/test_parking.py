@@ -1,0 +1,146 @@
+"""A row that cannot be applied is parked by its key, reported and tried again; nothing else waits for it."""
+
+from typing import Any
+
+import psycopg
+import pytest
+
+from mirror.config import Mapping
+from mirror.daemon import Daemon
+from tests.bed.daemons import NEVER, asleep, becomes_equal, equal, install, leading, running, value
+from tests.bed.eventually import eventually
+
+pytestmark = pytest.mark.sql
+Connection = psycopg.AsyncConnection[Any]
+BEATING = NEVER | {"MIRROR_HEARTBEAT_INTERVAL": "200ms"}
+REFUSE = (
+    "create function refuse() returns trigger language plpgsql set search_path = '' as $$ begin "
+    "if new.status = 'odd' then raise exception 'no odd ones here'; end if; return new; end $$; "
+    "create trigger refuse before insert or update on trip_memberships for each row execute function refuse()"
+)
+# An expression of the mapping that raises for some rows.
+POISON = Mapping.model_validate({"users": {"username": "(100 / (length(username) - 3))::text"}})
+
+
+async def populate(source: Connection) -> None:
+    await source.execute(
+        "insert into users (id, username) select gen_random_uuid(), 'u' || n from generate_series(1, 9) n"
+    )
+    await source.execute("insert into trips (id, name) values (gen_random_uuid(), 'Rome'), (gen_random_uuid(), 'Oslo')")
+    await source.execute("insert into trip_memberships (trip_id, user_id) select t.id, u.id from trips t, users u")
+
+
+async def parked(target: Connection) -> Any:
+    return await value(target, "select count(*) from mirror.parked")
+
+
+async def soon(target: Connection) -> None:
+    """Let the pause be over."""
+    await target.execute("update mirror.parked set retry_at = now()")
+
+
+async def test_a_membership_that_the_target_refuses_is_parked_removed_and_tried_again(
+    source: Connection, target: Connection, source_url: str, target_url: str
+) -> None:
+    await populate(source)
+    install(source_url, target_url)
+    await target.execute(REFUSE)
+    async with running(source_url, target_url, BEATING) as daemon:
+        await leading(daemon)
+        assert await equal(source, target)
+        # One bad row among good ones, in one transaction.
+        await source.execute(
+            "begin; update trip_memberships set status = case when id = 3 then 'odd' else 'PENDING' end; "
+            "update users set username = 'changed'; commit"
+        )
+        await eventually(
+            lambda: value(target, "select count(*) = 17 from trip_memberships where status = 'PENDING'"), 3.0
+        )
+        assert await value(target, "select count(*) from trip_memberships") == 17, "fail closed: it is not there"
+        assert await value(target, "select count(*) from users where username = 'changed'") == 9
+        assert "no odd ones here" in await value(target, "select reason from mirror.parked")
+        await eventually(lambda: daemon.vitals.parked == {"trip_memberships": 1})
+        assert await shown(daemon, "mirror_parked_keys", table="trip_memberships") == 1
+        # Retried, refused again, with a longer pause; the position goes on.
+        as_of = await value(target, "select as_of from mirror.state")
+        await soon(target)
+        await eventually(lambda: value(target, "select tries = 2 and retry_at > now() from mirror.parked"))
+        await eventually(lambda: value(target, "select as_of > %s from mirror.state", as_of))
+        # The cause is gone: so is the parking.
+        await target.execute("drop trigger refuse on trip_memberships")
+        await soon(target)
+        assert await becomes_equal(source, target) < 3.0
+        await eventually(lambda: not daemon.vitals.parked)
+        assert await parked(target) == 0
+
+
+async def shown(daemon: Daemon, name: str, **labels: str) -> float | None:
+    return daemon.metrics.registry.get_sample_value(name, labels)
+
+
+async def test_a_parked_key_that_changes_or_goes_is_parked_no_more(
+    source: Connection, target: Connection, source_url: str, target_url: str
+) -> None:
+    await populate(source)
+    install(source_url, target_url)
+    await target.execute(REFUSE)
+    async with running(source_url, target_url, BEATING) as daemon:
+        await leading(daemon)
+        await source.execute("update trip_memberships set status = 'odd' where id in (1, 2)")
+        await eventually(lambda: value(target, "select count(*) = 2 from mirror.parked"))
+        await source.execute("update trip_memberships set status = 'even' where id = 1")
+        await source.execute("delete from trip_memberships where id = 2")
+        assert await becomes_equal(source, target) < 3.0
+        await eventually(lambda: value(target, "select count(*) = 0 from mirror.parked"))
+
+
+async def test_what_was_parked_and_truncated_is_forgotten_at_the_next_try(
+    source: Connection, target: Connection, source_url: str, target_url: str
+) -> None:
+    await populate(source)
+    install(source_url, target_url)
+    await target.execute(REFUSE)
+    async with running(source_url, target_url, BEATING) as daemon:
+        await leading(daemon)
+        await source.execute("update trip_memberships set status = 'odd' where id = 1")
+        await eventually(lambda: value(target, "select count(*) = 1 from mirror.parked"))
+        await source.execute("truncate trip_memberships")
+        assert await becomes_equal(source, target) < 3.0
+        await soon(target)
+        await eventually(lambda: value(target, "select count(*) = 0 from mirror.parked"))
+
+
+async def test_a_row_that_the_source_cannot_read_is_parked_while_the_others_go_on(
+    source: Connection, target: Connection, source_url: str, target_url: str
+) -> None:
+    await populate(source)
+    install(source_url, target_url, POISON)
+    async with running(source_url, target_url, BEATING, POISON) as daemon:
+        await leading(daemon)
+        await asleep(source)
+        assert await value(target, "select count(*) from users where username = '-100'") == 9
+        await source.execute(
+            "begin; update users set username = 'xyz' where username = 'u1'; "
+            "update users set username = 'xyza' where username <> 'xyz'; commit"
+        )
+        await eventually(lambda: value(target, "select count(*) = 8 from users where username = '100'"), 3.0)
+        assert "division by zero" in await value(target, "select reason from mirror.parked")
+        assert daemon.vitals.broken == {}
+        await source.execute("delete from trip_memberships where id = 1")
+        await eventually(lambda: value(target, "select count(*) = 17 from trip_memberships"), 3.0)
+        await source.execute("update users set username = 'xyza'")
+        await eventually(lambda: value(target, "select count(*) = 9 from users where username = '100'"), 3.0)
+        await eventually(lambda: value(target, "select count(*) = 0 from mirror.parked"))
+
+
+async def test_a_poison_row_does_not_stop_a_first_load(
+    source: Connection, target: Connection, source_url: str, target_url: str
+) -> None:
+    await populate(source)
+    await source.execute("update users set username = 'xyz' where username = 'u5'")
+    install(source_url, target_url, POISON)
+    async with running(source_url, target_url, BEATING | {"MIRROR_BATCH_ROWS": "2"}, POISON) as daemon:
+        await leading(daemon)
+        assert await value(target, "select count(*) from users") == 8
+        assert await value(target, "select count(*) from trip_memberships") == 18
+        assert await parked(target) == 1
