@@ -89,6 +89,7 @@ class Loop:
             self._woke(Woken.POLL if poll_s < due_s else Woken.CLOCK)
         finally:
             unwatch()
+            self.vitals.sleeps(0.0)
 
     async def _stay_awake(self, wait_s: float) -> None:
         self._woke(Woken.AWAKE)

@@ -1,0 +1,167 @@
+"""THE operation, against the two seams: what is asked of the source, what is written, what is forgotten."""
+
+from typing import Any
+
+import pytest
+
+from mirror.applier import SLICE_EVERY, Applier
+from mirror.batch import Fence, Outcome, Reading, Request, Taken
+from mirror.errors import Unreachable
+from mirror.scope import Keys, Range, Wide
+from tests.unit.test_walk import reading
+
+
+class Both:
+    """A source that answers what the test says, and a target that notes what it is given."""
+
+    def __init__(self) -> None:
+        self.answers: list[Reading] = []
+        self.asked: list[Request] = []
+        self.applied: list[tuple[Fence, bool, float]] = []
+        self.outcome = Outcome()
+        self.calls: list[str] = []
+        self.fails = False
+        self._batch = 0
+
+    async def drain(self, request: Request) -> Reading:
+        self.calls.append("drain")
+        self.asked.append(request)
+        return self.answers.pop(0)
+
+    def next_fence(self) -> Fence:
+        self.calls.append("fence")
+        self._batch += 1
+        return Fence(1, self._batch)
+
+    async def apply(self, reading: Reading, fence: Fence, *, position: bool, began: float) -> Outcome:
+        del reading
+        self.calls.append("apply")
+        if self.fails:
+            raise Unreachable("target", "gone")
+        self.applied.append((fence, position, began))
+        return self.outcome
+
+
+class Turning:
+    def __init__(self) -> None:
+        self.now = 100.0
+        self.both = Both()
+        self.applier = Applier(rows=10, heartbeat_s=5.0, clock=lambda: self.now)
+
+    async def step(self, answer: Reading) -> Any:
+        self.both.answers.append(answer)
+        return await self.applier.step(self.both, self.both, may_sleep=False)
+
+    @property
+    def asked(self) -> Request:
+        return self.both.asked[-1]
+
+
+def entries(n: int = 1, **others: Any) -> Reading:
+    return reading(entries=n, scopes="{}", taken=Taken(f"{{{n}}}", f"{{{n}}}"), **others)
+
+
+async def test_the_fence_is_taken_before_the_snapshot() -> None:
+    turning = Turning()
+    await turning.step(entries())
+    assert turning.both.calls == ["fence", "drain", "apply"]
+    assert turning.both.applied == [(Fence(1, 1), True, 100.0)]
+
+
+async def test_exactly_what_was_applied_is_forgotten_and_only_then() -> None:
+    turning = Turning()
+    await turning.step(entries(3))
+    turning.both.fails = True
+    with pytest.raises(Unreachable):
+        await turning.step(entries(4))
+    assert turning.asked.forget == Taken("{3}", "{3}")
+    turning.applier.reset(keep_walks=True)
+    turning.both.fails = False
+    await turning.step(entries(5))
+    assert turning.asked.forget is None
+    await turning.step(reading())
+    assert turning.asked.forget == Taken("{5}", "{5}")
+
+
+async def test_an_empty_batch_is_applied_when_a_position_is_due() -> None:
+    turning = Turning()
+    await turning.step(reading())
+    assert len(turning.both.applied) == 1, "the first, to say where the target is"
+    await turning.step(reading())
+    assert len(turning.both.applied) == 1
+    assert turning.applier.until_due() == 5.0
+    turning.now += 5.0
+    assert turning.applier.until_due() == 0.0
+    await turning.step(reading())
+    assert len(turning.both.applied) == 2, "the heartbeat"
+
+
+@pytest.mark.parametrize(
+    "incomplete",
+    [
+        entries(backlog=True),
+        reading(Wide("users"), entries=1, scopes="{}", taken=Taken("{1}", "{1}")),
+        entries(broken={"users": "renamed"}),
+    ],
+    ids=["backlog", "wide", "broken"],
+)
+async def test_the_position_stands_still_while_anything_is_missing(incomplete: Reading) -> None:
+    turning = Turning()
+    await turning.step(incomplete)
+    assert [position for _, position, _ in turning.both.applied] == [False]
+
+
+async def test_a_broken_table_is_left_alone_for_a_while_and_then_tried_again() -> None:
+    turning = Turning()
+    step = await turning.step(reading(broken={"users": "renamed"}))
+    assert step.newly_broken == {"users": "renamed"}
+    assert 0 < turning.applier.until_due() <= 5.0
+    await turning.step(reading())
+    assert list(turning.asked.skip) == ["users"]
+    assert not turning.both.applied, "without that table it is no position"
+    turning.now += 5.0
+    step = await turning.step(reading(broken={"users": "renamed"}))
+    assert not list(turning.asked.skip)
+    assert step.newly_broken == {}
+    assert turning.applier.until_due() == 5.0
+    turning.now += 5.0
+    await turning.step(reading())
+    assert turning.applier.outbox.broken == {}
+    assert [position for _, position, _ in turning.both.applied] == [True]
+
+
+async def test_in_a_backlog_a_walk_has_its_turn_now_and_then() -> None:
+    turning = Turning()
+    await turning.step(reading(Wide("users"), backlog=True, entries=10, scopes="{}"))
+    slices = []
+    for _ in range(2 * SLICE_EVERY):
+        await turning.step(reading(Wide("users"), backlog=True, entries=10, scopes="{}"))
+        slices.append(turning.asked.slice)
+    assert len([s for s in slices if isinstance(s, Range)]) == 2
+
+
+async def test_a_backlog_of_nothing_but_wide_marks_is_walked_at_once() -> None:
+    turning = Turning()
+    await turning.step(reading(Wide("trip_memberships", "1"), backlog=True))
+    await turning.step(reading(Wide("trip_memberships", "1"), backlog=True))
+    assert isinstance(turning.asked.slice, Range)
+
+
+async def test_what_was_parked_is_tried_again_when_the_target_says_so() -> None:
+    turning = Turning()
+    turning.both.outcome = Outcome(due=(("users", "1", None), ("trips", "2", None), ("users", "3", None)))
+    await turning.step(entries())
+    turning.both.outcome = Outcome()
+    await turning.step(entries())
+    assert turning.asked.slice == Keys("users", (("1", None), ("3", None)))
+    await turning.step(entries())
+    assert turning.asked.slice is None
+
+
+async def test_walks_survive_a_failure_unless_somebody_else_has_led() -> None:
+    turning = Turning()
+    await turning.step(reading(Wide("users")))
+    turning.applier.reset(keep_walks=True)
+    assert len(turning.applier.walks) == 1
+    turning.applier.reset(keep_walks=False)
+    assert len(turning.applier.walks) == 0

@@ -1,0 +1,58 @@
+"""Log lines: JSON for machines, one short line for people."""
+
+import io
+import json
+import logging
+from collections.abc import Iterator
+
+import pytest
+
+from mirror.ops import logs
+
+
+@pytest.fixture(autouse=True)
+def put_back() -> Iterator[None]:
+    root = logging.getLogger()
+    before = root.handlers[:], root.level
+    yield
+    root.handlers[:], root.level = before[0], before[1]
+
+
+def test_json_carries_the_fields() -> None:
+    stream = io.StringIO()
+    logs.configure("auto", stream)
+    logging.getLogger("mirror.x").info("batch", extra={"entries": 3, "rows": {"users": "1 upsert"}})
+    line = json.loads(stream.getvalue())
+    assert (line["message"], line["level"], line["entries"], line["rows"]) == (
+        "batch",
+        "info",
+        3,
+        {"users": "1 upsert"},
+    )
+    assert line["at"].endswith("+00:00")
+
+
+def test_people_get_one_line() -> None:
+    stream = io.StringIO()
+    logs.configure("human", stream)
+    logging.getLogger("mirror.x").warning("starting over", extra={"error": "gone", "rows": {"users": "1 upsert"}})
+    assert stream.getvalue().strip().endswith("WARNING starting over  error=gone  rows=users:1 upsert")
+
+
+def test_an_exception_is_told_in_both() -> None:
+    for style in ("human", "json"):
+        stream = io.StringIO()
+        logs.configure(style, stream)
+        try:
+            int("odd")
+        except ValueError:
+            logging.getLogger("mirror.x").exception("broken")
+        assert "ValueError: invalid literal" in stream.getvalue()
+
+
+def test_chatty_libraries_are_quiet() -> None:
+    stream = io.StringIO()
+    logs.configure("json", stream)
+    logging.getLogger("psycopg").warning("error ignored in postgresql://u:secret@h/db")
+    logging.getLogger("uvicorn.error").info("Started")
+    assert not stream.getvalue()
