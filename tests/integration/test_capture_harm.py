@@ -334,6 +334,8 @@ def test_a_short_lock_timeout_does_not_matter(app: Connection, admin: Connection
         writer.start()
         while not _waits(admin, app.info.backend_pid):
             assert writer.is_alive(), "it did not wait"
+        admin.execute("select pg_sleep(0.1)")  # a hundred times as long as it would wait by itself
+        assert writer.is_alive(), "it gave up"
         other.rollback()
         writer.join(10)
     assert marks(admin) == users(A, B)
