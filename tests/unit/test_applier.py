@@ -78,7 +78,7 @@ async def test_exactly_what_was_applied_is_forgotten_and_only_then() -> None:
     turning.applier.reset(keep_walks=True)
     turning.both.fails = False
     await turning.step(entries(5))
-    assert turning.asked.forget is None
+    assert not turning.asked.forget
     await turning.step(reading())
     assert turning.asked.forget == Taken("{5}", "{5}")
 
