@@ -70,11 +70,11 @@ def mirror(stage: Stage, databases: Databases, keys: int) -> Run:
     sentinel = _write(stage, databases, keys)
     with connect(databases.target) as target:
         epoch = ask(target, "select epoch from mirror.state")
-        with peers.daemon(databases) as pid:
-            began = until(lambda: ask(target, "select epoch from mirror.state") != epoch)
-            before = usage(pid)
-            ended = until(lambda: sentinel.in_position(target))
-            return Run(ended - began, before and usage(pid, before))
+        with peers.daemon(databases) as running:
+            began = until(lambda: running.runs() and ask(target, "select epoch from mirror.state") != epoch)
+            before = usage(running.process.pid)
+            ended = until(lambda: running.runs() and sentinel.in_position(target))
+            return Run(ended - began, before and usage(running.process.pid, before))
 
 
 def native(stage: Stage, databases: Databases, keys: int) -> Run:

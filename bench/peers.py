@@ -8,10 +8,13 @@ import os
 import secrets
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from functools import partial
+from typing import IO
 
 from bench.stage import Connection, Databases, ask, connect
 from mirror.config import Mapping
@@ -22,6 +25,8 @@ from mirror.target import install as target_side
 
 TIMEOUT_S = 300.0
 POLL_INTERVAL_S = 0.01
+STOP_TIMEOUT_S = 30.0
+LAST_WORDS_BYTES = 2000
 TARGET_TABLES = """
 create table public.users (id uuid primary key, email text, username text);
 create table public.trips (id uuid primary key, name text, created_by uuid);
@@ -64,26 +69,41 @@ def install_mirror(databases: Databases) -> None:
         target_side.install(target, look(source, Mapping()).types, Mapping(), lambda _: None)
 
 
+@dataclass(frozen=True)
+class Daemon:
+    process: subprocess.Popen[bytes]
+    log: IO[bytes]
+
+    def runs(self) -> bool:
+        """True, or an error with its last words: nobody should wait for a daemon that has ended."""
+        if self.process.poll() is not None:
+            self.log.seek(0)
+            said = self.log.read()[-LAST_WORDS_BYTES:].decode(errors="replace").strip()
+            raise RuntimeError(f"the daemon ended with {self.process.returncode}: {said}")
+        return True
+
+
 @contextmanager
-def daemon(databases: Databases) -> Iterator[int]:
-    """`mirror run` with default settings; yields its process id."""
+def daemon(databases: Databases) -> Iterator[Daemon]:
+    """`mirror run` as a process of its own, with default settings."""
     environ = {name: value for name, value in os.environ.items() if not name.startswith(("MIRROR_", "SUPABASE_"))}
     environ |= {"MIRROR_SOURCE_URL": databases.source, "MIRROR_TARGET_URL": databases.target, "MIRROR_HTTP_PORT": "0"}
-    process = subprocess.Popen([sys.executable, "-m", "mirror", "run"], env=environ, stderr=subprocess.DEVNULL)
-    try:
-        yield process.pid
-        if process.poll() is not None:
-            raise RuntimeError(f"the daemon ended with {process.returncode}")
-    finally:
-        process.terminate()
-        process.wait(30)
+    with tempfile.TemporaryFile() as log:
+        process = subprocess.Popen([sys.executable, "-m", "mirror", "run"], env=environ, stderr=log)
+        running = Daemon(process, log)
+        try:
+            yield running
+            running.runs()
+        finally:
+            process.terminate()
+            process.wait(STOP_TIMEOUT_S)
 
 
 @contextmanager
 def mirror(databases: Databases) -> Iterator[None]:
     install_mirror(databases)
-    with daemon(databases), connect(databases.target) as target:
-        until(lambda: ask(target, "select primed_at from mirror.state"))
+    with daemon(databases) as running, connect(databases.target) as target:
+        until(lambda: running.runs() and ask(target, "select primed_at from mirror.state"))
         yield
 
 
@@ -125,7 +145,7 @@ def relay(databases: Databases) -> Iterator[None]:
             yield
         finally:
             process.terminate()
-            process.join(30)
+            process.join(STOP_TIMEOUT_S)
 
 
 def _relay(databases: Databases) -> None:
