@@ -83,19 +83,19 @@ async def test_no_change_waits_for_the_poll(
         await leading(daemon)
         looking = asyncio.create_task(arrivals.look(target_url))
         disturbing = asyncio.create_task(disturb(source, dice)) if lost_connections else None
-        until = time.monotonic() + 12.0
+        until = time.monotonic() + 8.0
         await asyncio.gather(*(arrivals.write(source_url, random.Random(n), until, str(n)) for n in range(3)))
         if disturbing is not None:
             disturbing.cancel()
         await eventually(lambda: arrivals.seen.keys() >= arrivals.committed.keys(), POLL_S + 10)
         looking.cancel()
         delays_s = arrivals.delays_s()
-        assert len(delays_s) > 100
+        assert len(delays_s) > 60
         assert delays_s[-1] < POLL_S + 5.0
         late = [delay for delay in delays_s if delay > 3.0]
         assert len(late) < len(delays_s) / 100, late
         assert daemon.metrics.wakeups.labels("poll")._value.get() == 0
-        assert daemon.metrics.wakeups.labels("rung")._value.get() > 20
+        assert daemon.metrics.wakeups.labels("rung")._value.get() > 10
 
 
 async def test_a_long_writer_keeps_the_daemon_awake(
