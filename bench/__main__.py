@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bench import backlog, latency, report, writes
+from bench import backlog, latency, proof, report, writes
 from bench.report import Result
 from bench.stage import Stage, ask, connect, open_stage
 from mirror import __version__
@@ -43,6 +43,7 @@ def _figures(size: Size) -> dict[str, Measure]:
     return {
         "latency": partial(latency.measure, rounds=size.rounds, rows=size.rows, seconds=size.latency_s),
         "backlog": partial(backlog.measure, rounds=size.rounds, keys=size.backlog_keys),
+        "proof": partial(proof.measure, rounds=size.rounds, rows=size.backlog_keys, seconds=size.latency_s),
         "writes": partial(writes.measure, rounds=size.rounds, rows=size.rows, seconds=size.writes_s),
     }
 

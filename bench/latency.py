@@ -47,7 +47,7 @@ def measure(stage: Stage, *, rounds: int, rows: int, seconds: float) -> list[Res
     for turn in range(rounds):
         for name, peer in PEERS.items():
             with stage.databases() as databases, peer(databases):
-                samples[name].append(_latencies_ms(databases, seconds, random.Random(turn)))
+                samples[name].append(latencies_ms(databases, seconds, random.Random(turn)))
     floor, *_ = (median(percentile(r, 50) for r in rounds_ms) for rounds_ms in samples.values())
     native = median(percentile(r, 50) for r in samples["native replication"])
     return [_result(name, rounds_ms, floor, native) for name, rounds_ms in samples.items()]
@@ -60,15 +60,16 @@ def _result(name: str, rounds_ms: list[list[float]], floor: float, native: float
     return Result(f"commit to visible, {PER_SECOND} tx/s", name, "ms", p50, p99, p50s, ratios)
 
 
-def _latencies_ms(databases: Databases, seconds: float, chance: random.Random) -> list[float]:
+def latencies_ms(databases: Databases, seconds: float, chance: random.Random, name: str = "r") -> list[float]:
+    """`name`: what the roles that are written begin with; another one for another time on the same rows."""
     warm_up, n = int(WARM_UP_S * PER_SECOND), int((WARM_UP_S + seconds) * PER_SECOND)
     with connect(databases.target) as observer, connect(databases.source) as writer:
         observer.execute(OBSERVER)
         observer.execute("listen seen")
         seen: dict[str, float] = {}
-        watching = threading.Thread(target=_watch, args=(observer, seen, f"r{n - 1}"), daemon=True)
+        watching = threading.Thread(target=_watch, args=(observer, seen, f"{name}{n - 1}"), daemon=True)
         watching.start()
-        committed = _write(writer, n, chance)
+        committed = _write(writer, n, chance, name)
         watching.join(LAST_TIMEOUT_S)
     missing = committed.keys() - seen.keys()
     if missing:
@@ -83,7 +84,7 @@ def _watch(observer: Connection, seen: dict[str, float], last: str) -> None:
             return
 
 
-def _write(writer: Connection, n: int, chance: random.Random) -> dict[str, float]:
+def _write(writer: Connection, n: int, chance: random.Random, name: str) -> dict[str, float]:
     """Inserts and updates in turn, each of another row; returns when each one's commit was answered."""
     committed = {}
     due = time.perf_counter()
@@ -91,8 +92,8 @@ def _write(writer: Connection, n: int, chance: random.Random) -> dict[str, float
         due += chance.expovariate(PER_SECOND)
         time.sleep(max(0.0, due - time.perf_counter()))
         if i % 2:
-            writer.execute(INSERT, [i, f"r{i}"], prepare=True)
+            writer.execute(INSERT, [i, f"{name}{i}"], prepare=True)
         else:
-            writer.execute(UPDATE, [f"r{i}", i, i], prepare=True)
-        committed[f"r{i}"] = time.perf_counter()
+            writer.execute(UPDATE, [f"{name}{i}", i, i], prepare=True)
+        committed[f"{name}{i}"] = time.perf_counter()
     return committed

@@ -84,10 +84,11 @@ class Daemon:
 
 
 @contextmanager
-def daemon(databases: Databases) -> Iterator[Daemon]:
-    """`mirror run` as a process of its own, with default settings."""
+def daemon(databases: Databases, **settings: str) -> Iterator[Daemon]:
+    """`mirror run` as a process of its own, with default settings but for those given."""
     environ = {name: value for name, value in os.environ.items() if not name.startswith(("MIRROR_", "SUPABASE_"))}
     environ |= {"MIRROR_SOURCE_URL": databases.source, "MIRROR_TARGET_URL": databases.target, "MIRROR_HTTP_PORT": "0"}
+    environ |= settings
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen([sys.executable, "-m", "mirror", "run"], env=environ, stderr=log)
         running = Daemon(process, log)

@@ -9,19 +9,31 @@ newer has claimed. Whatever fails, nothing is sent again; the daemon claims a ne
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from mirror.batch import Fence, Outcome, Reading, Request
 from mirror.producers.outbox import Outbox
 from mirror.producers.parked import Parked
+from mirror.producers.reconcile import Finished, Order, Reconcile
+from mirror.producers.requests import Report, Requests
+from mirror.producers.resync import Resync
 from mirror.producers.walk import Walks
-from mirror.scope import Keys, Range, Slice, Wide
+from mirror.scope import Range, Slice, Wide
 
 BYTES_MAX = 4_000_000
 COUNT_INTERVAL_S = 1.0
+SEEK_INTERVAL_S = 0.25  # in a backlog: how late the latest revocation may be found
 SLICE_EVERY = 8  # in a backlog, one batch in so many carries a slice: a walk must end even under constant load
+
+
+class SliceProducer(Protocol):
+    """Who names slices: one at a time, settled when it is applied."""
+
+    def next_slice(self, skip: tuple[str, ...]) -> Slice | None: ...
+
+    def settle(self, asked: Slice, reading: Reading, outcome: Outcome, spent_s: float, /) -> None: ...
 
 
 class Source(Protocol):
@@ -31,7 +43,9 @@ class Source(Protocol):
 class Target(Protocol):
     def next_fence(self) -> Fence: ...
 
-    async def apply(self, reading: Reading, fence: Fence, *, position: bool, began: float) -> Outcome: ...
+    async def apply(
+        self, reading: Reading, fence: Fence, *, position: bool, began: float, notes: Mapping[str, Any]
+    ) -> Outcome: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +61,7 @@ class Step:
     skipped: tuple[str, ...] = ()
     walked: Wide | None = None
     newly_broken: dict[str, str] = field(default_factory=dict)
+    finished: tuple[Finished, ...] = ()
 
     @property
     def worked(self) -> bool:
@@ -60,17 +75,26 @@ class Applier:
         *,
         rows: int,
         heartbeat_s: float,
+        brake_share: float = 0.2,
+        reconcile_rows_per_s: float = 200_000.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._rows = rows
+        self._rows_max = self._rows = rows
         self._heartbeat_s = heartbeat_s
         self._clock = clock
         self.outbox = Outbox(clock)
-        self.walks = Walks()
         self.parked = Parked()
+        self.resync = Resync(rows)
+        self.walks = Walks(rows)
+        self.reconcile = Reconcile(rows_per_s=reconcile_rows_per_s, brake_share=brake_share, rows=rows, clock=clock)
+        self.requests = Requests(self.reconcile, self.resync, clock)
+        self._producers: tuple[SliceProducer, ...] = (self.parked, self.resync, self.walks, self.reconcile)
+        self._empty: set[str] = set()  # tables that the target has nothing of: loaded, not compared
+        self._found: dict[str, Any] = {}  # by comparisons: goes with the next batch
         self._settled = False  # the target's position is that of the last reading
         self._beat_at = -heartbeat_s
         self._counted_at = -COUNT_INTERVAL_S
+        self._sought_at = -SEEK_INTERVAL_S
         self._turn = 0
         self._backlog = False
         self._stuck = False
@@ -78,21 +102,28 @@ class Applier:
     async def step(self, source: Source, target: Target, *, may_sleep: bool) -> Step:
         fence = target.next_fence()
         began = self._clock()
-        request = self._request(may_sleep, began)
-        reading = await source.drain(request)
+        skip = self.outbox.skip()
+        producer, asked = self._choose(skip)
+        reading = await source.drain(self._request(may_sleep, began, skip, asked))
         read_at = self._clock()
-        self.walks.forgotten()
-        self._stuck = reading.backlog and reading.entries == 0  # behind marks that only a walk can settle
-        self._backlog = reading.backlog
-        newly_broken = self.outbox.read(reading, request.skip)
-        self.walks.read(reading, request.skip)
-        position = reading.complete and not request.skip
+        newly_broken = self._read(reading, skip, asked if producer in (self.walks, self.reconcile) else None)
+        position = reading.complete and not skip
         outcome = None
-        if reading.scopes or (position and self._is_due(began)):
-            outcome = await target.apply(reading, fence, position=position, began=began)
-            self._settle(request.slice, reading, outcome, position, began)
-        else:
-            self.outbox.settle(reading)
+        if reading.scopes or asked is not None or self._found or (position and self._is_due(began)):
+            notes = self._notes(asked, producer is self.walks, reading)
+            outcome = await target.apply(reading, fence, position=position, began=began, notes=notes)
+            self._found = {}
+            self._empty -= outcome.counts.keys()
+            self._settled = position
+            if position:
+                self._beat_at = began
+            self.parked.note(outcome)
+        self.outbox.settle(reading)
+        if producer is not None and asked is not None and outcome is not None:
+            producer.settle(asked, reading, outcome, self._clock() - began)
+        finished = self.reconcile.take_ended()
+        self._keep(finished, reading)
+        self.requests.settle(finished)
         return Step(
             reading=reading,
             outcome=outcome,
@@ -100,60 +131,116 @@ class Applier:
             began=began,
             read_s=read_at - began,
             apply_s=self._clock() - read_at,
-            skipped=request.skip,
-            walked=request.slice.wide if isinstance(request.slice, Range) and reading.slice is not None else None,
+            skipped=skip,
+            walked=asked.wide
+            if isinstance(asked, Range) and asked.want == "rows" and reading.slice is not None
+            else None,
             newly_broken=newly_broken,
+            finished=finished,
         )
 
-    def reset(self, *, keep_walks: bool) -> None:
-        """After a failure: what was read is not known to be applied. Walks may go on where they were, when nobody else
-        has led in between: their slices are applied one by one."""
+    def begin(self, *, keep: bool, empty: tuple[str, ...], walks: tuple[dict[str, Any], ...]) -> None:
+        """A new epoch: what was read before is not known to be applied. When nobody else has led in between, walks go
+        on as we remember them, else as the target does."""
         self.outbox.reset()
         self.parked.reset()
+        self.resync.reset()
+        self.requests.reset()
+        self.reconcile.reset()
+        self._empty = set(empty)
+        self._found = {}
         self._settled = False
         self._backlog = False
-        if not keep_walks:
-            self.walks.reset()
+        if not keep:
+            self.walks.restore(walks)
 
     def until_due(self) -> float:
         """Until time alone is a reason to look: the heartbeat, or, while that is impossible, the next attempt at the
-        tables that could not be read."""
+        tables that could not be read; a reconcile that keeps to its rate."""
         at = self.outbox.retry_at() if self.outbox.broken else self._beat_at + self._heartbeat_s
-        return max(0.0, at - self._clock())
+        due = max(0.0, at - self._clock())
+        if self.reconcile.busy and not self.reconcile.is_held_up(self.outbox.skip()):
+            return min(due, self.reconcile.wait_s())
+        return due
 
-    def _request(self, may_sleep: bool, now: float) -> Request:
+    def due_reports(self) -> list[Report]:
+        return self.requests.due()
+
+    def _choose(self, skip: tuple[str, ...]) -> tuple[SliceProducer | None, Slice | None]:
+        """The next slice of somebody who has one; in a backlog only now and then."""
         self._turn += 1
-        skip = self.outbox.skip()
+        if self._backlog and not self._stuck and self._turn % SLICE_EVERY:
+            return None, None
+        for producer in self._producers:
+            chosen = producer.next_slice(skip)
+            if chosen is not None:
+                return producer, chosen
+        return None, None
+
+    def _request(self, may_sleep: bool, now: float, skip: tuple[str, ...], asked: Slice | None) -> Request:
         count = now - self._counted_at >= COUNT_INTERVAL_S
         if count:
             self._counted_at = now
-        chosen: Slice | None = None
-        if not self._backlog or self._stuck or self._turn % SLICE_EVERY == 0:
-            chosen = self.parked.next_slice() or self.walks.next_slice(self._rows, skip)
+        seek = not self._backlog or self.outbox.looked is None or now - self._sought_at >= SEEK_INTERVAL_S
+        if seek:
+            self._sought_at = now
         return Request(
             rows=self._rows,
             bytes=BYTES_MAX,
             sleep=may_sleep,
             forget=self.outbox.forget,
-            forget_wide=self.walks.forget,
+            forget_wide=self.walks.forget + self.reconcile.forget,
             skip=skip,
             looked=self.outbox.looked,
-            slice=chosen,
+            slice=asked,
             count=count,
+            seek=seek,
         )
+
+    def _read(self, reading: Reading, skip: tuple[str, ...], asked: Slice | None) -> dict[str, str]:
+        """Takes note of a reading, before it is applied; returns the tables that have newly become unreadable."""
+        self.walks.forgotten()
+        self.reconcile.forgotten()
+        self._fit(len(reading.scopes))
+        self._stuck = reading.backlog and reading.entries == 0  # behind marks that only a slice can settle
+        self._backlog = reading.backlog
+        newly_broken = self.outbox.read(reading, skip)
+        if asked is not None and reading.slice is not None and "error" in reading.slice:
+            newly_broken |= self.outbox.broke(asked.table, str(reading.slice["error"]))
+        self.walks.read(reading, skip)
+        self.requests.read(reading.requests)
+        for wide in reading.wide:
+            if self.walks.covers(wide):
+                continue
+            if wide.trip is not None or wide.table in self._empty:
+                self._empty.discard(wide.table)
+                self.walks.begin(wide, reading.snapshot)
+            elif not self.reconcile.covers(wide.table):
+                self.reconcile.want(Order("mark", (wide.table,)))
+        return newly_broken
+
+    def _fit(self, size: int) -> None:
+        """Where rows are large, the next batch asks for fewer: the source should not build what it must throw away."""
+        self._rows = max(1, self._rows // 2) if size > BYTES_MAX // 2 else min(self._rows_max, self._rows * 2)
+
+    def _notes(self, asked: Slice | None, walking: bool, reading: Reading) -> dict[str, Any]:
+        """What goes with the batch besides rows."""
+        notes: dict[str, Any] = {}
+        if isinstance(asked, Range) and walking:
+            notes["walks"] = self.walks.document(asked, reading)
+        if isinstance(asked, Range) and asked.want == "dry":
+            notes["explain"] = True
+        return notes | self._found
+
+    def _keep(self, finished: tuple[Finished, ...], reading: Reading) -> None:
+        """What comparisons found, for whoever asks the target: the proof, and the tables that the brake has stopped."""
+        for end in finished:
+            if end.proves:
+                self._found["proof"] = end.certificate() | {"at": reading.as_of, "reason": end.order.reason}
+            if end.order.repair:
+                braked = self.reconcile.braked.items()
+                self._found["braked"] = {t: {"rows": r.target_rows, "would_delete": r.extra} for t, r in braked}
 
     def _is_due(self, now: float) -> bool:
         """An empty batch that moves the position: the first after a time without one, and the heartbeat."""
         return not self._settled or now - self._beat_at >= self._heartbeat_s
-
-    def _settle(self, asked: Slice | None, reading: Reading, outcome: Outcome, position: bool, began: float) -> None:
-        self.outbox.settle(reading)
-        self.parked.settle(outcome)
-        match asked:
-            case Range():
-                self.walks.settle(asked, reading)
-            case Keys() | None:
-                pass
-        self._settled = position
-        if position:
-            self._beat_at = began

@@ -38,6 +38,7 @@ class Request:
     looked: str | None = None
     slice: Slice | None = None
     count: bool = False
+    seek: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +61,7 @@ class Reading:
     outbox_bytes: int | None
     asleep: bool
     taken: Taken | None
+    requests: tuple[Mapping[str, Any], ...] = ()
 
     @property
     def complete(self) -> bool:
@@ -74,6 +76,8 @@ class Outcome:
     counts: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     parked: Mapping[str, int] = field(default_factory=dict)
     due: tuple[tuple[str, str, str | None], ...] = ()
+    check: Mapping[str, Any] | None = None
+    explained: tuple[Mapping[str, Any], ...] = ()
 
     @property
     def rows(self) -> int:

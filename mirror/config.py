@@ -39,7 +39,7 @@ _POSTGRES_URL = "a Postgres URL like postgresql://user:password@host:5432/databa
 _WHERE_SUPABASE = "the Postgres URL of Supabase: direct, or the session pooler on port 5432"
 
 
-def _seconds(value: object) -> object:
+def parse_seconds(value: object) -> object:
     """`10`, `10s`, `500ms`, `2m`, `1h`."""
     if not isinstance(value, str):
         return value
@@ -49,14 +49,15 @@ def _seconds(value: object) -> object:
     return float(found[1]) * _SUFFIXES[found[2] or "s"]
 
 
-def _cron(value: str) -> str:
+def _when(value: str) -> str:
     from apscheduler.triggers.cron import CronTrigger  # noqa: PLC0415 - only who sets it pays for the import
 
-    CronTrigger.from_crontab(value, timezone="UTC")
+    if value != "off" and not _DURATION.fullmatch(value):
+        CronTrigger.from_crontab(value, timezone="UTC")
     return value
 
 
-Seconds = Annotated[float, BeforeValidator(_seconds)]
+Seconds = Annotated[float, BeforeValidator(parse_seconds)]
 
 
 class Settings(BaseModel):
@@ -81,10 +82,19 @@ class Settings(BaseModel):
         9464, ge=0, le=65535, validation_alias="MIRROR_HTTP_PORT", description="a port number, from 0 (any) to 65535"
     )
     admin_token: SecretStr | None = Field(None, validation_alias="MIRROR_ADMIN_TOKEN", description="a token")
-    reconcile_cron: Annotated[str, AfterValidator(_cron)] = Field(
+    reconcile_cron: Annotated[str, AfterValidator(_when)] = Field(
         "*/15 * * * *",
         validation_alias="MIRROR_RECONCILE_CRON",
-        description="five fields of cron, such as */15 * * * *",
+        description="five fields of cron such as */15 * * * *, an interval such as 30m, or off",
+    )
+    reconcile_rows_per_s: int = Field(
+        200_000,
+        ge=1,
+        validation_alias="MIRROR_RECONCILE_ROWS_PER_SECOND",
+        description="a whole number of rows, 1 or more",
+    )
+    brake_percent: float = Field(
+        20, ge=0, le=100, validation_alias="MIRROR_BRAKE_PERCENT", description="a share from 0 to 100"
     )
     poll_interval_s: Seconds = Field(
         5.0,

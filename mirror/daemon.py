@@ -17,8 +17,10 @@ from mirror.errors import ConfigError, Incompatible, MirrorError, Refused, Super
 from mirror.loop import Loop, Session
 from mirror.ops.http import application, serving
 from mirror.ops.metrics import Metrics
+from mirror.ops.schedule import scheduled
 from mirror.ops.vitals import Vitals
 from mirror.postgres import parameters, refuse_pooled_host
+from mirror.producers.reconcile import Order
 from mirror.source.capture import VERSION
 from mirror.source.doorbell import Doorbell
 from mirror.source.primary import Primary
@@ -28,6 +30,7 @@ from mirror.target.target import Target
 log = logging.getLogger(__name__)
 
 STANDBY_INTERVAL_S = 1.0
+COLLAPSE_ENTRIES = 2_000_000  # more is not worth replaying key by key
 PAUSE_MIN_S, PAUSE_MAX_S = 0.1, 5.0
 STOP_GRACE_S = 1.0  # for the batch under way; after that its connections are ended, which loses nothing
 UNDEFINED_FUNCTION = "42883"
@@ -48,7 +51,12 @@ class Daemon:
         self._wake = asyncio.Event()
         self._stopping = asyncio.Event()
         self._doorbell = Doorbell(self._source_url, self._wake)
-        self._applier = Applier(rows=settings.batch_rows, heartbeat_s=settings.heartbeat_interval_s)
+        self._applier = Applier(
+            rows=settings.batch_rows,
+            heartbeat_s=settings.heartbeat_interval_s,
+            brake_share=settings.brake_percent / 100,
+            reconcile_rows_per_s=settings.reconcile_rows_per_s,
+        )
         self._epoch = 0
         self.port = 0  # of the HTTP server
         self._pause_s = PAUSE_MIN_S
@@ -65,10 +73,11 @@ class Daemon:
 
     async def run(self) -> None:
         """Until told to stop. Raises only what a person must put right."""
-        async with serving(
-            application(self.vitals, self.metrics), self._settings.http_host, self._settings.http_port
-        ) as self.port:
+        async with contextlib.AsyncExitStack() as stack:
+            served = serving(application(self.vitals, self.metrics), self._settings.http_host, self._settings.http_port)
+            self.port = await stack.enter_async_context(served)
             log.info("serving metrics and health", extra={"port": self.port})
+            stack.enter_context(scheduled(self._settings.reconcile_cron, self._reconcile_soon))
             working = asyncio.create_task(self._work())
             stopped = asyncio.create_task(self._stopping.wait())
             try:
@@ -94,6 +103,11 @@ class Daemon:
                 self._note_failure(error)
                 await self._pause(self._pause_s)
                 self._pause_s = min(PAUSE_MAX_S, self._pause_s * 2)
+
+    def _reconcile_soon(self) -> None:
+        if self.vitals.leader:
+            self._applier.reconcile.want(Order("schedule"))
+            self._wake.set()
 
     def _worked(self) -> None:
         self._pause_s = PAUSE_MIN_S
@@ -177,7 +191,13 @@ class Daemon:
                 f"the target's keys are {claim.types}, the source's are {self._types}",
                 hint="Run `mirror install target`.",
             )
-        self._applier.reset(keep_walks=claim.epoch == self._epoch + 1)
+        if await source.collapse(COLLAPSE_ENTRIES):
+            log.warning("the outbox grew too large while no daemon ran: the tables are compared instead")
+        if not claim.primed:
+            await source.mark_unmarked()
+        self._applier.begin(keep=claim.epoch == self._epoch + 1, empty=claim.empty, walks=claim.walks)
+        if claim.primed or claim.walks:
+            self._applier.reconcile.want(Order("start"))
         self._epoch = claim.epoch
         self.vitals.primed = claim.primed
         log.info("leading", extra={"epoch": claim.epoch, "primed": claim.primed})

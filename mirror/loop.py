@@ -16,6 +16,7 @@ from mirror.applier import Applier, Step
 from mirror.batch import Reading
 from mirror.ops.metrics import Metrics
 from mirror.ops.vitals import Vitals
+from mirror.producers.reconcile import Finished, Order
 from mirror.source.primary import TIDY_BYTES, Primary
 from mirror.target.target import Target
 
@@ -23,6 +24,8 @@ log = logging.getLogger(__name__)
 
 WAIT_MIN_S, WAIT_MAX_S = 0.002, 0.05
 TIDY_INTERVAL_S = 1.0
+FAULTS_INTERVAL_S = 60.0
+DRIFT_LINES = 10  # in the log; the request's result has more, the metrics count all
 NO_RINGS_POLL_S = 0.5
 
 
@@ -52,17 +55,21 @@ class Loop:
     metrics: Metrics
     is_heard: Callable[[], bool]  # the doorbell, at this moment
     _tidied_at: float = field(default=float("-inf"))
+    _inspected_at: float = field(default=float("-inf"))
 
     async def lead(self, session: Session, turned: Callable[[], None]) -> None:
         """Until told to stop. `turned` is called after every turn that worked out."""
         if not session.rings:
             log.warning("max_prepared_transactions is set in the source, so nobody rings: polling")
         may_sleep, wait_s = False, WAIT_MIN_S
+        self._inspected_at = float("-inf")  # a source that was away may have come back without its triggers
         while not self.stopping.is_set():
             self.wake.clear()
             step = await self.applier.step(session.source, session.target, may_sleep=may_sleep)
             self._note(step)
             turned()
+            await self._tell(session.source)
+            await self._look_for_faults(session.source)
             if step.worked:
                 may_sleep, wait_s = False, WAIT_MIN_S
             elif step.reading.asleep:
@@ -99,6 +106,25 @@ class Loop:
     def _woke(self, woken: Woken) -> None:
         self.metrics.wakeups.labels(woken.value).inc()
 
+    async def _tell(self, source: Primary) -> None:
+        """Operators hear how their requests go."""
+        for report in self.applier.due_reports():
+            await source.report(report.request, report.state, report.progress, report.result)
+
+    async def _look_for_faults(self, source: Primary) -> None:
+        """A trigger that is gone or disabled is reported at once; what it missed is found by comparing."""
+        now = asyncio.get_running_loop().time()
+        if now - self._inspected_at < FAULTS_INTERVAL_S:
+            return
+        self._inspected_at = now
+        faults = await source.faults()
+        fresh = [fault for fault in faults if fault not in self.vitals.faults]
+        changed, self.vitals.faults = set(faults) != set(self.vitals.faults), faults
+        if fresh:
+            log.error("changes are not captured: run `mirror install source`", extra={"faults": fresh})
+        if changed:  # also when they are back: until then changes were missed
+            self.applier.reconcile.want(Order("triggers"))
+
     async def _tidy(self, source: Primary, reading: Reading) -> None:
         now = asyncio.get_running_loop().time()
         if (reading.outbox_bytes or 0) > TIDY_BYTES and now - self._tidied_at > TIDY_INTERVAL_S:
@@ -121,13 +147,32 @@ class Loop:
             v.applied_rows += outcome.rows
             if step.position:
                 v.positioned(step.began)
+        v.braked = {t: f"{r.extra} of {r.target_rows} rows would go" for t, r in self.applier.reconcile.braked.items()}
+        v.reconciling = self.applier.reconcile.progress()
         self.metrics.observe(step)
+        for finished in step.finished:
+            _log_finished(finished)
         for table, reason in step.newly_broken.items():
             log.error(
                 "a table cannot be read; its changes wait, the others go on", extra={"table": table, "error": reason}
             )
-        if outcome is not None and (outcome.rows or reading.entries or reading.slice):
+        if outcome is not None and (outcome.rows or reading.entries or step.walked):
             log.info("batch", extra=_told(step, outcome.counts, outcome.parked))
+
+
+def _log_finished(finished: Finished) -> None:
+    found = {name: r.document() | {"differences": None} for name, r in finished.tables.items()}
+    brief = {name: {k: v for k, v in d.items() if v} for name, d in found.items()}
+    for name, report in finished.tables.items():
+        for row in report.differences[:DRIFT_LINES] if not report.expected else ():
+            key = "/".join(k for k in (row["k1"], row["k2"]) if k)
+            log.warning("drift", extra={"table": name, "key": key, "direction": row["direction"]})
+        if report.braked:
+            log.error(
+                "the brake: a repair would delete too much of a table; look, then `mirror resync --force`",
+                extra={"table": name, "rows": report.target_rows, "would_delete": report.extra},
+            )
+    log.info("reconcile", extra={"reason": finished.order.reason, "result": finished.state, "tables": brief})
 
 
 def _told(step: Step, counts: Mapping[str, Mapping[str, int]], parked: Mapping[str, int]) -> dict[str, object]:

@@ -23,7 +23,8 @@ CONNECT_TIMEOUT_S = 10
 _SESSION = """
     set search_path = ''; set timezone = 'UTC'; set datestyle = 'ISO';
     set lock_timeout = '1s'; set statement_timeout = '60s'; set idle_in_transaction_session_timeout = '60s';
-    set jit = off; set client_min_messages = error; set default_transaction_isolation = 'read committed'
+    set jit = off; set max_parallel_workers_per_gather = 0;
+    set client_min_messages = error; set default_transaction_isolation = 'read committed'
 """
 # The source's rows must never be filtered silently: with row_security off a policy that would hide some is an error.
 # Forgetting need not be durable (a lost one is repeated), and its queries are planned once (half of a small drain is

@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
+from mirror.tables import Table
+
 _PACKAGED = Path(__file__).parent / "_schema"
 _CHECKOUT = Path(__file__).parent.parent / "schema"
 
@@ -29,3 +31,8 @@ def render(name: str, values: Mapping[str, str] | None = None) -> str:
 
 def digest(sql: str) -> str:
     return hashlib.sha256(sql.encode()).hexdigest()
+
+
+def row_text(row: str, table: Table) -> str:
+    """What a digest is taken of, the same expression on both sides."""
+    return " || ".join(f"coalesce(length({row}.{c}::text) || ':' || {row}.{c}::text, '~')" for c in table.columns)

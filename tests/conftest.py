@@ -1,5 +1,6 @@
 """The test bed: one pair of servers for the whole run, two databases of its own for each test that asks for them."""
 
+import os
 from collections.abc import AsyncIterator, Iterator
 
 import psycopg
@@ -8,6 +9,16 @@ import pytest
 from tests.bed.backends import Pair, open_pair
 from tests.bed.databases import Template, template
 from tests.bed.templates import prepare_source, prepare_target
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """With MIRROR_TEST_BOTH_SIDES set, only what needs both databases: in a matrix of majors, a test of one side has
+    nothing to learn from another major on the other side."""
+    if os.environ.get("MIRROR_TEST_BOTH_SIDES"):
+        both = {"source_url", "target_url"}
+        left_out = [item for item in items if not both <= set(getattr(item, "fixturenames", ()))]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
 
 
 @pytest.fixture(scope="session")

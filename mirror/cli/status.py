@@ -84,6 +84,14 @@ def _target_lines(target: Report) -> Iterator[str]:
         yield "target: the mirror is not installed."
         return
     yield f"target: epoch {target['epoch']}, batch {target['batch']}, snapshot {target['snapshot'] or 'none yet'}."
+    if proof := target.get("proof"):
+        tables = ", ".join(f"{name} {p['rows']} rows {p['digest']}" for name, p in proof["tables"].items())
+        yield f"proof: equal at snapshot {proof['snapshot']} of the source, at {proof['at']}: {tables}."
+    for name, table in target.get("braked", {}).items():
+        yield (
+            f"brake: a comparison of {name} would delete {table['would_delete']} of {table['rows']} rows and did not; "
+            "look at the primary, then `mirror resync --force`."
+        )
     for parked in target["parked"]:
         key = "/".join(k for k in (parked["k1"], parked["k2"]) if k)
         yield f"parked: {parked['tbl']} {key}: {parked['reason']} (tried {parked['tries']} times)"

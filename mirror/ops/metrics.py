@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import GaugeMetricFamily, InfoMetricFamily, Metric
 
 from mirror import __version__
 from mirror.applier import Step
 from mirror.ops.vitals import Vitals
+from mirror.producers.reconcile import Finished
 from mirror.tables import TABLES
 
 _FAST = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 300, 3600)
@@ -32,8 +33,27 @@ class Metrics:
         self.wakeups = Counter("mirror_wakeups", "Why the loop woke", ["reason"], registry=self.registry)
         self.reconnects = Counter("mirror_reconnects", "Sessions opened anew", ["side"], registry=self.registry)
         self.errors = Counter("mirror_errors", "Errors by kind", ["kind"], registry=self.registry)
+        self.reconciled_at = Gauge(
+            "mirror_reconcile_last_success_timestamp_seconds", "When equality of all tables was last proven",
+            registry=self.registry,
+        )  # fmt: skip
+        self.checked = Counter(
+            "mirror_reconcile_rows_checked",
+            "Rows of the source compared with the target",
+            ["table"],
+            registry=self.registry,
+        )
+        self.drift = Counter(
+            "mirror_drift_rows", "Rows that differed without a reason", ["table", "direction"], registry=self.registry
+        )
+        self.resyncs = Counter("mirror_resyncs", "Requests of operators, by result", ["result"], registry=self.registry)
+        for result in ("done", "braked", "failed"):
+            self.resyncs.labels(result)
         for table in TABLES:
             self.propagation.labels(table.name)
+            self.checked.labels(table.name)
+            for direction in ("missing", "extra", "changed"):
+                self.drift.labels(table.name, direction)
             for op in ("upsert", "delete"):
                 self.rows.labels(table.name, op)
         for result in ("applied", "failed", "superseded"):
@@ -41,6 +61,8 @@ class Metrics:
         self.registry.register(_Ages(vitals))  # the registry wants collect(), as documented
 
     def observe(self, step: Step) -> None:
+        for finished in step.finished:
+            self._finished(finished)
         self.batch_seconds.labels("read").observe(step.read_s)
         if step.outcome is None:
             return
@@ -52,6 +74,18 @@ class Metrics:
         for table, age_s in step.reading.ages_s.items():
             if table in {t.name for t in TABLES}:
                 self.propagation.labels(table).observe(age_s + step.read_s + step.apply_s)
+
+    def _finished(self, finished: Finished) -> None:
+        if finished.proves:
+            self.reconciled_at.set_to_current_time()
+        if finished.order.reason == "resync":
+            self.resyncs.labels(finished.state).inc()
+        for table, report in finished.tables.items():
+            self.checked.labels(table).inc(report.rows)
+            if not report.expected:
+                self.drift.labels(table, "missing").inc(report.missing)
+                self.drift.labels(table, "extra").inc(report.extra)
+                self.drift.labels(table, "changed").inc(report.changed)
 
 
 class _Ages:

@@ -21,6 +21,9 @@ class Vitals:
     doorbell_proven: bool = False
     parked: dict[str, int] = field(default_factory=dict)
     broken: dict[str, str] = field(default_factory=dict)
+    faults: list[str] = field(default_factory=list)
+    braked: dict[str, str] = field(default_factory=dict)
+    reconciling: dict[str, object] | None = None
     last_error: str = ""
     outbox_entries: int = 0
     walks: int = 0
@@ -96,6 +99,8 @@ class Vitals:
             reasons.append("the first load is not complete")
         if self.staleness_s > self.stale_after_s:
             reasons.append("the mirror is stale")
+        reasons += self.faults
+        reasons += [f"the brake is on for {table}: {reason}" for table, reason in self.braked.items()]
         reasons += [f"{table} cannot be read: {reason}" for table, reason in self.broken.items()]
         if not self.doorbell_proven:
             reasons.append("the doorbell is not proven: changes arrive with the polling floor")

@@ -43,6 +43,12 @@ class Outbox:
         self._broken |= {table: (reason, until) for table, reason in reading.broken.items()}
         return fresh
 
+    def broke(self, table: str, reason: str) -> dict[str, str]:
+        """A slice of this table could not be read."""
+        fresh = {} if table in self._broken else {table: reason}
+        self._broken[table] = (reason, self._clock() + BROKEN_RETRY_S)
+        return fresh
+
     def settle(self, reading: Reading) -> None:
         """The batch is applied: these entries, exactly, may be forgotten."""
         self.forget = reading.taken

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from mirror.batch import Outcome
-from mirror.scope import Keys
+from mirror.batch import Outcome, Reading
+from mirror.scope import Keys, Slice
 
 
 class Parked:
     def __init__(self) -> None:
         self._due: list[tuple[str, str, str | None]] = []
 
-    def next_slice(self) -> Keys | None:
-        if not self._due:
+    def next_slice(self, skip: tuple[str, ...]) -> Keys | None:
+        table = next((name for name, _, _ in self._due if name not in skip), None)
+        if table is None:
             return None
-        table = self._due[0][0]
         return Keys(table, tuple((k1, k2) for name, k1, k2 in self._due if name == table))
 
-    def settle(self, outcome: Outcome) -> None:
+    def note(self, outcome: Outcome) -> None:
         """The target's word is the latest: it says who is due after every batch."""
         self._due = list(outcome.due)
+
+    def settle(self, _asked: Slice, _reading: Reading, _outcome: Outcome, _spent_s: float) -> None:
+        """Nothing to remember: note() says who is due next."""
 
     def reset(self) -> None:
         self._due = []

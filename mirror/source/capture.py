@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from mirror.render import render, template
+from psycopg import sql
+
+from mirror.render import render, row_text, template
 from mirror.source.projection import Projection, Source
 from mirror.tables import MEMBERSHIPS, TABLES, TRIPS, Table
 
@@ -18,7 +20,9 @@ _MAY_MARK = (
 def functions_sql(source: Source) -> str:
     """Everything but the triggers. None of it locks a table of the application."""
     tables = [_table_sql(source, table) for table in TABLES]
-    return "\n".join([template("source/base.sql"), *tables, template("source/drain.sql"), _grants_sql(source)])
+    return "\n".join(
+        [template("source/base.sql"), *tables, _requests_sql(source), template("source/drain.sql"), _grants_sql(source)]
+    )
 
 
 def triggers_sql(source: Source, table: Table) -> str:
@@ -33,6 +37,11 @@ def _table_sql(source: Source, table: Table) -> str:
     )
     values["of_trips"] = render("source/of_trips.sql", values) if table is MEMBERSHIPS else ""
     return render("source/table.sql", values)
+
+
+def _requests_sql(source: Source) -> str:
+    relations = ", ".join(f"('{table.name}', {sql.Literal(source.of(table).relation).as_string()})" for table in TABLES)
+    return render("source/requests.sql", {"relations": relations})
 
 
 def _grants_sql(source: Source) -> str:
@@ -107,10 +116,13 @@ def _places(source: Source, table: Table) -> dict[str, str]:
         "key_cast": ", ".join(_cast(p, i, f"key{i + 1}") for i in keys),
         "order": ordered,
         "after": f"({ordered}) > ({', '.join(_cast(p, i, f'${i + 2}') for i in keys)})",
-        "slice_k1": f"_projected.{table.keys[0]}::text",
-        "slice_k2": f"_projected.{table.keys[1]}::text" if two else "null::text",
+        "upto": f"({ordered}) <= ({', '.join(_cast(p, i, f'${i + 4}') for i in keys)})",
+        "row_text": row_text("_projected", table),
+        "slice_k1": f"((array_agg(_projected.{table.keys[0]}))[$6])::text",
+        "slice_k2": f"((array_agg(_projected.{table.keys[1]}))[$6])::text" if two else "null::text",
         "in_trip": f"{_key(p, 0)} = {_cast(p, 0, '$1')}",
         "in_wanted_trip": f"{_key(p, 0)} = {_cast(p, 0, '_wanted.k1')}",
+        "of_user": f"{_key(p, 1)} = {_cast(p, 1, 'user_key')}" if two else "",
         "exact": "and _wanted.k2 is not null" if two else "",
         "gone_trips": _gone_trips(source) if two else "",
         "may_mark": _MAY_MARK,

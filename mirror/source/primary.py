@@ -26,6 +26,12 @@ _LEASE = """
 """
 _DRAIN = "call mirror.drain(%s::jsonb, %s, %s, null, null, null, null)"
 
+_MARK_UNMARKED = """
+    select count(mirror.mark(t, array[null], array[null], null))
+    from unnest(array['users', 'trips', 'trip_memberships']) as t
+    where not exists (select from mirror.outbox as o where o.tbl = t and o.k1 is null)
+"""
+
 
 class Primary:
     def __init__(self, connection: AsyncConnection[Any]) -> None:
@@ -85,6 +91,7 @@ class Primary:
             "looked": request.looked,
             "forget_wide": [{"table": w.table, "trip": w.trip, "snapshot": s} for w, s in request.forget_wide],
             "count": request.count,
+            "seek": request.seek,
         }
         if request.slice is not None:
             document["slice"] = request.slice.request()
@@ -94,6 +101,22 @@ class Primary:
         )
         self._asleep = reply["asleep"]
         return _reading(reply, scopes or "", Taken(at, entry_id) if entry_id else None)
+
+    async def mark_unmarked(self) -> None:
+        """The target is not primed: every table that is not marked already has to be loaded."""
+        await self._row(_MARK_UNMARKED)
+
+    async def report(self, request: int, state: str, progress: Any, result: Any = None) -> bool:
+        """Tells an operator how a request goes; False when it was taken back."""
+        written = [request, state, json.dumps(progress), None if result is None else json.dumps(result)]
+        return bool((await self._row("select mirror.report(%s, %s, %s::jsonb, %s::jsonb)", written))[0])
+
+    async def faults(self) -> list[str]:
+        faults: list[str] = (await self._row("select mirror.faults()"))[0]
+        return faults
+
+    async def collapse(self, entries_max: int) -> bool:
+        return bool((await self._row("select mirror.collapse(%s)", [entries_max]))[0])
 
     async def tidy(self) -> None:
         await self._row("select mirror.tidy(%s)", [TIDY_BYTES])
@@ -126,4 +149,5 @@ def _reading(reply: dict[str, Any], scopes: str, taken: Taken | None) -> Reading
         outbox_bytes=reply.get("outbox_bytes"),
         asleep=reply["asleep"],
         taken=taken,
+        requests=tuple(reply["requests"] or ()),
     )

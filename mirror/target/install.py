@@ -11,8 +11,8 @@ import psycopg
 from mirror.config import Mapping
 from mirror.errors import ConfigError, Incompatible
 from mirror.postgres import translated
-from mirror.render import digest, render, template
-from mirror.tables import TABLES
+from mirror.render import digest, render, row_text, template
+from mirror.tables import MEMBERSHIPS, TABLES, TRIPS, USERS
 from mirror.target.adopt import check
 
 Say = Callable[[str], None]
@@ -20,13 +20,15 @@ Connection = psycopg.Connection[Any]
 Types = dict[str, str]
 
 VERSION = 1
-FILES = ("base", "tables", "write", "park", "api", "grants")
+FILES = ("base", "tables", "write", "park", "prove", "api", "grants")
 
 
 def schema_sql(types: Types, *, subject_is_id: bool) -> str:
     by_id = "m.user_id = mirror.as_user_id(mirror.caller())"
     by_subject = "m.user_id in (select u.id from public.users as u where u.subject = mirror.caller())"
     places = types | _orders(types) | {"is_caller": by_id if subject_is_id else by_subject}
+    for name, table in (("users_text", USERS), ("trips_text", TRIPS), ("memberships_text", MEMBERSHIPS)):
+        places[name] = row_text("t", table)
     return "\n".join(render(f"target/{name}.sql", places) for name in FILES)
 
 

@@ -3,8 +3,9 @@ transport's business: one method, function name and JSON text in, reply out."""
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Protocol
@@ -27,6 +28,9 @@ class Claim:
     types: dict[str, str]
     primed: bool
     snapshot: str | None
+    empty: tuple[str, ...] = ()
+    walks: tuple[dict[str, Any], ...] = ()
+    proof: dict[str, Any] | None = None
 
 
 class Target:
@@ -46,25 +50,44 @@ class Target:
                 hint="Run `mirror install target`.",
             )
         self._epoch, self._batch = reply["epoch"], 0
-        return Claim(reply["epoch"], reply["types"], reply["primed"], reply["snapshot"])
+        return Claim(
+            reply["epoch"],
+            reply["types"],
+            reply["primed"],
+            reply["snapshot"],
+            tuple(reply["empty"]),
+            tuple(reply["walks"]),
+            reply["proof"],
+        )
 
     def next_fence(self) -> Fence:
         self._batch += 1
         return Fence(self._epoch, self._batch)
 
-    async def apply(self, reading: Reading, fence: Fence, *, position: bool, began: float) -> Outcome:
-        """`began`: our monotonic clock before the snapshot was taken."""
-        where = "null"
+    async def apply(
+        self, reading: Reading, fence: Fence, *, position: bool, began: float, notes: Mapping[str, Any] | None = None
+    ) -> Outcome:
+        """`began`: our monotonic clock before the snapshot was taken. `notes`: what is kept with the batch, `walks` and
+        `proof`. The scopes are passed on as the source wrote them, never parsed here."""
+        head: dict[str, Any] = {"epoch": fence.epoch, "batch": fence.batch, **(notes or {})}
         if position:
-            where = (
-                f'{{"snapshot":"{reading.snapshot}","as_of":"{reading.as_of}","fresh_at":"{self._fresh_at(began)}"}}'
-            )
-        reply = await self._call(
-            "mirror_apply",
-            f'{{"epoch":{fence.epoch},"batch":{fence.batch},"position":{where},"scopes":[{reading.scopes}]}}',
-        )
+            head["position"] = {"snapshot": reading.snapshot, "as_of": reading.as_of, "fresh_at": self._fresh_at(began)}
+        if reading.slice is not None and "check" in reading.slice:
+            head["check"] = reading.slice["check"]
+        reply = await self._call("mirror_apply", f'{json.dumps(head)[:-1]},"scopes":[{reading.scopes}]}}')
         due = tuple((d["table"], d["k1"], d["k2"]) for d in reply["due"])
-        return Outcome(reply["counts"], reply["parked"], due)
+        return Outcome(reply["counts"], reply["parked"], due, reply["check"], tuple(reply["explained"] or ()))
+
+    async def compare(self, reading: Reading) -> Outcome:
+        """The target's answer to the same questions, with nothing applied: what waits does not count as different."""
+        head = {"check": reading.slice["check"]} if reading.slice is not None and "check" in reading.slice else {}
+        comma = "," if head else ""
+        reply = await self._call("mirror_compare", f'{json.dumps(head)[:-1]}{comma}"scopes":[{reading.scopes}]}}')
+        return Outcome(check=reply["check"], explained=tuple(reply["explained"] or ()))
+
+    async def adopt(self, source_json: str) -> None:
+        """From here on this is the mirror of that source."""
+        await self._call("mirror_adopt", source_json)
 
     async def status(self) -> dict[str, Any]:
         return await self._call("mirror_status", None)

@@ -135,7 +135,7 @@ begin
 end
 $mirror$;
 
--- Which database this is. A restored or branched database is another one. SECURITY DEFINER, so that the answer does not
+-- Which database this is. A restored or branched database is another one, also one restored beside the first. SECURITY DEFINER, so that the answer does not
 -- depend on who asks; a provider that hides the control file leaves the other parts.
 create or replace function mirror.identity() returns jsonb
 language plpgsql stable security definer set search_path = '' as $mirror$
@@ -149,7 +149,9 @@ begin
   end;
   return pg_catalog.jsonb_build_object(
     'system', _system, 'timeline', pg_catalog.current_setting('neon.timeline_id', true),
-    'database', pg_catalog.current_database(), 'install', (select incarnation from mirror.install));
+    'database', pg_catalog.current_database(),
+    'oid', (select d.oid::bigint from pg_catalog.pg_database as d where d.datname = pg_catalog.current_database()), 'install', (select incarnation from mirror.install),
+    'snapshot', pg_catalog.pg_current_snapshot()::text);
 end
 $mirror$;
 

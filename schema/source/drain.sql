@@ -12,18 +12,21 @@ begin
 end
 $mirror$;
 
-create or replace function mirror.slice(tbl text, trip text, after1 text, after2 text, row_limit integer, keys_only boolean,
-                                        out rows text, out n integer, out upto1 text, out upto2 text)
+create or replace function mirror.slice(tbl text, trip text, after1 text, after2 text, upto1 text, upto2 text,
+                                        row_limit integer, want text,
+                                        out result text, out n integer, out last1 text, out last2 text)
 language plpgsql stable as $mirror$
 begin
   case tbl
     when 'users' then
-      select s.* into rows, n, upto1, upto2 from mirror.users_slice(trip, after1, after2, row_limit, keys_only) as s;
+      select s.* into result, n, last1, last2
+      from mirror.users_slice(trip, after1, after2, upto1, upto2, row_limit, want) as s;
     when 'trips' then
-      select s.* into rows, n, upto1, upto2 from mirror.trips_slice(trip, after1, after2, row_limit, keys_only) as s;
+      select s.* into result, n, last1, last2
+      from mirror.trips_slice(trip, after1, after2, upto1, upto2, row_limit, want) as s;
     when 'trip_memberships' then
-      select s.* into rows, n, upto1, upto2
-      from mirror.trip_memberships_slice(trip, after1, after2, row_limit, keys_only) as s;
+      select s.* into result, n, last1, last2
+      from mirror.trip_memberships_slice(trip, after1, after2, upto1, upto2, row_limit, want) as s;
   end case;
 end
 $mirror$;
@@ -78,46 +81,75 @@ begin
 end
 $mirror$;
 
--- A scope that is a slice of a table or of one trip: at most row_limit rows, fewer when they would exceed bytes_max.
-create or replace function mirror.read_slice(tbl text, trip text, after1 text, after2 text, row_limit integer,
-                                             bytes_max integer, out scope text, out n integer, out upto1 text, out upto2 text)
+-- A scope that is a slice: the rows after one key, up to another or to the row_limit-th, fewer when they would exceed
+-- bytes_max. reply.upto is where it ended; null = at the end of what was asked.
+create or replace function mirror.read_slice(asked jsonb, bytes_max integer, out scope text, out reply jsonb)
 language plpgsql stable as $mirror$
 declare
-  _limit integer := row_limit;
+  _limit integer := (asked->>'rows')::integer;
+  _slice record;
   _rows text;
-  _gone text := '[]';
-  _refused text := '[]';
-  _keys jsonb;
+  _more text := '';
 begin
   loop
     begin
-      select s.rows, s.n, s.upto1, s.upto2 into _rows, n, upto1, upto2
-      from mirror.slice(tbl, trip, after1, after2, _limit, false) as s;
+      select * into _slice from mirror.slice(asked->>'table', asked->>'trip', asked->>'after1', asked->>'after2',
+                                             asked->>'upto1', asked->>'upto2', _limit, 'rows') as s;
+      _rows := _slice.result;
       exit when octet_length(_rows) <= bytes_max or _limit = 1;
     exception
       when program_limit_exceeded then null;  -- far too large: half of it
       when data_exception or raise_exception then
-        select s.rows::jsonb, s.n, s.upto1, s.upto2 into _keys, n, upto1, upto2
-        from mirror.slice(tbl, trip, after1, after2, _limit, true) as s;
-        select d->'rows', d->'gone', d->'refused' into _rows, _gone, _refused
-        from (select mirror.read_keys(tbl, array_agg(coalesce(k->>'trip_id', k->>'id')), array_agg(k->>'user_id'))::jsonb as d
-              from jsonb_array_elements(_keys) as k) as read;
+        select * into _slice from mirror.slice(asked->>'table', asked->>'trip', asked->>'after1', asked->>'after2',
+                                               asked->>'upto1', asked->>'upto2', _limit, 'keys') as s;
+        select (d->'rows')::text, format(',"gone":%s,"refused":%s', d->'gone', d->'refused') into _rows, _more
+        from (select mirror.read_keys(asked->>'table', array_agg(coalesce(k->>'trip_id', k->>'id')), array_agg(k->>'user_id'))::jsonb
+              from jsonb_array_elements(_slice.result::jsonb) as k) as read(d);
         exit when octet_length(_rows) <= bytes_max or _limit = 1;
     end;
     _limit := greatest(1, _limit / 2);
   end loop;
-  scope := format('{"table":"%s","range":%s,"rows":%s,"gone":%s,"refused":%s}', tbl,
-                  json_build_object('trip', trip, 'after1', after1, 'after2', after2, 'upto1', upto1, 'upto2', upto2),
-                  coalesce(_rows, '[]'), coalesce(_gone, '[]'), coalesce(_refused, '[]'));
+  reply := jsonb_build_object('rows', _slice.n, 'upto1', _slice.last1, 'upto2', _slice.last2);
+  scope := format('{"table":"%s","range":%s,"rows":%s%s}', asked->>'table', mirror.range(asked, reply), coalesce(_rows, '[]'), _more);
+end
+$mirror$;
+
+-- The range that a slice covered.
+create or replace function mirror.range(asked jsonb, reply jsonb) returns jsonb language sql immutable as $mirror$
+  select jsonb_build_object('trip', asked->>'trip', 'after1', asked->>'after1', 'after2', asked->>'after2',
+                            'upto1', coalesce(reply->>'upto1', asked->>'upto1'),
+                            'upto2', coalesce(reply->>'upto2', asked->>'upto2'))
+$mirror$;
+
+-- The digest of a slice, for the target to check in the transaction that brings it to this snapshot. A row on which the
+-- projection raises has no digest: then its slice counts as different, and is looked at row by row.
+create or replace function mirror.read_digest(asked jsonb, out reply jsonb) language plpgsql stable as $mirror$
+declare
+  _slice record;
+  _more jsonb := '{}';
+begin
+  begin
+    select * into _slice from mirror.slice(asked->>'table', asked->>'trip', asked->>'after1', asked->>'after2',
+                                           asked->>'upto1', asked->>'upto2', (asked->>'rows')::integer, 'digest') as s;
+  exception when data_exception or raise_exception then
+    select '0' as result, s.n, s.last1, s.last2 into _slice
+    from mirror.slice(asked->>'table', asked->>'trip', asked->>'after1', asked->>'after2',
+                      asked->>'upto1', asked->>'upto2', (asked->>'rows')::integer, 'keys') as s;
+    _more := '{"unreadable": true}';
+  end;
+  reply := jsonb_build_object('rows', _slice.n, 'upto1', _slice.last1, 'upto2', _slice.last2);
+  reply := reply || jsonb_build_object('check', _more || jsonb_build_object(
+    'table', asked->>'table', 'range', mirror.range(asked, reply), 'n', _slice.n, 'digest', _slice.result));
 end
 $mirror$;
 
 -- What the outbox says in the caller's snapshot, with the present rows of every key: the whole batch in one answer.
---   request  rows, bytes: bounds. skip: tables that cannot be read for now. looked: the backlog's gone keys were searched
---            up to this snapshot. slice: one slice (table, trip, after1, after2, rows) or some keys (table, keys1, keys2).
+--   request  rows, bytes: bounds. skip: tables that cannot be read for now. seek: in a backlog, look for keys that are gone;
+--            looked: up to this snapshot that was done. slice: one slice (table, trip, after, upto, rows) or some keys.
 --            count: count the entries and measure the outbox too.
 --   reply    snapshot, as_of; entries (taken), backlog (there are more), waiting (count), lag and ages (seconds) of the
---            oldest, wide (marks of a whole table or of a large trip, left in place), broken (tables, why), looked, slice.
+--            oldest, wide (marks of a whole table or of a large trip, left in place), broken (tables, why), looked, slice
+--            (what came of it, or its error), requests (of operators, open).
 --   taken_*  what to forget once this batch is applied.
 -- An error in one table's projection leaves the other tables working: revocations must not wait for a renamed column.
 create or replace function mirror.look(request jsonb, out reply jsonb, out scopes text, out taken_at text, out taken_id text)
@@ -150,13 +182,14 @@ begin
       select concat_ws(',', nullif(_read.scopes, ''), s.scope), s.reply into scopes, _slice
       from mirror.read_request(request->'slice', _bytes) as s;
     exception when others then
-      _read.broken := _read.broken || jsonb_build_object(request->'slice'->>'table', format('%s (%s)', sqlerrm, sqlstate));
+      _slice := jsonb_build_object('error', format('%s (%s)', left(sqlerrm, 200), sqlstate));
     end;
   end if;
   reply := jsonb_build_object(
     'snapshot', pg_current_snapshot()::text, 'as_of', now(), 'entries', coalesce(cardinality(_taken), 0),
     'backlog', _found.backlog, 'wide', _found.wide, 'broken', _read.broken, 'looked', _found.looked, 'slice', _slice,
-    'lag', greatest(0, extract(epoch from now() - _found.oldest)));
+    'lag', greatest(0, extract(epoch from now() - _found.oldest)),
+    'requests', (select jsonb_agg(to_jsonb(r)) from (select * from mirror.request where done_at is null order by id limit 5) as r));
   if cardinality(_taken) > 0 then
     select array_agg(e.place)::text, array_agg(e.id)::text into taken_at, taken_id from unnest(_taken) as e;
     select reply || jsonb_build_object('ages', jsonb_object_agg(a.tbl, a.age)) into reply
@@ -172,12 +205,14 @@ end
 $mirror$;
 
 -- Which entries this batch takes, and what else there is. In a backlog, keys that are gone from the source come first: a
--- removed member must not wait behind a hundred thousand renames.
+-- removed member must not wait behind a hundred thousand renames. Looking for those (and for wide marks) reads the whole
+-- outbox, so the daemon asks for it ("seek") a few times a second, and not with every batch.
 create or replace function mirror.take(request jsonb, out taken mirror.entry[], out wide jsonb[], out oldest timestamptz,
                                        out backlog boolean, out looked text)
 language plpgsql as $mirror$
 declare
   _limit integer := (request->>'rows')::integer;
+  _seek boolean := coalesce((request->>'seek')::boolean, true);
   _skip text[] := '{}';
   _n bigint;
 begin
@@ -189,21 +224,25 @@ begin
   into taken, oldest, _n, wide
   from (select o.ctid, o.* from mirror.outbox as o where o.tbl <> all (_skip) limit _limit + 1) as e;
   backlog := _n > _limit;
-  if backlog then
+  if backlog and (_seek or cardinality(wide) > 0) then
     -- The first entries may all be marks of whole tables: look past them.
     select array_agg(row(e.ctid, e.id, e.tbl, e.k1, e.k2, e.at)::mirror.entry), count(*) > _limit into taken, backlog
     from (select o.ctid, o.* from mirror.outbox as o where o.k1 is not null and o.tbl <> all (_skip) limit _limit + 1) as e;
     wide := array(select jsonb_build_object('table', t, 'trip', null) from unnest(array['users', 'trips', 'trip_memberships']) as t
                   where t <> all (_skip) and exists (select from mirror.outbox where tbl = t and k1 is null));
   end if;
-  if backlog then
+  if backlog and _seek then
     select g.taken, g.looked into taken, looked
     from mirror.gone_first(taken[1 : _limit], _limit, _skip, (request->>'looked')::pg_snapshot) as g;
+  elsif backlog then
+    taken := taken[1 : _limit];
+    looked := request->>'looked';
   end if;
 end
 $mirror$;
 
--- The entries of a backlog whose keys are gone; when there are none (any more), those that were found first.
+-- The entries of a backlog whose keys are gone; when there are none (any more), those that were found first. looked is null
+-- while there are more than fit the batch.
 create or replace function mirror.gone_first(first mirror.entry[], row_limit integer, skip text[], seen pg_snapshot,
                                              out taken mirror.entry[], out looked text)
 language plpgsql as $mirror$
@@ -211,7 +250,6 @@ declare
   _some mirror.entry[];
   _table text;
 begin
-  looked := seen;
   foreach _table in array array['trip_memberships', 'trips', 'users'] loop
     continue when _table = any (skip);
     begin
@@ -223,9 +261,7 @@ begin
     end;
     exit when cardinality(taken) >= row_limit;
   end loop;
-  if coalesce(cardinality(taken), 0) < row_limit then
-    looked := pg_current_snapshot()::text;
-  end if;
+  looked := case when coalesce(cardinality(taken), 0) < row_limit then pg_current_snapshot()::text end;
   taken := coalesce(taken, first);
 end
 $mirror$;
@@ -262,10 +298,10 @@ begin
       when program_limit_exceeded then
         _read.too_big := true;
         if cardinality(taken) = 1 then
-          _read.broken := _read.broken || jsonb_build_object(_table, format('%s (%s)', sqlerrm, sqlstate));
+          _read.broken := _read.broken || jsonb_build_object(_table, format('%s (%s)', left(sqlerrm, 200), sqlstate));
         end if;
       when others then
-        _read.broken := _read.broken || jsonb_build_object(_table, format('%s (%s)', sqlerrm, sqlstate));
+        _read.broken := _read.broken || jsonb_build_object(_table, format('%s (%s)', left(sqlerrm, 200), sqlstate));
     end;
   end loop;
   _read.too_big := _read.too_big or octet_length(_read.scopes) > bytes_max;
@@ -273,22 +309,26 @@ begin
 end
 $mirror$;
 
--- A slice of a walk, or some keys.
+-- What else was asked for: some keys, a user's memberships, the digest of a slice, or its rows; "dry" rows are only looked at.
 create or replace function mirror.read_request(request jsonb, bytes_max integer, out scope text, out reply jsonb)
 language plpgsql as $mirror$
-declare
-  _slice record;
 begin
-  if request ? 'keys1' then
-    scope := mirror.read_keys(request->>'table', array(select jsonb_array_elements_text(request->'keys1')),
-                              array(select jsonb_array_elements_text(request->'keys2')));
-    reply := '{}';
-  else
-    select * into _slice from mirror.read_slice(request->>'table', request->>'trip', request->>'after1', request->>'after2',
-                                                (request->>'rows')::integer, bytes_max) as s;
-    scope := _slice.scope;
-    reply := jsonb_build_object('rows', _slice.n, 'upto1', _slice.upto1, 'upto2', _slice.upto2);
-  end if;
+  case request->>'want'
+    when 'keys' then
+      scope := mirror.read_keys(request->>'table', array(select jsonb_array_elements_text(request->'keys1')),
+                                array(select jsonb_array_elements_text(request->'keys2')));
+      reply := '{}';
+    when 'user' then
+      scope := mirror.trip_memberships_of_user(request->>'user');
+      reply := '{}';
+    when 'digest' then
+      reply := mirror.read_digest(request);
+    else
+      select s.scope, s.reply into scope, reply from mirror.read_slice(request, bytes_max) as s;
+      if request->>'want' = 'dry' then
+        scope := '{"dry":true,' || substr(scope, 2);
+      end if;
+  end case;
 end
 $mirror$;
 
@@ -322,8 +362,10 @@ begin
     select l.reply, l.scopes, l.taken_at, l.taken_id into reply, scopes, taken_at, taken_id
     from mirror.look(request) as l;
     -- What looked empty may have been rewritten (see there): look again, with a snapshot that sees the new rows.
-    continue when scopes <> '' and (mirror.users_replaced() or mirror.trips_replaced() or mirror.trip_memberships_replaced());
-    exit when _asleep or not (request->>'sleep')::boolean or reply->>'entries' <> '0' or reply->'wide' <> '[]';
+    continue when (scopes <> '' or reply->'slice' <> 'null')
+                  and (mirror.users_replaced() or mirror.trips_replaced() or mirror.trip_memberships_replaced());
+    exit when _asleep or not (request->>'sleep')::boolean or reply->>'entries' <> '0' or reply->'wide' <> '[]'
+              or reply->'requests' <> 'null';
     commit;
     _asleep := pg_try_advisory_lock(1835627122, 1);
     exit when not _asleep;

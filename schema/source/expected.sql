@@ -50,6 +50,42 @@ create type mirror.reading (
   wide_trips text[]
 );
 
+create table mirror.request (
+  id bigint not null generated as identity,
+  kind text not null,
+  tbl text,
+  trip text,
+  usr text,
+  rewrite boolean not null default false,
+  force boolean not null default false,
+  requested_at timestamp with time zone not null default now(),
+  requested_by text not null default SESSION_USER,
+  started_at timestamp with time zone,
+  done_at timestamp with time zone,
+  cancelled boolean not null default false,
+  state text not null default 'waiting'::text,
+  progress jsonb not null default '{}'::jsonb,
+  result jsonb,
+  constraint request_check CHECK (((num_nonnulls(trip, usr) <= 1) AND ((tbl IS NULL) OR (num_nonnulls(trip, usr) = 0)))),
+  constraint request_kind_check CHECK ((kind = ANY (ARRAY['resync'::text, 'verify'::text]))),
+  constraint request_pkey PRIMARY KEY (id),
+  constraint request_tbl_check CHECK ((tbl = ANY (ARRAY['users'::text, 'trips'::text, 'trip_memberships'::text])))
+);
+
+create view mirror.resyncs (
+  id bigint,
+  state text,
+  what text,
+  rewrite boolean,
+  force boolean,
+  requested_by text,
+  requested_at timestamp with time zone,
+  started_at timestamp with time zone,
+  done_at timestamp with time zone,
+  progress jsonb,
+  result jsonb
+);
+
 create table public.trip_memberships (
   id bigint not null generated as identity,
   trip_id uuid not null,
@@ -77,6 +113,61 @@ create table public.users (
   constraint users_pkey PRIMARY KEY (id)
 );
 
+CREATE INDEX request_open ON mirror.request USING btree (id) WHERE (done_at IS NULL);
+
+CREATE OR REPLACE FUNCTION mirror.ask(kind text, tbl text, trip text, usr text, rewrite boolean, force boolean)
+ RETURNS bigint
+ LANGUAGE plpgsql
+AS $function$
+#variable_conflict use_variable
+declare
+  _id bigint;
+begin
+  if tbl not in ('users', 'trips', 'trip_memberships') then
+    raise exception 'there is no mirrored table %', tbl using hint = 'users, trips or trip_memberships', errcode = '22023';
+  end if;
+  delete from mirror.request as r where r.done_at is not null
+    and r.id < (select max(m.id) - 1000 from mirror.request as m);
+  insert into mirror.request as r (kind, tbl, trip, usr, rewrite, force) values (kind, tbl, trip, usr, rewrite, force)
+  returning r.id into _id;
+  -- The doorbell, as in mirror.mark.
+  if not pg_try_advisory_xact_lock_shared(1835627122, 1) and mirror.rings() then
+    perform pg_notify('mirror', '');
+  end if;
+  return _id;
+end
+$function$;
+
+CREATE OR REPLACE FUNCTION mirror.cancel_resync(request_id bigint)
+ RETURNS boolean
+ LANGUAGE sql
+AS $function$
+  with _cancelled as (
+    update mirror.request set cancelled = true,
+           done_at = case when started_at is null then now() end, state = case when started_at is null then 'cancelled' else state end
+    where id = request_id and done_at is null returning 1)
+  select exists (select from _cancelled)
+$function$;
+
+CREATE OR REPLACE FUNCTION mirror.collapse(entries_max bigint)
+ RETURNS boolean
+ LANGUAGE plpgsql
+AS $function$
+begin
+  if (select count(*) from (select from mirror.outbox limit entries_max + 1) as _some) <= entries_max then
+    return false;
+  end if;
+  begin
+    lock table mirror.outbox in access exclusive mode nowait;
+    truncate mirror.outbox;
+  exception when lock_not_available then
+    delete from mirror.outbox;
+  end;
+  insert into mirror.outbox (tbl) values ('users'), ('trips'), ('trip_memberships');
+  return true;
+end
+$function$;
+
 CREATE OR REPLACE PROCEDURE mirror.drain(IN request jsonb, IN forget_at text, IN forget_id text, INOUT reply jsonb, INOUT scopes text, INOUT taken_at text, INOUT taken_id text)
  LANGUAGE plpgsql
 AS $procedure$
@@ -103,8 +194,10 @@ begin
     select l.reply, l.scopes, l.taken_at, l.taken_id into reply, scopes, taken_at, taken_id
     from mirror.look(request) as l;
     -- What looked empty may have been rewritten (see there): look again, with a snapshot that sees the new rows.
-    continue when scopes <> '' and (mirror.users_replaced() or mirror.trips_replaced() or mirror.trip_memberships_replaced());
-    exit when _asleep or not (request->>'sleep')::boolean or reply->>'entries' <> '0' or reply->'wide' <> '[]';
+    continue when (scopes <> '' or reply->'slice' <> 'null')
+                  and (mirror.users_replaced() or mirror.trips_replaced() or mirror.trip_memberships_replaced());
+    exit when _asleep or not (request->>'sleep')::boolean or reply->>'entries' <> '0' or reply->'wide' <> '[]'
+              or reply->'requests' <> 'null';
     commit;
     _asleep := pg_try_advisory_lock(1835627122, 1);
     exit when not _asleep;
@@ -112,6 +205,22 @@ begin
   reply := reply || jsonb_build_object('asleep', _asleep);
 end
 $procedure$;
+
+CREATE OR REPLACE FUNCTION mirror.faults()
+ RETURNS text[]
+ LANGUAGE sql
+ STABLE
+AS $function$
+  select coalesce(array_agg(format(case when t.tgname is null then 'trigger %s on %s is missing'
+                                        else 'trigger %s on %s is not enabled always' end, w.name, w.relation)
+                            order by w.relation, w.name), '{}')
+  from (select r.relation, 'mirror_' || e.event as name, r.tbl || '_' || e.event as function
+        from (values ('users', '"public"."users"'), ('trips', '"public"."trips"'), ('trip_memberships', '"public"."trip_memberships"')) as r(tbl, relation),
+             unnest(array['insert', 'update', 'delete', 'truncate']) as e(event)) as w
+  left join (pg_trigger as t join pg_proc as p on p.oid = t.tgfoid and p.pronamespace = to_regnamespace('mirror'))
+    on t.tgrelid = to_regclass(w.relation) and t.tgname = w.name and p.proname = w.function
+  where t.tgenabled is distinct from 'A'
+$function$;
 
 CREATE OR REPLACE FUNCTION mirror.gone(tbl text, looked pg_snapshot, row_limit integer)
  RETURNS TABLE(entry_at tid, entry_id bigint, k1 text, k2 text)
@@ -135,7 +244,6 @@ declare
   _some mirror.entry[];
   _table text;
 begin
-  looked := seen;
   foreach _table in array array['trip_memberships', 'trips', 'users'] loop
     continue when _table = any (skip);
     begin
@@ -147,9 +255,7 @@ begin
     end;
     exit when cardinality(taken) >= row_limit;
   end loop;
-  if coalesce(cardinality(taken), 0) < row_limit then
-    looked := pg_current_snapshot()::text;
-  end if;
+  looked := case when coalesce(cardinality(taken), 0) < row_limit then pg_current_snapshot()::text end;
   taken := coalesce(taken, first);
 end
 $function$;
@@ -170,7 +276,9 @@ begin
   end;
   return pg_catalog.jsonb_build_object(
     'system', _system, 'timeline', pg_catalog.current_setting('neon.timeline_id', true),
-    'database', pg_catalog.current_database(), 'install', (select incarnation from mirror.install));
+    'database', pg_catalog.current_database(),
+    'oid', (select d.oid::bigint from pg_catalog.pg_database as d where d.datname = pg_catalog.current_database()), 'install', (select incarnation from mirror.install),
+    'snapshot', pg_catalog.pg_current_snapshot()::text);
 end
 $function$;
 
@@ -230,13 +338,14 @@ begin
       select concat_ws(',', nullif(_read.scopes, ''), s.scope), s.reply into scopes, _slice
       from mirror.read_request(request->'slice', _bytes) as s;
     exception when others then
-      _read.broken := _read.broken || jsonb_build_object(request->'slice'->>'table', format('%s (%s)', sqlerrm, sqlstate));
+      _slice := jsonb_build_object('error', format('%s (%s)', left(sqlerrm, 200), sqlstate));
     end;
   end if;
   reply := jsonb_build_object(
     'snapshot', pg_current_snapshot()::text, 'as_of', now(), 'entries', coalesce(cardinality(_taken), 0),
     'backlog', _found.backlog, 'wide', _found.wide, 'broken', _read.broken, 'looked', _found.looked, 'slice', _slice,
-    'lag', greatest(0, extract(epoch from now() - _found.oldest)));
+    'lag', greatest(0, extract(epoch from now() - _found.oldest)),
+    'requests', (select jsonb_agg(to_jsonb(r)) from (select * from mirror.request where done_at is null order by id limit 5) as r));
   if cardinality(_taken) > 0 then
     select array_agg(e.place)::text, array_agg(e.id)::text into taken_at, taken_id from unnest(_taken) as e;
     select reply || jsonb_build_object('ages', jsonb_object_agg(a.tbl, a.age)) into reply
@@ -302,6 +411,40 @@ AS $function$
                   else mirror.trip_memberships_possible(key1, key2) end
 $function$;
 
+CREATE OR REPLACE FUNCTION mirror.range(asked jsonb, reply jsonb)
+ RETURNS jsonb
+ LANGUAGE sql
+ IMMUTABLE
+AS $function$
+  select jsonb_build_object('trip', asked->>'trip', 'after1', asked->>'after1', 'after2', asked->>'after2',
+                            'upto1', coalesce(reply->>'upto1', asked->>'upto1'),
+                            'upto2', coalesce(reply->>'upto2', asked->>'upto2'))
+$function$;
+
+CREATE OR REPLACE FUNCTION mirror.read_digest(asked jsonb, OUT reply jsonb)
+ RETURNS jsonb
+ LANGUAGE plpgsql
+ STABLE
+AS $function$
+declare
+  _slice record;
+  _more jsonb := '{}';
+begin
+  begin
+    select * into _slice from mirror.slice(asked->>'table', asked->>'trip', asked->>'after1', asked->>'after2',
+                                           asked->>'upto1', asked->>'upto2', (asked->>'rows')::integer, 'digest') as s;
+  exception when data_exception or raise_exception then
+    select '0' as result, s.n, s.last1, s.last2 into _slice
+    from mirror.slice(asked->>'table', asked->>'trip', asked->>'after1', asked->>'after2',
+                      asked->>'upto1', asked->>'upto2', (asked->>'rows')::integer, 'keys') as s;
+    _more := '{"unreadable": true}';
+  end;
+  reply := jsonb_build_object('rows', _slice.n, 'upto1', _slice.last1, 'upto2', _slice.last2);
+  reply := reply || jsonb_build_object('check', _more || jsonb_build_object(
+    'table', asked->>'table', 'range', mirror.range(asked, reply), 'n', _slice.n, 'digest', _slice.result));
+end
+$function$;
+
 CREATE OR REPLACE FUNCTION mirror.read_entries(taken mirror.entry[], row_limit integer, bytes_max integer)
  RETURNS mirror.reading
  LANGUAGE plpgsql
@@ -335,10 +478,10 @@ begin
       when program_limit_exceeded then
         _read.too_big := true;
         if cardinality(taken) = 1 then
-          _read.broken := _read.broken || jsonb_build_object(_table, format('%s (%s)', sqlerrm, sqlstate));
+          _read.broken := _read.broken || jsonb_build_object(_table, format('%s (%s)', left(sqlerrm, 200), sqlstate));
         end if;
       when others then
-        _read.broken := _read.broken || jsonb_build_object(_table, format('%s (%s)', sqlerrm, sqlstate));
+        _read.broken := _read.broken || jsonb_build_object(_table, format('%s (%s)', left(sqlerrm, 200), sqlstate));
     end;
   end loop;
   _read.too_big := _read.too_big or octet_length(_read.scopes) > bytes_max;
@@ -384,55 +527,78 @@ CREATE OR REPLACE FUNCTION mirror.read_request(request jsonb, bytes_max integer,
  RETURNS record
  LANGUAGE plpgsql
 AS $function$
-declare
-  _slice record;
 begin
-  if request ? 'keys1' then
-    scope := mirror.read_keys(request->>'table', array(select jsonb_array_elements_text(request->'keys1')),
-                              array(select jsonb_array_elements_text(request->'keys2')));
-    reply := '{}';
-  else
-    select * into _slice from mirror.read_slice(request->>'table', request->>'trip', request->>'after1', request->>'after2',
-                                                (request->>'rows')::integer, bytes_max) as s;
-    scope := _slice.scope;
-    reply := jsonb_build_object('rows', _slice.n, 'upto1', _slice.upto1, 'upto2', _slice.upto2);
-  end if;
+  case request->>'want'
+    when 'keys' then
+      scope := mirror.read_keys(request->>'table', array(select jsonb_array_elements_text(request->'keys1')),
+                                array(select jsonb_array_elements_text(request->'keys2')));
+      reply := '{}';
+    when 'user' then
+      scope := mirror.trip_memberships_of_user(request->>'user');
+      reply := '{}';
+    when 'digest' then
+      reply := mirror.read_digest(request);
+    else
+      select s.scope, s.reply into scope, reply from mirror.read_slice(request, bytes_max) as s;
+      if request->>'want' = 'dry' then
+        scope := '{"dry":true,' || substr(scope, 2);
+      end if;
+  end case;
 end
 $function$;
 
-CREATE OR REPLACE FUNCTION mirror.read_slice(tbl text, trip text, after1 text, after2 text, row_limit integer, bytes_max integer, OUT scope text, OUT n integer, OUT upto1 text, OUT upto2 text)
+CREATE OR REPLACE FUNCTION mirror.read_slice(asked jsonb, bytes_max integer, OUT scope text, OUT reply jsonb)
  RETURNS record
  LANGUAGE plpgsql
  STABLE
 AS $function$
 declare
-  _limit integer := row_limit;
+  _limit integer := (asked->>'rows')::integer;
+  _slice record;
   _rows text;
-  _gone text := '[]';
-  _refused text := '[]';
-  _keys jsonb;
+  _more text := '';
 begin
   loop
     begin
-      select s.rows, s.n, s.upto1, s.upto2 into _rows, n, upto1, upto2
-      from mirror.slice(tbl, trip, after1, after2, _limit, false) as s;
+      select * into _slice from mirror.slice(asked->>'table', asked->>'trip', asked->>'after1', asked->>'after2',
+                                             asked->>'upto1', asked->>'upto2', _limit, 'rows') as s;
+      _rows := _slice.result;
       exit when octet_length(_rows) <= bytes_max or _limit = 1;
     exception
       when program_limit_exceeded then null;  -- far too large: half of it
       when data_exception or raise_exception then
-        select s.rows::jsonb, s.n, s.upto1, s.upto2 into _keys, n, upto1, upto2
-        from mirror.slice(tbl, trip, after1, after2, _limit, true) as s;
-        select d->'rows', d->'gone', d->'refused' into _rows, _gone, _refused
-        from (select mirror.read_keys(tbl, array_agg(coalesce(k->>'trip_id', k->>'id')), array_agg(k->>'user_id'))::jsonb as d
-              from jsonb_array_elements(_keys) as k) as read;
+        select * into _slice from mirror.slice(asked->>'table', asked->>'trip', asked->>'after1', asked->>'after2',
+                                               asked->>'upto1', asked->>'upto2', _limit, 'keys') as s;
+        select (d->'rows')::text, format(',"gone":%s,"refused":%s', d->'gone', d->'refused') into _rows, _more
+        from (select mirror.read_keys(asked->>'table', array_agg(coalesce(k->>'trip_id', k->>'id')), array_agg(k->>'user_id'))::jsonb
+              from jsonb_array_elements(_slice.result::jsonb) as k) as read(d);
         exit when octet_length(_rows) <= bytes_max or _limit = 1;
     end;
     _limit := greatest(1, _limit / 2);
   end loop;
-  scope := format('{"table":"%s","range":%s,"rows":%s,"gone":%s,"refused":%s}', tbl,
-                  json_build_object('trip', trip, 'after1', after1, 'after2', after2, 'upto1', upto1, 'upto2', upto2),
-                  coalesce(_rows, '[]'), coalesce(_gone, '[]'), coalesce(_refused, '[]'));
+  reply := jsonb_build_object('rows', _slice.n, 'upto1', _slice.last1, 'upto2', _slice.last2);
+  scope := format('{"table":"%s","range":%s,"rows":%s%s}', asked->>'table', mirror.range(asked, reply), coalesce(_rows, '[]'), _more);
 end
+$function$;
+
+CREATE OR REPLACE FUNCTION mirror.report(request_id bigint, new_state text, new_progress jsonb, new_result jsonb)
+ RETURNS boolean
+ LANGUAGE sql
+AS $function$
+  with _reported as (
+    update mirror.request
+    set state = new_state, progress = new_progress, result = coalesce(new_result, result),
+        started_at = coalesce(started_at, now()),
+        done_at = case when new_state in ('waiting', 'running') then null else now() end
+    where id = request_id and done_at is null returning not cancelled as go_on)
+  select coalesce((select go_on from _reported), false)
+$function$;
+
+CREATE OR REPLACE FUNCTION mirror.resync(tbl text DEFAULT NULL::text, trip text DEFAULT NULL::text, usr text DEFAULT NULL::text, rewrite boolean DEFAULT false, force boolean DEFAULT false)
+ RETURNS bigint
+ LANGUAGE sql
+AS $function$
+  select mirror.ask('resync', tbl, trip, usr, rewrite, force)
 $function$;
 
 CREATE OR REPLACE FUNCTION mirror.rings()
@@ -443,7 +609,7 @@ AS $function$
   select pg_catalog.current_setting('max_prepared_transactions') operator(pg_catalog.=) '0'
 $function$;
 
-CREATE OR REPLACE FUNCTION mirror.slice(tbl text, trip text, after1 text, after2 text, row_limit integer, keys_only boolean, OUT rows text, OUT n integer, OUT upto1 text, OUT upto2 text)
+CREATE OR REPLACE FUNCTION mirror.slice(tbl text, trip text, after1 text, after2 text, upto1 text, upto2 text, row_limit integer, want text, OUT result text, OUT n integer, OUT last1 text, OUT last2 text)
  RETURNS record
  LANGUAGE plpgsql
  STABLE
@@ -451,12 +617,14 @@ AS $function$
 begin
   case tbl
     when 'users' then
-      select s.* into rows, n, upto1, upto2 from mirror.users_slice(trip, after1, after2, row_limit, keys_only) as s;
+      select s.* into result, n, last1, last2
+      from mirror.users_slice(trip, after1, after2, upto1, upto2, row_limit, want) as s;
     when 'trips' then
-      select s.* into rows, n, upto1, upto2 from mirror.trips_slice(trip, after1, after2, row_limit, keys_only) as s;
+      select s.* into result, n, last1, last2
+      from mirror.trips_slice(trip, after1, after2, upto1, upto2, row_limit, want) as s;
     when 'trip_memberships' then
-      select s.* into rows, n, upto1, upto2
-      from mirror.trip_memberships_slice(trip, after1, after2, row_limit, keys_only) as s;
+      select s.* into result, n, last1, last2
+      from mirror.trip_memberships_slice(trip, after1, after2, upto1, upto2, row_limit, want) as s;
   end case;
 end
 $function$;
@@ -467,6 +635,7 @@ CREATE OR REPLACE FUNCTION mirror.take(request jsonb, OUT taken mirror.entry[], 
 AS $function$
 declare
   _limit integer := (request->>'rows')::integer;
+  _seek boolean := coalesce((request->>'seek')::boolean, true);
   _skip text[] := '{}';
   _n bigint;
 begin
@@ -478,16 +647,19 @@ begin
   into taken, oldest, _n, wide
   from (select o.ctid, o.* from mirror.outbox as o where o.tbl <> all (_skip) limit _limit + 1) as e;
   backlog := _n > _limit;
-  if backlog then
+  if backlog and (_seek or cardinality(wide) > 0) then
     -- The first entries may all be marks of whole tables: look past them.
     select array_agg(row(e.ctid, e.id, e.tbl, e.k1, e.k2, e.at)::mirror.entry), count(*) > _limit into taken, backlog
     from (select o.ctid, o.* from mirror.outbox as o where o.k1 is not null and o.tbl <> all (_skip) limit _limit + 1) as e;
     wide := array(select jsonb_build_object('table', t, 'trip', null) from unnest(array['users', 'trips', 'trip_memberships']) as t
                   where t <> all (_skip) and exists (select from mirror.outbox where tbl = t and k1 is null));
   end if;
-  if backlog then
+  if backlog and _seek then
     select g.taken, g.looked into taken, looked
     from mirror.gone_first(taken[1 : _limit], _limit, _skip, (request->>'looked')::pg_snapshot) as g;
+  elsif backlog then
+    taken := taken[1 : _limit];
+    looked := request->>'looked';
   end if;
 end
 $function$;
@@ -756,6 +928,35 @@ exception when data_exception or raise_exception then
 end
 $function$;
 
+CREATE OR REPLACE FUNCTION mirror.trip_memberships_of_user(user_key text)
+ RETURNS text
+ LANGUAGE plpgsql
+ STABLE
+AS $function$
+#variable_conflict use_column
+begin
+  return (
+    select format('{"table":"trip_memberships","user":%s,"rows":%s}', to_json(user_key),
+                  coalesce(json_agg(row_to_json(_projected)), '[]'))
+    from (select distinct on (("trip_id"
+), ("user_id"
+)) ("trip_id"
+)::uuid as trip_id, ("user_id"
+)::uuid as user_id, ("role"
+)::text as role, ("status"
+)::text as status from "public"."trip_memberships" as "trip_memberships"
+          where ("user_id"
+) = (user_key)::uuid and ("trip_id"
+) is not null and ("user_id"
+) is not null and (true
+) and ("trip_id"
+) in (select ("id"
+) from "public"."trips" as "trips" where ("id"
+) is not null and (true
+))) as _projected);
+end
+$function$;
+
 CREATE OR REPLACE FUNCTION mirror.trip_memberships_possible(key1 text, key2 text)
  RETURNS boolean
  LANGUAGE plpgsql
@@ -788,19 +989,20 @@ begin
 end
 $function$;
 
-CREATE OR REPLACE FUNCTION mirror.trip_memberships_slice(trip text, after1 text, after2 text, row_limit integer, keys_only boolean, OUT rows text, OUT n integer, OUT upto1 text, OUT upto2 text)
+CREATE OR REPLACE FUNCTION mirror.trip_memberships_slice(trip text, after1 text, after2 text, upto1 text, upto2 text, row_limit integer, want text, OUT result text, OUT n integer, OUT last1 text, OUT last2 text)
  RETURNS record
  LANGUAGE plpgsql
  STABLE
 AS $function$
 begin
-  execute $slice$
-    select coalesce(json_agg(_projected), '[]')::text, count(*)::integer,
-           (array_agg(_projected.trip_id::text))[$4], (array_agg(_projected.user_id::text))[$4]
+  execute case want
+      when 'digest' then $slice$ select coalesce(bit_xor(('x' || left(md5(coalesce(length(_projected.trip_id::text) || ':' || _projected.trip_id::text, '~') || coalesce(length(_projected.user_id::text) || ':' || _projected.user_id::text, '~') || coalesce(length(_projected.role::text) || ':' || _projected.role::text, '~') || coalesce(length(_projected.status::text) || ':' || _projected.status::text, '~')), 16))::bit(64)::bigint), 0)::text $slice$
+      else $slice$ select coalesce(json_agg(_projected), '[]')::text $slice$ end
+    || $slice$ , count(*)::integer, ((array_agg(_projected.trip_id))[$6])::text, ((array_agg(_projected.user_id))[$6])::text
     from (select distinct on (("trip_id"
 ), ("user_id"
 )) $slice$
-    || case when keys_only then $slice$ ("trip_id"
+    || case want when 'keys' then $slice$ ("trip_id"
 ) as trip_id, ("user_id"
 ) as user_id $slice$ else $slice$ ("trip_id"
 )::uuid as trip_id, ("user_id"
@@ -820,10 +1022,13 @@ begin
     || case when after1 is not null then $slice$ and (("trip_id"
 ), ("user_id"
 )) > (($2)::uuid, ($3)::uuid) $slice$ else '' end
+    || case when upto1 is not null then $slice$ and (("trip_id"
+), ("user_id"
+)) <= (($4)::uuid, ($5)::uuid) $slice$ else '' end
     || $slice$ order by ("trip_id"
 ), ("user_id"
-) limit $4) as _projected $slice$
-  into rows, n, upto1, upto2 using trip, after1, after2, row_limit;
+) limit $6) as _projected $slice$
+  into result, n, last1, last2 using trip, after1, after2, upto1, upto2, row_limit;
 end
 $function$;
 
@@ -1095,18 +1300,19 @@ begin
 end
 $function$;
 
-CREATE OR REPLACE FUNCTION mirror.trips_slice(trip text, after1 text, after2 text, row_limit integer, keys_only boolean, OUT rows text, OUT n integer, OUT upto1 text, OUT upto2 text)
+CREATE OR REPLACE FUNCTION mirror.trips_slice(trip text, after1 text, after2 text, upto1 text, upto2 text, row_limit integer, want text, OUT result text, OUT n integer, OUT last1 text, OUT last2 text)
  RETURNS record
  LANGUAGE plpgsql
  STABLE
 AS $function$
 begin
-  execute $slice$
-    select coalesce(json_agg(_projected), '[]')::text, count(*)::integer,
-           (array_agg(_projected.id::text))[$4], (array_agg(null::text))[$4]
+  execute case want
+      when 'digest' then $slice$ select coalesce(bit_xor(('x' || left(md5(coalesce(length(_projected.id::text) || ':' || _projected.id::text, '~') || coalesce(length(_projected.name::text) || ':' || _projected.name::text, '~') || coalesce(length(_projected.created_by::text) || ':' || _projected.created_by::text, '~')), 16))::bit(64)::bigint), 0)::text $slice$
+      else $slice$ select coalesce(json_agg(_projected), '[]')::text $slice$ end
+    || $slice$ , count(*)::integer, ((array_agg(_projected.id))[$6])::text, null::text
     from (select distinct on (("id"
 )) $slice$
-    || case when keys_only then $slice$ ("id"
+    || case want when 'keys' then $slice$ ("id"
 ) as id $slice$ else $slice$ ("id"
 )::uuid as id, ("name"
 )::text as name, ("created_by"
@@ -1118,9 +1324,11 @@ begin
 ) = ($1)::uuid $slice$ else '' end
     || case when after1 is not null then $slice$ and (("id"
 )) > (($2)::uuid) $slice$ else '' end
+    || case when upto1 is not null then $slice$ and (("id"
+)) <= (($4)::uuid) $slice$ else '' end
     || $slice$ order by ("id"
-) limit $4) as _projected $slice$
-  into rows, n, upto1, upto2 using trip, after1, after2, row_limit;
+) limit $6) as _projected $slice$
+  into result, n, last1, last2 using trip, after1, after2, upto1, upto2, row_limit;
 end
 $function$;
 
@@ -1385,18 +1593,19 @@ begin
 end
 $function$;
 
-CREATE OR REPLACE FUNCTION mirror.users_slice(trip text, after1 text, after2 text, row_limit integer, keys_only boolean, OUT rows text, OUT n integer, OUT upto1 text, OUT upto2 text)
+CREATE OR REPLACE FUNCTION mirror.users_slice(trip text, after1 text, after2 text, upto1 text, upto2 text, row_limit integer, want text, OUT result text, OUT n integer, OUT last1 text, OUT last2 text)
  RETURNS record
  LANGUAGE plpgsql
  STABLE
 AS $function$
 begin
-  execute $slice$
-    select coalesce(json_agg(_projected), '[]')::text, count(*)::integer,
-           (array_agg(_projected.id::text))[$4], (array_agg(null::text))[$4]
+  execute case want
+      when 'digest' then $slice$ select coalesce(bit_xor(('x' || left(md5(coalesce(length(_projected.id::text) || ':' || _projected.id::text, '~') || coalesce(length(_projected.subject::text) || ':' || _projected.subject::text, '~') || coalesce(length(_projected.email::text) || ':' || _projected.email::text, '~') || coalesce(length(_projected.username::text) || ':' || _projected.username::text, '~')), 16))::bit(64)::bigint), 0)::text $slice$
+      else $slice$ select coalesce(json_agg(_projected), '[]')::text $slice$ end
+    || $slice$ , count(*)::integer, ((array_agg(_projected.id))[$6])::text, null::text
     from (select distinct on (("id"
 )) $slice$
-    || case when keys_only then $slice$ ("id"
+    || case want when 'keys' then $slice$ ("id"
 ) as id $slice$ else $slice$ ("id"
 )::uuid as id, ("id"
 )::text as subject, ("email"
@@ -1409,9 +1618,11 @@ begin
 ) = ($1)::uuid $slice$ else '' end
     || case when after1 is not null then $slice$ and (("id"
 )) > (($2)::uuid) $slice$ else '' end
+    || case when upto1 is not null then $slice$ and (("id"
+)) <= (($4)::uuid) $slice$ else '' end
     || $slice$ order by ("id"
-) limit $4) as _projected $slice$
-  into rows, n, upto1, upto2 using trip, after1, after2, row_limit;
+) limit $6) as _projected $slice$
+  into result, n, last1, last2 using trip, after1, after2, upto1, upto2, row_limit;
 end
 $function$;
 
@@ -1535,7 +1746,15 @@ CREATE TRIGGER mirror_truncate AFTER TRUNCATE ON public.users FOR EACH STATEMENT
 CREATE TRIGGER mirror_update AFTER UPDATE ON public.users REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION mirror.users_update();
 -- enabled: A
 
+grant execute on function mirror.ask(text,text,text,text,boolean,boolean) to mirror_daemon;
+
+grant execute on function mirror.cancel_resync(bigint) to mirror_daemon;
+
+grant execute on function mirror.collapse(bigint) to mirror_daemon;
+
 grant execute on function mirror.drain(jsonb,text,text,jsonb,text,text,text) to mirror_daemon;
+
+grant execute on function mirror.faults() to mirror_daemon;
 
 grant execute on function mirror.gone(text,pg_snapshot,integer) to mirror_daemon;
 
@@ -1555,17 +1774,25 @@ grant execute on function mirror.mark(text,text[],text[],text[]) to mirror_daemo
 
 grant execute on function mirror.possible(text,text,text) to mirror_daemon;
 
+grant execute on function mirror.range(jsonb,jsonb) to mirror_daemon;
+
+grant execute on function mirror.read_digest(jsonb) to mirror_daemon;
+
 grant execute on function mirror.read_entries(mirror.entry[],integer,integer) to mirror_daemon;
 
 grant execute on function mirror.read_keys(text,text[],text[]) to mirror_daemon;
 
 grant execute on function mirror.read_request(jsonb,integer) to mirror_daemon;
 
-grant execute on function mirror.read_slice(text,text,text,text,integer,integer) to mirror_daemon;
+grant execute on function mirror.read_slice(jsonb,integer) to mirror_daemon;
+
+grant execute on function mirror.report(bigint,text,jsonb,jsonb) to mirror_daemon;
+
+grant execute on function mirror.resync(text,text,text,boolean,boolean) to mirror_daemon;
 
 grant execute on function mirror.rings() to mirror_daemon;
 
-grant execute on function mirror.slice(text,text,text,text,integer,boolean) to mirror_daemon;
+grant execute on function mirror.slice(text,text,text,text,text,text,integer,text) to mirror_daemon;
 
 grant execute on function mirror.take(jsonb) to mirror_daemon;
 
@@ -1585,11 +1812,13 @@ grant execute on function mirror.trip_memberships_keys(text[],text[]) to mirror_
 
 grant execute on function mirror.trip_memberships_of(text[],integer) to mirror_daemon;
 
+grant execute on function mirror.trip_memberships_of_user(text) to mirror_daemon;
+
 grant execute on function mirror.trip_memberships_possible(text,text) to mirror_daemon;
 
 grant execute on function mirror.trip_memberships_replaced() to mirror_daemon;
 
-grant execute on function mirror.trip_memberships_slice(text,text,text,integer,boolean) to mirror_daemon;
+grant execute on function mirror.trip_memberships_slice(text,text,text,text,text,integer,text) to mirror_daemon;
 
 grant execute on function mirror.trip_memberships_truncate() to mirror_daemon;
 
@@ -1607,7 +1836,7 @@ grant execute on function mirror.trips_possible(text,text) to mirror_daemon;
 
 grant execute on function mirror.trips_replaced() to mirror_daemon;
 
-grant execute on function mirror.trips_slice(text,text,text,integer,boolean) to mirror_daemon;
+grant execute on function mirror.trips_slice(text,text,text,text,text,integer,text) to mirror_daemon;
 
 grant execute on function mirror.trips_truncate() to mirror_daemon;
 
@@ -1625,7 +1854,7 @@ grant execute on function mirror.users_possible(text,text) to mirror_daemon;
 
 grant execute on function mirror.users_replaced() to mirror_daemon;
 
-grant execute on function mirror.users_slice(text,text,text,integer,boolean) to mirror_daemon;
+grant execute on function mirror.users_slice(text,text,text,text,text,integer,text) to mirror_daemon;
 
 grant execute on function mirror.users_truncate() to mirror_daemon;
 
@@ -1640,6 +1869,10 @@ grant select on table mirror.install to mirror_daemon;
 grant delete, select, truncate on table mirror.outbox to mirror_daemon;
 
 grant delete, select, truncate on table mirror.outbox_twin to mirror_daemon;
+
+grant delete, insert, select, update on table mirror.request to mirror_daemon;
+
+grant select on table mirror.resyncs to mirror_daemon;
 
 grant select(role) on table public.trip_memberships to mirror_daemon;
 

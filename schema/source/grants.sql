@@ -27,6 +27,8 @@ begin
   grant execute on all routines in schema mirror to mirror_daemon;
   grant select on mirror.install to mirror_daemon;
   grant select, delete, truncate on mirror.outbox, mirror.outbox_twin to mirror_daemon;
+  grant select, insert, update, delete on mirror.request to mirror_daemon;
+  grant select on mirror.resyncs to mirror_daemon;
   {{columns}}
 exception when insufficient_privilege then
   raise warning 'no rights for role mirror_daemon (%): let an administrator create it and install again, or let the daemon log in as the owner of the tables', sqlerrm;

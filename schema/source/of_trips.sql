@@ -26,3 +26,15 @@ exception when data_exception or raise_exception then
   wide := array(select k from unnest(trips) as k where mirror.trips_possible(k, null));
 end
 $mirror$;
+
+-- All memberships of one user, as one scope.
+create or replace function mirror.trip_memberships_of_user(user_key text) returns text language plpgsql stable as $mirror$
+#variable_conflict use_column
+begin
+  return (
+    select format('{"table":"trip_memberships","user":%s,"rows":%s}', to_json(user_key),
+                  coalesce(json_agg(row_to_json(_projected)), '[]'))
+    from (select distinct on ({{order}}) {{columns}} from {{relation}} as {{alias}}
+          where {{of_user}} and {{visible}}) as _projected);
+end
+$mirror$;

@@ -29,21 +29,26 @@ begin
 end
 $mirror$;
 
--- The next rows in key order after a key: a bounded slice of the table, or of one trip. upto is null at the end.
-create or replace function mirror.{{table}}_slice(trip text, after1 text, after2 text, row_limit integer, keys_only boolean,
-                                                  out rows text, out n integer, out upto1 text, out upto2 text)
+-- The next rows in key order between two keys, of the table or of one trip: the rows themselves, their keys, or their
+-- digest: the exclusive or of 64 bits of md5 over each row's texts, each with its length before it, so that no name can
+-- forge another row. The target computes the same (schema/target/prove.sql). last is null when there are fewer than asked.
+create or replace function mirror.{{table}}_slice(trip text, after1 text, after2 text, upto1 text, upto2 text,
+                                                  row_limit integer, want text,
+                                                  out result text, out n integer, out last1 text, out last2 text)
 language plpgsql stable as $mirror$
 begin
-  execute $slice$
-    select coalesce(json_agg(_projected), '[]')::text, count(*)::integer,
-           (array_agg({{slice_k1}}))[$4], (array_agg({{slice_k2}}))[$4]
+  execute case want
+      when 'digest' then $slice$ select coalesce(bit_xor(('x' || left(md5({{row_text}}), 16))::bit(64)::bigint), 0)::text $slice$
+      else $slice$ select coalesce(json_agg(_projected), '[]')::text $slice$ end
+    || $slice$ , count(*)::integer, {{slice_k1}}, {{slice_k2}}
     from (select distinct on ({{order}}) $slice$
-    || case when keys_only then $slice$ {{key_columns}} $slice$ else $slice$ {{columns}} $slice$ end || $slice$
+    || case want when 'keys' then $slice$ {{key_columns}} $slice$ else $slice$ {{columns}} $slice$ end || $slice$
           from {{relation}} as {{alias}} where {{visible}} $slice$
     || case when trip is not null then $slice$ and {{in_trip}} $slice$ else '' end
     || case when after1 is not null then $slice$ and {{after}} $slice$ else '' end
-    || $slice$ order by {{order}} limit $4) as _projected $slice$
-  into rows, n, upto1, upto2 using trip, after1, after2, row_limit;
+    || case when upto1 is not null then $slice$ and {{upto}} $slice$ else '' end
+    || $slice$ order by {{order}} limit $6) as _projected $slice$
+  into result, n, last1, last2 using trip, after1, after2, upto1, upto2, row_limit;
 end
 $mirror$;
 

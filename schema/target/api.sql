@@ -31,27 +31,41 @@ begin
     raise exception '%', _reason using errcode = 'PT428';
   end if;
   -- A database may be renamed; everything else says that it is another one.
-  if _state.source - 'database' is distinct from mirror_claim.source - 'database' and _state.source is not null then
+  if _state.source is not null
+     and _state.source - 'database' is distinct from mirror_claim.source - 'database' - 'snapshot' then
     raise exception 'the target mirrors another source: it knows %, this is %', _state.source, mirror_claim.source
-      using errcode = 'PT412', hint = 'Check MIRROR_SOURCE_URL and MIRROR_TARGET_URL.';
+      using errcode = 'PT412', hint = 'Check MIRROR_SOURCE_URL and MIRROR_TARGET_URL; if it is meant, run `mirror adopt`.';
   end if;
-  update mirror.state set epoch = epoch + 1, batch = 0, source = mirror_claim.source returning * into _state;
+  -- Time does not go backwards: a source restored to yesterday knows fewer transactions than its mirror.
+  if pg_snapshot_xmax((mirror_claim.source->>'snapshot')::pg_snapshot) < pg_snapshot_xmax(_state.snapshot::pg_snapshot) then
+    raise exception 'the source went back in time: its snapshot is %, the target equals %',
+      mirror_claim.source->>'snapshot', _state.snapshot
+      using errcode = 'PT412', hint = 'If it was restored on purpose, run `mirror adopt`.';
+  end if;
+  update mirror.state set epoch = epoch + 1, batch = 0, source = mirror_claim.source - 'snapshot' returning * into _state;
   return jsonb_build_object('epoch', _state.epoch, 'version', _state.version, 'types', _state.types, 'clock', clock_timestamp(),
-    'snapshot', _state.snapshot, 'primed', _state.primed_at is not null, 'parked', (select count(*) from mirror.parked));
+    'snapshot', _state.snapshot, 'primed', _state.primed_at is not null, 'parked', (select count(*) from mirror.parked),
+    'walks', _state.walks, 'proof', _state.proof,
+    'empty', array_remove(array[case when not exists (select from public.users) then 'users' end,
+                                case when not exists (select from public.trips) then 'trips' end,
+                                case when not exists (select from public.trip_memberships) then 'trip_memberships' end], null));
 end
 $mirror$;
 
 -- The one write path: makes the target equal to the source within the scopes of a batch, in one transaction.
---   batch  {epoch, batch, scopes: [...], position: {snapshot, as_of, fresh_at} or null}
+--   batch  {epoch, batch, scopes: [...], position: {snapshot, as_of, fresh_at} or null}; check: the digest of a slice at the
+--          same snapshot; walks: how far first loads are; proof, braked: what a comparison found, to be kept;
+--          explain: some scopes are dry
 --   scope  {table, rows, and what else is in the scope: gone (keys), trips (whole trips), range (trip, after, upto)};
---          refused: keys that the source could not read, with the reason
+--          refused: keys that the source could not read, with the reason; dry: change nothing, say what differs
 -- The position is set when the source says that with this batch everything up to its snapshot is applied.
 create or replace function public.mirror_apply(batch jsonb) returns jsonb
 language plpgsql security definer set search_path = '' set lock_timeout = '5s' set jit = off as $mirror$
 #variable_conflict use_variable
 declare
   _counts jsonb := '{}';
-  _scopes jsonb := batch->'scopes';
+  _scopes jsonb := case when batch ? 'explain' then jsonb_path_query_array(batch, '$.scopes[*] ? (!exists(@.dry))')
+                        else batch->'scopes' end;
   _table text;
   _scope jsonb;
   _keys jsonb;
@@ -84,8 +98,12 @@ begin
   if _parked then
     delete from mirror.parked as p where p.settled;
   end if;
-  perform mirror.advance((batch->>'batch')::bigint, nullif(batch->'position', 'null'));
+  perform mirror.advance((batch->>'batch')::bigint, nullif(batch->'position', 'null'), batch->'walks', batch->'proof',
+                         batch->'braked');
   return jsonb_build_object('clock', clock_timestamp(), 'counts', _counts,
+    'check', case when batch ? 'check' then mirror.check_digest(batch->'check') end,
+    'explained', case when batch ? 'explain' then
+        (select jsonb_agg(mirror.explain(s, '[]')) from jsonb_array_elements(batch->'scopes') as s where s ? 'dry') end,
     'parked', (select coalesce(jsonb_object_agg(p.tbl, p.n), '{}') from (select tbl, count(*) as n from mirror.parked group by tbl) as p),
     'due', (select coalesce(jsonb_agg(jsonb_build_object('table', p.tbl, 'k1', p.k1, 'k2', nullif(p.k2, ''))), '[]')
             from (select * from mirror.parked where retry_at <= now() order by retry_at limit 100) as p));
@@ -109,7 +127,7 @@ $mirror$;
 -- goes back: that would be a reading that was overtaken. In a new epoch it may (the source was restored, and somebody has
 -- decided that it is to be believed). Times go back only together with the snapshot: what was known of an older snapshot
 -- holds for a newer one. Nothing is fresher than now.
-create or replace function mirror.advance(batch bigint, reached jsonb) returns void
+create or replace function mirror.advance(batch bigint, reached jsonb, walks jsonb, proof jsonb, braked jsonb) returns void
 language plpgsql set search_path = '' as $mirror$
 #variable_conflict use_column
 declare
@@ -118,7 +136,8 @@ declare
   _back boolean;
 begin
   if advance.reached is null then
-    update mirror.state set batch = advance.batch, applied_at = clock_timestamp();
+    update mirror.state as s set batch = advance.batch, applied_at = clock_timestamp(),
+           walks = coalesce(advance.walks, s.walks), proof = coalesce(advance.proof, s.proof), braked = coalesce(advance.braked, s.braked);
     return;
   end if;
   select * into strict _state from mirror.state;
@@ -134,21 +153,15 @@ begin
   update mirror.state as s
   set batch = advance.batch, applied_at = clock_timestamp(), primed_at = coalesce(s.primed_at, clock_timestamp()),
       position_epoch = s.epoch, snapshot = _new::text,
+      walks = coalesce(advance.walks, s.walks), proof = coalesce(advance.proof, s.proof), braked = coalesce(advance.braked, s.braked),
       as_of = greatest(_state.as_of, (advance.reached->>'as_of')::timestamptz),
       fresh_at = least(greatest(_state.fresh_at, (advance.reached->>'fresh_at')::timestamptz), clock_timestamp());
 end
 $mirror$;
 
 -- What a scope must lose: the keys that it names as gone, or those in its range that its rows do not have.
-create or replace function mirror.doomed(scope jsonb) returns jsonb language plpgsql stable set search_path = '' as $mirror$
-declare _doomed jsonb;
-begin
-  if not (scope ? 'range' or scope ? 'trips') then
-    return coalesce(scope->'gone', '[]');
-  end if;
-  execute format('select mirror.%I($1)', 'surplus_' || (scope->>'table')) into _doomed using scope;
-  return _doomed;
-end
+create or replace function mirror.doomed(scope jsonb) returns jsonb language sql stable set search_path = '' as $mirror$
+  select case when scope ?| array['range', 'trips', 'user'] then mirror.surplus(scope) else coalesce(scope->'gone', '[]') end
 $mirror$;
 
 create or replace function mirror.add(counts jsonb, tbl text, op text, n bigint) returns jsonb

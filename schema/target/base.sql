@@ -21,7 +21,9 @@ create table if not exists mirror.state (
   fresh_at     timestamptz,               -- THIS server's clock, at or before that snapshot: staleness is now minus this
   applied_at   timestamptz,
   primed_at    timestamptz,               -- first time that the tables equalled a snapshot
-  proof        jsonb
+  proof        jsonb,                     -- when equality was last proven, between which snapshots, counts and digests
+  braked       jsonb not null default '{}', -- tables that a comparison left alone: how many of their rows would have gone
+  walks        jsonb not null default '[]' -- first loads under way, and how far they are
 );
 
 -- Keys whose row the target refused: left out, retried with growing pauses, reported. A parked membership is not in the
@@ -56,7 +58,8 @@ create or replace function mirror.fingerprint() returns text language sql stable
     from pg_catalog.pg_proc as p
     where p.pronamespace = 'mirror'::regnamespace
        or p.oid in (to_regprocedure('public.mirror_claim(jsonb)'), to_regprocedure('public.mirror_apply(jsonb)'),
-                    to_regprocedure('public.mirror_status()'), to_regprocedure('public.is_trip_member(text)'))
+                    to_regprocedure('public.mirror_status()'), to_regprocedure('public.mirror_adopt(jsonb)'),
+                    to_regprocedure('public.mirror_compare(jsonb)'), to_regprocedure('public.is_trip_member(text)'))
     union all
     select r.rolname from pg_catalog.pg_roles as r where r.rolname in ('anon', 'authenticated', 'service_role')) as l(line)
 $mirror$;

@@ -29,6 +29,8 @@ create table mirror.state (
   applied_at timestamp with time zone,
   primed_at timestamp with time zone,
   proof jsonb,
+  braked jsonb not null default '{}'::jsonb,
+  walks jsonb not null default '[]'::jsonb,
   constraint state_one_check CHECK (one),
   constraint state_pkey PRIMARY KEY (one)
 );
@@ -74,7 +76,7 @@ AS $function$
            || jsonb_build_object(op, coalesce((counts->tbl->>op)::bigint, 0) + n)) end
 $function$;
 
-CREATE OR REPLACE FUNCTION mirror.advance(batch bigint, reached jsonb)
+CREATE OR REPLACE FUNCTION mirror.advance(batch bigint, reached jsonb, walks jsonb, proof jsonb, braked jsonb)
  RETURNS void
  LANGUAGE plpgsql
  SET search_path TO ''
@@ -86,7 +88,8 @@ declare
   _back boolean;
 begin
   if advance.reached is null then
-    update mirror.state set batch = advance.batch, applied_at = clock_timestamp();
+    update mirror.state as s set batch = advance.batch, applied_at = clock_timestamp(),
+           walks = coalesce(advance.walks, s.walks), proof = coalesce(advance.proof, s.proof), braked = coalesce(advance.braked, s.braked);
     return;
   end if;
   select * into strict _state from mirror.state;
@@ -102,6 +105,7 @@ begin
   update mirror.state as s
   set batch = advance.batch, applied_at = clock_timestamp(), primed_at = coalesce(s.primed_at, clock_timestamp()),
       position_epoch = s.epoch, snapshot = _new::text,
+      walks = coalesce(advance.walks, s.walks), proof = coalesce(advance.proof, s.proof), braked = coalesce(advance.braked, s.braked),
       as_of = greatest(_state.as_of, (advance.reached->>'as_of')::timestamptz),
       fresh_at = least(greatest(_state.fresh_at, (advance.reached->>'fresh_at')::timestamptz), clock_timestamp());
 end
@@ -160,13 +164,13 @@ exception when others then
 end
 $function$;
 
-CREATE OR REPLACE FUNCTION mirror.bound(scope jsonb, name text, condition text)
+CREATE OR REPLACE FUNCTION mirror.bound(condition text, VARIADIC keys text[])
  RETURNS text
  LANGUAGE sql
  IMMUTABLE
  SET search_path TO ''
 AS $function$
-  select case when scope->'range'->>name is null then '' else ' and ' || condition end
+  select case when keys[1] is not null then format(condition, variadic keys) end
 $function$;
 
 CREATE OR REPLACE FUNCTION mirror.caller()
@@ -179,6 +183,28 @@ begin
   return nullif(nullif(current_setting('request.jwt.claims', true), '')::jsonb ->> 'sub', '');
 exception when others then
   return null;
+end
+$function$;
+
+CREATE OR REPLACE FUNCTION mirror.check_digest(asked jsonb)
+ RETURNS jsonb
+ LANGUAGE plpgsql
+ STABLE
+ SET search_path TO ''
+ SET enable_seqscan TO 'off'
+ SET max_parallel_workers_per_gather TO '0'
+AS $function$
+declare
+  _n bigint;
+  _digest bigint;
+begin
+  execute format('select count(*), coalesce(bit_xor((''x'' || left(md5(%s), 16))::bit(64)::bigint), 0) from public.%I as t where %s',
+                 case asked->>'table' when 'users' then $text$coalesce(length(t.id::text) || ':' || t.id::text, '~') || coalesce(length(t.subject::text) || ':' || t.subject::text, '~') || coalesce(length(t.email::text) || ':' || t.email::text, '~') || coalesce(length(t.username::text) || ':' || t.username::text, '~')$text$ when 'trips' then $text$coalesce(length(t.id::text) || ':' || t.id::text, '~') || coalesce(length(t.name::text) || ':' || t.name::text, '~') || coalesce(length(t.created_by::text) || ':' || t.created_by::text, '~')$text$
+                                      else $text$coalesce(length(t.trip_id::text) || ':' || t.trip_id::text, '~') || coalesce(length(t.user_id::text) || ':' || t.user_id::text, '~') || coalesce(length(t.role::text) || ':' || t.role::text, '~') || coalesce(length(t.status::text) || ':' || t.status::text, '~')$text$ end,
+                 asked->>'table', mirror.within(asked))
+  into _n, _digest;
+  return jsonb_build_object('equal', _n = (asked->>'n')::bigint and _digest::text = asked->>'digest' and not asked ? 'unreadable',
+                            'n', _n, 'digest', _digest::text);
 end
 $function$;
 
@@ -199,18 +225,11 @@ $function$;
 
 CREATE OR REPLACE FUNCTION mirror.doomed(scope jsonb)
  RETURNS jsonb
- LANGUAGE plpgsql
+ LANGUAGE sql
  STABLE
  SET search_path TO ''
 AS $function$
-declare _doomed jsonb;
-begin
-  if not (scope ? 'range' or scope ? 'trips') then
-    return coalesce(scope->'gone', '[]');
-  end if;
-  execute format('select mirror.%I($1)', 'surplus_' || (scope->>'table')) into _doomed using scope;
-  return _doomed;
-end
+  select case when scope ?| array['range', 'trips', 'user'] then mirror.surplus(scope) else coalesce(scope->'gone', '[]') end
 $function$;
 
 CREATE OR REPLACE FUNCTION mirror.exchange_users(rows jsonb)
@@ -226,6 +245,52 @@ begin
   from (select r.id, r.subject, r.email, r.username from jsonb_populate_recordset(null::public.users, rows) as r) as s
   where t.id = s.id and record_image_ne(row(t.subject, t.email, t.username), row(s.subject, s.email, s.username));
   return mirror.put_users(rows);
+end
+$function$;
+
+CREATE OR REPLACE FUNCTION mirror.explain(scope jsonb, pending jsonb)
+ RETURNS jsonb
+ LANGUAGE plpgsql
+ STABLE
+ SET search_path TO ''
+ SET enable_seqscan TO 'off'
+ SET max_parallel_workers_per_gather TO '0'
+AS $function$
+declare
+  _explained jsonb;
+  _columns text := case scope->>'table' when 'users' then 't.id, t.subject, t.email, t.username'
+                                        when 'trips' then 't.id, t.name, t.created_by'
+                                        else 't.trip_id, t.user_id, t.role, t.status' end;
+begin
+  execute format($query$
+    with s as (select r as row, coalesce(r->>'trip_id', r->>'id') as k1, coalesce(r->>'user_id', '') as k2
+               from jsonb_array_elements($1->'rows') as r),
+         t as (select r as row, coalesce(r->>'trip_id', r->>'id') as k1, coalesce(r->>'user_id', '') as k2
+               from (select to_jsonb(x) as r from (select %s from public.%I as t where %s) as x) as y),
+         x as (select k1, k2, s.row as source, t.row as target,
+                      case when t.row is null then 'missing' when s.row is null then 'extra' else 'changed' end as direction
+               from s full join t using (k1, k2) where s.row is distinct from t.row),
+         u as (select x.*, exists (select from mirror.parked as p where p.tbl = $1->>'table' and p.k1 = x.k1 and p.k2 = x.k2)
+                           or exists (select from mirror.refused($1) as f
+                                      where $1->>'table' <> 'trip_memberships' and f->>'k1' = x.k1) as is_parked
+               from x),
+         d as (select * from u
+               where not is_parked
+                 and not exists (select from jsonb_array_elements($2) as w,
+                                             jsonb_array_elements((w->'rows') || coalesce(w->'gone', '[]')) as r
+                                 where w->>'table' = $1->>'table' and coalesce(r->>'trip_id', r->>'id') = u.k1
+                                   and coalesce(r->>'user_id', '') = u.k2)
+                 and not exists (select from jsonb_array_elements($2) as w where w->'trips' ? u.k1 and u.k2 <> ''))
+    select jsonb_build_object('table', $1->>'table',
+      'missing', count(*) filter (where direction = 'missing'), 'extra', count(*) filter (where direction = 'extra'),
+      'changed', count(*) filter (where direction = 'changed'), 'parked', (select count(*) from u where is_parked),
+      'refused', (select count(*) from mirror.refused($1) as f
+                  where (f->>'k1', coalesce(f->>'k2', '')) not in (select p.k1, p.k2 from mirror.parked as p where p.tbl = $1->>'table')),
+      'rows', coalesce((select jsonb_agg(to_jsonb(f)) from (
+                 select k1, nullif(k2, '') as k2, direction, source, target from d order by k1, k2 limit 100) as f), '[]'))
+    from d $query$, _columns, scope->>'table', mirror.within(scope))
+  into _explained using scope, pending;
+  return _explained;
 end
 $function$;
 
@@ -250,7 +315,8 @@ AS $function$
     from pg_catalog.pg_proc as p
     where p.pronamespace = 'mirror'::regnamespace
        or p.oid in (to_regprocedure('public.mirror_claim(jsonb)'), to_regprocedure('public.mirror_apply(jsonb)'),
-                    to_regprocedure('public.mirror_status()'), to_regprocedure('public.is_trip_member(text)'))
+                    to_regprocedure('public.mirror_status()'), to_regprocedure('public.mirror_adopt(jsonb)'),
+                    to_regprocedure('public.mirror_compare(jsonb)'), to_regprocedure('public.is_trip_member(text)'))
     union all
     select r.rolname from pg_catalog.pg_roles as r where r.rolname in ('anon', 'authenticated', 'service_role')) as l(line)
 $function$;
@@ -473,73 +539,61 @@ exception when others then
 end
 $function$;
 
-CREATE OR REPLACE FUNCTION mirror.surplus_trip_memberships(scope jsonb)
+CREATE OR REPLACE FUNCTION mirror.surplus(scope jsonb)
  RETURNS jsonb
  LANGUAGE plpgsql
  STABLE
  SET search_path TO ''
  SET enable_seqscan TO 'off'
+ SET max_parallel_workers_per_gather TO '0'
 AS $function$
 declare _keys jsonb;
 begin
-  execute $sql$ select coalesce(jsonb_agg(to_jsonb(s)), '[]')
-                from (select t.trip_id, t.user_id from public.trip_memberships as t where $sql$
-    || case when scope ? 'trips' then
-         $sql$ t.trip_id = any (array(select jsonb_array_elements_text($1->'trips'))::uuid[]) $sql$
-       when scope->'range'->>'trip' is not null then
-         $sql$ t.trip_id = ($1->'range'->>'trip')::uuid $sql$
-         || mirror.bound(scope, 'after2', $sql$ t.user_id > ($1->'range'->>'after2')::uuid $sql$)
-         || mirror.bound(scope, 'upto2', $sql$ t.user_id <= ($1->'range'->>'upto2')::uuid $sql$)
-       else
-         $sql$ true $sql$
-         || mirror.bound(scope, 'after1', $sql$ (t.trip_id, t.user_id)
-              > (($1->'range'->>'after1')::uuid, ($1->'range'->>'after2')::uuid) $sql$)
-         || mirror.bound(scope, 'upto1', $sql$ (t.trip_id, t.user_id)
-              <= (($1->'range'->>'upto1')::uuid, ($1->'range'->>'upto2')::uuid) $sql$)
-       end
-    || $sql$ except select r.trip_id, r.user_id
-                    from jsonb_to_recordset($1->'rows') as r(trip_id uuid, user_id uuid)) as s $sql$
-  into _keys using scope;
+  execute case scope->>'table'
+    when 'trip_memberships' then $sql$
+      select coalesce(jsonb_agg(to_jsonb(s)), '[]')
+      from (select t.trip_id, t.user_id from public.trip_memberships as t where $sql$ || mirror.within(scope) || $sql$
+            except select r.trip_id, r.user_id
+                   from jsonb_to_recordset($1->'rows') as r(trip_id uuid, user_id uuid)) as s $sql$
+    else format($sql$
+      select coalesce(jsonb_agg(to_jsonb(s)), '[]')
+      from (select t.id from public.%I as t where %s
+            except (select r.id from jsonb_to_recordset($1->'rows') as r(id %s)
+                    union all select k.k1 from mirror.refused($1) as r, jsonb_to_record(r) as k(k1 %3$s))) as s $sql$,
+      scope->>'table', mirror.within(scope), case scope->>'table' when 'users' then 'uuid' else 'uuid' end)
+  end into _keys using scope;
   return _keys;
 end
 $function$;
 
-CREATE OR REPLACE FUNCTION mirror.surplus_trips(scope jsonb)
- RETURNS jsonb
- LANGUAGE plpgsql
- STABLE
+CREATE OR REPLACE FUNCTION mirror.within(scope jsonb)
+ RETURNS text
+ LANGUAGE sql
+ IMMUTABLE
  SET search_path TO ''
- SET enable_seqscan TO 'off'
 AS $function$
-declare _keys jsonb;
-begin
-  execute $sql$ select coalesce(jsonb_agg(to_jsonb(s)), '[]') from (select t.id from public.trips as t where true $sql$
-    || mirror.bound(scope, 'after1', $sql$ t.id > ($1->'range'->>'after1')::uuid $sql$)
-    || mirror.bound(scope, 'upto1', $sql$ t.id <= ($1->'range'->>'upto1')::uuid $sql$)
-    || $sql$ except (select r.id from jsonb_to_recordset($1->'rows') as r(id uuid) union all
-                     select k.k1 from mirror.refused($1) as r, jsonb_to_record(r) as k(k1 uuid))) as s $sql$
-  into _keys using scope;
-  return _keys;
-end
-$function$;
-
-CREATE OR REPLACE FUNCTION mirror.surplus_users(scope jsonb)
- RETURNS jsonb
- LANGUAGE plpgsql
- STABLE
- SET search_path TO ''
- SET enable_seqscan TO 'off'
-AS $function$
-declare _keys jsonb;
-begin
-  execute $sql$ select coalesce(jsonb_agg(to_jsonb(s)), '[]') from (select t.id from public.users as t where true $sql$
-    || mirror.bound(scope, 'after1', $sql$ t.id > ($1->'range'->>'after1')::uuid $sql$)
-    || mirror.bound(scope, 'upto1', $sql$ t.id <= ($1->'range'->>'upto1')::uuid $sql$)
-    || $sql$ except (select r.id from jsonb_to_recordset($1->'rows') as r(id uuid) union all
-                     select k.k1 from mirror.refused($1) as r, jsonb_to_record(r) as k(k1 uuid))) as s $sql$
-  into _keys using scope;
-  return _keys;
-end
+  select concat_ws(' and ', 'true', nullif(case scope->>'table'
+    when 'users' then concat_ws(' and ',
+      mirror.bound('t.id > %L::uuid', scope->'range'->>'after1'),
+      mirror.bound('t.id <= %L::uuid', scope->'range'->>'upto1'))
+    when 'trips' then concat_ws(' and ',
+      mirror.bound('t.id > %L::uuid', scope->'range'->>'after1'),
+      mirror.bound('t.id <= %L::uuid', scope->'range'->>'upto1'))
+    else case
+      when scope ? 'trips' then
+        format('t.trip_id = any (%L::uuid[])', array(select jsonb_array_elements_text(scope->'trips')))
+      when scope ? 'user' then format('t.user_id = %L::uuid', scope->>'user')
+      when scope->'range'->>'trip' is not null then concat_ws(' and ',
+        format('t.trip_id = %L::uuid', scope->'range'->>'trip'),
+        mirror.bound('t.user_id > %L::uuid', scope->'range'->>'after2'),
+        mirror.bound('t.user_id <= %L::uuid', scope->'range'->>'upto2'))
+      else concat_ws(' and ',
+        mirror.bound('(t.trip_id, t.user_id) > (%L::uuid, %L::uuid)',
+                     scope->'range'->>'after1', scope->'range'->>'after2'),
+        mirror.bound('(t.trip_id, t.user_id) <= (%L::uuid, %L::uuid)',
+                     scope->'range'->>'upto1', scope->'range'->>'upto2'))
+      end
+    end, ''))
 $function$;
 
 CREATE OR REPLACE FUNCTION public.is_trip_member(trip text)
@@ -555,6 +609,19 @@ AS $function$
                       where p.tbl = 'trip_memberships' and p.k1 = m.trip_id::text and p.k2 = m.user_id::text))
 $function$;
 
+CREATE OR REPLACE FUNCTION public.mirror_adopt(source jsonb)
+ RETURNS jsonb
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO ''
+AS $function$
+begin
+  update mirror.state as s set source = mirror_adopt.source, epoch = s.epoch + 1, batch = 0, snapshot = null, as_of = null,
+         fresh_at = null, primed_at = null, proof = null, braked = '{}', walks = '[]';
+  return jsonb_build_object('clock', clock_timestamp());
+end
+$function$;
+
 CREATE OR REPLACE FUNCTION public.mirror_apply(batch jsonb)
  RETURNS jsonb
  LANGUAGE plpgsql
@@ -566,7 +633,8 @@ AS $function$
 #variable_conflict use_variable
 declare
   _counts jsonb := '{}';
-  _scopes jsonb := batch->'scopes';
+  _scopes jsonb := case when batch ? 'explain' then jsonb_path_query_array(batch, '$.scopes[*] ? (!exists(@.dry))')
+                        else batch->'scopes' end;
   _table text;
   _scope jsonb;
   _keys jsonb;
@@ -599,8 +667,12 @@ begin
   if _parked then
     delete from mirror.parked as p where p.settled;
   end if;
-  perform mirror.advance((batch->>'batch')::bigint, nullif(batch->'position', 'null'));
+  perform mirror.advance((batch->>'batch')::bigint, nullif(batch->'position', 'null'), batch->'walks', batch->'proof',
+                         batch->'braked');
   return jsonb_build_object('clock', clock_timestamp(), 'counts', _counts,
+    'check', case when batch ? 'check' then mirror.check_digest(batch->'check') end,
+    'explained', case when batch ? 'explain' then
+        (select jsonb_agg(mirror.explain(s, '[]')) from jsonb_array_elements(batch->'scopes') as s where s ? 'dry') end,
     'parked', (select coalesce(jsonb_object_agg(p.tbl, p.n), '{}') from (select tbl, count(*) as n from mirror.parked group by tbl) as p),
     'due', (select coalesce(jsonb_agg(jsonb_build_object('table', p.tbl, 'k1', p.k1, 'k2', nullif(p.k2, ''))), '[]')
             from (select * from mirror.parked where retry_at <= now() order by retry_at limit 100) as p));
@@ -628,14 +700,37 @@ begin
     raise exception '%', _reason using errcode = 'PT428';
   end if;
   -- A database may be renamed; everything else says that it is another one.
-  if _state.source - 'database' is distinct from mirror_claim.source - 'database' and _state.source is not null then
+  if _state.source is not null
+     and _state.source - 'database' is distinct from mirror_claim.source - 'database' - 'snapshot' then
     raise exception 'the target mirrors another source: it knows %, this is %', _state.source, mirror_claim.source
-      using errcode = 'PT412', hint = 'Check MIRROR_SOURCE_URL and MIRROR_TARGET_URL.';
+      using errcode = 'PT412', hint = 'Check MIRROR_SOURCE_URL and MIRROR_TARGET_URL; if it is meant, run `mirror adopt`.';
   end if;
-  update mirror.state set epoch = epoch + 1, batch = 0, source = mirror_claim.source returning * into _state;
+  -- Time does not go backwards: a source restored to yesterday knows fewer transactions than its mirror.
+  if pg_snapshot_xmax((mirror_claim.source->>'snapshot')::pg_snapshot) < pg_snapshot_xmax(_state.snapshot::pg_snapshot) then
+    raise exception 'the source went back in time: its snapshot is %, the target equals %',
+      mirror_claim.source->>'snapshot', _state.snapshot
+      using errcode = 'PT412', hint = 'If it was restored on purpose, run `mirror adopt`.';
+  end if;
+  update mirror.state set epoch = epoch + 1, batch = 0, source = mirror_claim.source - 'snapshot' returning * into _state;
   return jsonb_build_object('epoch', _state.epoch, 'version', _state.version, 'types', _state.types, 'clock', clock_timestamp(),
-    'snapshot', _state.snapshot, 'primed', _state.primed_at is not null, 'parked', (select count(*) from mirror.parked));
+    'snapshot', _state.snapshot, 'primed', _state.primed_at is not null, 'parked', (select count(*) from mirror.parked),
+    'walks', _state.walks, 'proof', _state.proof,
+    'empty', array_remove(array[case when not exists (select from public.users) then 'users' end,
+                                case when not exists (select from public.trips) then 'trips' end,
+                                case when not exists (select from public.trip_memberships) then 'trip_memberships' end], null));
 end
+$function$;
+
+CREATE OR REPLACE FUNCTION public.mirror_compare(batch jsonb)
+ RETURNS jsonb
+ LANGUAGE sql
+ STABLE SECURITY DEFINER
+ SET search_path TO ''
+AS $function$
+  select jsonb_build_object('clock', clock_timestamp(),
+    'check', case when batch ? 'check' then mirror.check_digest(batch->'check') end,
+    'explained', (select jsonb_agg(mirror.explain(s, jsonb_path_query_array(batch, '$.scopes[*] ? (!exists(@.dry))')))
+                  from jsonb_array_elements(batch->'scopes') as s where s ? 'dry'))
 $function$;
 
 CREATE OR REPLACE FUNCTION public.mirror_status()
@@ -657,9 +752,13 @@ grant execute on function public.is_trip_member(text) to authenticated;
 
 grant execute on function public.is_trip_member(text) to service_role;
 
+grant execute on function public.mirror_adopt(jsonb) to service_role;
+
 grant execute on function public.mirror_apply(jsonb) to service_role;
 
 grant execute on function public.mirror_claim(jsonb) to service_role;
+
+grant execute on function public.mirror_compare(jsonb) to service_role;
 
 grant execute on function public.mirror_status() to service_role;
 

@@ -8,8 +8,9 @@ begin
   for _function in
     select p.oid from pg_catalog.pg_proc as p
     where p.pronamespace = to_regnamespace('mirror')
-       or p.oid in (to_regprocedure('public.mirror_claim(jsonb)'), to_regprocedure('public.mirror_apply(jsonb)'),
-                    to_regprocedure('public.mirror_status()'), to_regprocedure('public.is_trip_member(text)')) loop
+       or p.oid in (to_regprocedure('public.mirror_claim(jsonb)'), to_regprocedure('public.mirror_apply(jsonb)'), 
+                    to_regprocedure('public.mirror_status()'), to_regprocedure('public.mirror_adopt(jsonb)'),
+                    to_regprocedure('public.mirror_compare(jsonb)'), to_regprocedure('public.is_trip_member(text)')) loop
     execute format('drop function %s', _function);
   end loop;
   drop table if exists mirror.state, mirror.parked;

@@ -96,69 +96,60 @@ begin
 end
 $mirror$;
 
--- The keys within a scope that are here and not in its rows: what a range or a whole trip must lose. The conditions are
--- put together so that the index in key order answers each of them, and the planner is kept from reading the table: of
--- one that is just being filled it knows nothing. A key that the source could not read is not gone.
-create or replace function mirror.surplus_users(scope jsonb) returns jsonb
-language plpgsql stable set search_path = '' set enable_seqscan = off as $mirror$
-declare _keys jsonb;
-begin
-  execute $sql$ select coalesce(jsonb_agg(to_jsonb(s)), '[]') from (select t.id from public.users as t where true $sql$
-    || mirror.bound(scope, 'after1', $sql$ {{user_c}} > ($1->'range'->>'after1')::{{user_id}} $sql$)
-    || mirror.bound(scope, 'upto1', $sql$ {{user_c}} <= ($1->'range'->>'upto1')::{{user_id}} $sql$)
-    || $sql$ except (select r.id from jsonb_to_recordset($1->'rows') as r(id {{user_id}}) union all
-                     select k.k1 from mirror.refused($1) as r, jsonb_to_record(r) as k(k1 {{user_id}}))) as s $sql$
-  into _keys using scope;
-  return _keys;
-end
+-- The rows of a table (as t) that a scope is about, as a condition. Put together so that the index in key order answers each
+-- kind of scope; the functions that use it keep the planner from reading the table: of one that is just being filled it
+-- knows nothing. A range within one trip has bounds of users of that trip; any other range goes across the trips.
+create or replace function mirror.within(scope jsonb) returns text language sql immutable set search_path = '' as $mirror$
+  select concat_ws(' and ', 'true', nullif(case scope->>'table'
+    when 'users' then concat_ws(' and ',
+      mirror.bound('{{user_c}} > %L::{{user_id}}', scope->'range'->>'after1'),
+      mirror.bound('{{user_c}} <= %L::{{user_id}}', scope->'range'->>'upto1'))
+    when 'trips' then concat_ws(' and ',
+      mirror.bound('{{trip_c}} > %L::{{trip_id}}', scope->'range'->>'after1'),
+      mirror.bound('{{trip_c}} <= %L::{{trip_id}}', scope->'range'->>'upto1'))
+    else case
+      when scope ? 'trips' then
+        format('t.trip_id = any (%L::{{trip_id}}[])', array(select jsonb_array_elements_text(scope->'trips')))
+      when scope ? 'user' then format('t.user_id = %L::{{user_id}}', scope->>'user')
+      when scope->'range'->>'trip' is not null then concat_ws(' and ',
+        format('{{member_trip_c}} = %L::{{trip_id}}', scope->'range'->>'trip'),
+        mirror.bound('{{member_user_c}} > %L::{{user_id}}', scope->'range'->>'after2'),
+        mirror.bound('{{member_user_c}} <= %L::{{user_id}}', scope->'range'->>'upto2'))
+      else concat_ws(' and ',
+        mirror.bound('({{member_trip_c}}, {{member_user_c}}) > (%L::{{trip_id}}, %L::{{user_id}})',
+                     scope->'range'->>'after1', scope->'range'->>'after2'),
+        mirror.bound('({{member_trip_c}}, {{member_user_c}}) <= (%L::{{trip_id}}, %L::{{user_id}})',
+                     scope->'range'->>'upto1', scope->'range'->>'upto2'))
+      end
+    end, ''))
 $mirror$;
 
-create or replace function mirror.surplus_trips(scope jsonb) returns jsonb
-language plpgsql stable set search_path = '' set enable_seqscan = off as $mirror$
-declare _keys jsonb;
-begin
-  execute $sql$ select coalesce(jsonb_agg(to_jsonb(s)), '[]') from (select t.id from public.trips as t where true $sql$
-    || mirror.bound(scope, 'after1', $sql$ {{trip_c}} > ($1->'range'->>'after1')::{{trip_id}} $sql$)
-    || mirror.bound(scope, 'upto1', $sql$ {{trip_c}} <= ($1->'range'->>'upto1')::{{trip_id}} $sql$)
-    || $sql$ except (select r.id from jsonb_to_recordset($1->'rows') as r(id {{trip_id}}) union all
-                     select k.k1 from mirror.refused($1) as r, jsonb_to_record(r) as k(k1 {{trip_id}}))) as s $sql$
-  into _keys using scope;
-  return _keys;
-end
-$mirror$;
-
--- A range within one trip has bounds of users of that trip; any other range goes across the trips. A membership that the
--- source could not read is not spared: who cannot be proven to be a member is none.
-create or replace function mirror.surplus_trip_memberships(scope jsonb) returns jsonb
-language plpgsql stable set search_path = '' set enable_seqscan = off as $mirror$
-declare _keys jsonb;
-begin
-  execute $sql$ select coalesce(jsonb_agg(to_jsonb(s)), '[]')
-                from (select t.trip_id, t.user_id from public.trip_memberships as t where $sql$
-    || case when scope ? 'trips' then
-         $sql$ t.trip_id = any (array(select jsonb_array_elements_text($1->'trips'))::{{trip_id}}[]) $sql$
-       when scope->'range'->>'trip' is not null then
-         $sql$ {{member_trip_c}} = ($1->'range'->>'trip')::{{trip_id}} $sql$
-         || mirror.bound(scope, 'after2', $sql$ {{member_user_c}} > ($1->'range'->>'after2')::{{user_id}} $sql$)
-         || mirror.bound(scope, 'upto2', $sql$ {{member_user_c}} <= ($1->'range'->>'upto2')::{{user_id}} $sql$)
-       else
-         $sql$ true $sql$
-         || mirror.bound(scope, 'after1', $sql$ ({{member_trip_c}}, {{member_user_c}})
-              > (($1->'range'->>'after1')::{{trip_id}}, ($1->'range'->>'after2')::{{user_id}}) $sql$)
-         || mirror.bound(scope, 'upto1', $sql$ ({{member_trip_c}}, {{member_user_c}})
-              <= (($1->'range'->>'upto1')::{{trip_id}}, ($1->'range'->>'upto2')::{{user_id}}) $sql$)
-       end
-    || $sql$ except select r.trip_id, r.user_id
-                    from jsonb_to_recordset($1->'rows') as r(trip_id {{trip_id}}, user_id {{user_id}})) as s $sql$
-  into _keys using scope;
-  return _keys;
-end
-$mirror$;
-
--- A condition, when the range has this bound.
-create or replace function mirror.bound(scope jsonb, name text, condition text) returns text
+create or replace function mirror.bound(condition text, variadic keys text[]) returns text
 language sql immutable set search_path = '' as $mirror$
-  select case when scope->'range'->>name is null then '' else ' and ' || condition end
+  select case when keys[1] is not null then format(condition, variadic keys) end
+$mirror$;
+
+-- The keys within a scope that are here and not in its rows: what a range, a user or whole trips must lose. A user or trip
+-- that the source could not read is not gone; a membership is: who cannot be proven to be a member is none.
+create or replace function mirror.surplus(scope jsonb) returns jsonb
+language plpgsql stable set search_path = '' set enable_seqscan = off set max_parallel_workers_per_gather = 0 as $mirror$
+declare _keys jsonb;
+begin
+  execute case scope->>'table'
+    when 'trip_memberships' then $sql$
+      select coalesce(jsonb_agg(to_jsonb(s)), '[]')
+      from (select t.trip_id, t.user_id from public.trip_memberships as t where $sql$ || mirror.within(scope) || $sql$
+            except select r.trip_id, r.user_id
+                   from jsonb_to_recordset($1->'rows') as r(trip_id {{trip_id}}, user_id {{user_id}})) as s $sql$
+    else format($sql$
+      select coalesce(jsonb_agg(to_jsonb(s)), '[]')
+      from (select t.id from public.%I as t where %s
+            except (select r.id from jsonb_to_recordset($1->'rows') as r(id %s)
+                    union all select k.k1 from mirror.refused($1) as r, jsonb_to_record(r) as k(k1 %3$s))) as s $sql$,
+      scope->>'table', mirror.within(scope), case scope->>'table' when 'users' then '{{user_id}}' else '{{trip_id}}' end)
+  end into _keys using scope;
+  return _keys;
+end
 $mirror$;
 
 -- The keys that the source could not read.

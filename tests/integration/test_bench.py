@@ -28,6 +28,9 @@ PEERS = {
         "NOTIFY in every transaction",
     },
     "application's writes, 8 writers, nothing mapped changes": {"without the mirror", "mirror"},
+    "first load, 2,000 memberships": {"COPY into COPY", "mirror"},
+    "comparison, 2,000 memberships": {"digest scan of both sides", "mirror"},
+    "p99 of a change": {"nothing else runs", "comparisons run"},
 }
 
 
@@ -58,7 +61,7 @@ def test_numbers_are_plausible(output: Path) -> None:
     for result in document["results"]:
         numbers = [result["median"], *result["rounds"], *result["ratios"].values()]
         assert all(math.isfinite(number) and number > 0 for number in numbers), result
-        if result["unit"] == "ms":
+        if result["unit"] == "ms" and result["p99_ms"] is not None:
             assert result["median"] <= result["p99_ms"] < 10_000, result
 
 
@@ -70,7 +73,7 @@ def test_ratios_are_those_of_the_medians(output: Path) -> None:
     def ratio(figure: str, who: str, base: str) -> Any:
         return pytest.approx(by[figure, who]["median"] / by[figure, base]["median"])
 
-    latency, backlog, writes, _ = PEERS
+    latency, backlog, writes, *_ = PEERS
     assert by[latency, "mirror"]["ratios"]["p50 / native"] == ratio(latency, "mirror", "native replication")
     assert by[backlog, "mirror"]["ratios"]["/ native"] == ratio(backlog, "mirror", "native replication")
     assert by[writes, "mirror"]["ratios"]["/ without the mirror"] == ratio(writes, "mirror", "without the mirror")

@@ -96,7 +96,7 @@ def test_the_second_time_nothing_is_touched(target_url: str, connection: psycopg
     "damage",
     [
         "drop function public.mirror_status()",
-        "drop function mirror.surplus_users(jsonb)",
+        "drop function mirror.surplus(jsonb)",
         "drop function mirror.fingerprint()",
         "create or replace function mirror.is_objection(state text) returns boolean language sql as 'select true'",
         "drop index public.trip_memberships_user_mirror",

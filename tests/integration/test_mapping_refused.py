@@ -8,6 +8,7 @@ import psycopg
 import pytest
 
 from mirror.cli import main
+from tests.bed.source_side import as_user
 
 pytestmark = pytest.mark.sql
 
@@ -260,7 +261,7 @@ def test_a_right_that_is_missing_is_no_mistake_of_the_mapping(
     admin.execute("revoke all on users from current_user")
     admin.execute("create role reader login")
     try:
-        monkeypatch.setenv("MIRROR_SOURCE_URL", source_url.replace("postgres@", "reader@"))
+        monkeypatch.setenv("MIRROR_SOURCE_URL", as_user(source_url, "reader"))
         assert main(["install", "source"]) == 1
         assert "permission denied" in capsys.readouterr().err
     finally:

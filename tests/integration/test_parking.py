@@ -124,6 +124,7 @@ async def test_a_row_that_the_source_cannot_read_is_parked_while_the_others_go_o
             "update users set username = 'xyza' where username <> 'xyz'; commit"
         )
         await eventually(lambda: value(target, "select count(*) = 8 from users where username = '100'"), 3.0)
+        await eventually(lambda: value(target, "select count(*) = 1 from mirror.parked"), 3.0)
         assert "division by zero" in await value(target, "select reason from mirror.parked")
         assert daemon.vitals.broken == {}
         await source.execute("delete from trip_memberships where id = 1")

@@ -132,7 +132,9 @@ async def test_another_source_is_refused(writer: Writer, changed: str) -> None:
     error = await refused(writer.claim(SOURCE | {changed: "another"}))
     assert error.sqlstate == "PT412"
     assert "another source" in str(error)
-    assert error.diag.message_hint == "Check MIRROR_SOURCE_URL and MIRROR_TARGET_URL."
+    assert error.diag.message_hint == (
+        "Check MIRROR_SOURCE_URL and MIRROR_TARGET_URL; if it is meant, run `mirror adopt`."
+    )
     await writer.send(1, 1, named("the first one goes on"))
     assert await writer.one("select source from mirror.state") == SOURCE
 
@@ -166,7 +168,17 @@ async def test_a_claim_tells_what_a_daemon_must_know(writer: Writer) -> None:
     first = await writer.claim()
     assert before <= datetime.fromisoformat(first.pop("clock")) <= await writer.one("select clock_timestamp()")
     types = {"user_id": "uuid", "trip_id": "uuid", "created_by": "uuid"}
-    assert first == {"epoch": 1, "version": 1, "types": types, "snapshot": None, "primed": False, "parked": 0}
+    assert first == {
+        "epoch": 1,
+        "version": 1,
+        "types": types,
+        "snapshot": None,
+        "primed": False,
+        "parked": 0,
+        "empty": ["users", "trips", "trip_memberships"],
+        "walks": [],
+        "proof": None,
+    }
     await writer.apply(position=position("9:12:10"))
     second = await writer.claim()
     assert (second["snapshot"], second["primed"]) == ("9:12:10", True)
@@ -232,5 +244,5 @@ async def test_the_status_before_and_after_a_first_batch(writer: Writer) -> None
     }  # fmt: skip
     assert set(status) == {
         "version", "types", "allow_cascade", "source", "epoch", "batch", "snapshot", "as_of", "fresh_at", "applied_at",
-        "primed_at", "proof", "clock", "staleness_seconds", "parked",
+        "primed_at", "proof", "braked", "walks", "clock", "staleness_seconds", "parked",
     }  # fmt: skip

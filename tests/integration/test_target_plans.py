@@ -74,7 +74,7 @@ async def cost(writer: Writer, *scopes: Row) -> tuple[Row, int]:
 
 async def blocks_of_surplus(writer: Writer, wanted: Row) -> int:
     """What it costs to find the keys that a scope must lose."""
-    query = f"explain (analyze, buffers, format json) select mirror.surplus_{wanted['table']}(%s)"
+    query = "explain (analyze, buffers, format json) select mirror.surplus(%s)"
     (found,) = await writer.one(query, json.dumps(wanted))
     return int(found["Plan"]["Shared Hit Blocks"] + found["Plan"]["Shared Read Blocks"])
 
@@ -90,7 +90,7 @@ async def test_finding_what_a_slice_must_lose_touches_the_slices_own_blocks(fill
         span("trip_memberships", after=first + after, upto=first + upto),
         span("trip_memberships", after=first + after, upto=first + upto, trip=first[0]),
     ]
-    await writer.connection.execute("select mirror.surplus_users(%s)", [json.dumps(scopes[0])])
+    await writer.connection.execute("select mirror.surplus(%s)", [json.dumps(scopes[0])])
     for wanted in scopes:
         assert await blocks_of_surplus(writer, wanted) < 150
     # With statistics, too: by the first column of its bounds alone, this slice is half of the table.

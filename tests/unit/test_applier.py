@@ -1,10 +1,11 @@
 """THE operation, against the two seams: what is asked of the source, what is written, what is forgotten."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
 
-from mirror.applier import SLICE_EVERY, Applier
+from mirror.applier import BYTES_MAX, SLICE_EVERY, Applier
 from mirror.batch import Fence, Outcome, Reading, Request, Taken
 from mirror.errors import Unreachable
 from mirror.scope import Keys, Range, Wide
@@ -33,8 +34,10 @@ class Both:
         self._batch += 1
         return Fence(1, self._batch)
 
-    async def apply(self, reading: Reading, fence: Fence, *, position: bool, began: float) -> Outcome:
-        del reading
+    async def apply(
+        self, reading: Reading, fence: Fence, *, position: bool, began: float, notes: Mapping[str, Any]
+    ) -> Outcome:
+        del reading, notes
         self.calls.append("apply")
         if self.fails:
             raise Unreachable("target", "gone")
@@ -47,6 +50,11 @@ class Turning:
         self.now = 100.0
         self.both = Both()
         self.applier = Applier(rows=10, heartbeat_s=5.0, clock=lambda: self.now)
+        self.begin(keep=True)
+
+    def begin(self, *, keep: bool) -> None:
+        """A new epoch, of a target that has nothing yet."""
+        self.applier.begin(keep=keep, empty=("users", "trips", "trip_memberships"), walks=())
 
     async def step(self, answer: Reading) -> Any:
         self.both.answers.append(answer)
@@ -58,7 +66,8 @@ class Turning:
 
 
 def entries(n: int = 1, **others: Any) -> Reading:
-    return reading(entries=n, scopes="{}", taken=Taken(f"{{{n}}}", f"{{{n}}}"), **others)
+    values: dict[str, Any] = {"entries": n, "scopes": "{}", "taken": Taken(f"{{{n}}}", f"{{{n}}}")}
+    return reading(**values | others)
 
 
 async def test_the_fence_is_taken_before_the_snapshot() -> None:
@@ -74,13 +83,12 @@ async def test_exactly_what_was_applied_is_forgotten_and_only_then() -> None:
     turning.both.fails = True
     with pytest.raises(Unreachable):
         await turning.step(entries(4))
-    assert turning.asked.forget == Taken("{3}", "{3}")
-    turning.applier.reset(keep_walks=True)
+    turning.begin(keep=True)
     turning.both.fails = False
     await turning.step(entries(5))
-    assert not turning.asked.forget
     await turning.step(reading())
-    assert turning.asked.forget == Taken("{5}", "{5}")
+    forgotten = [request.forget for request in turning.both.asked]
+    assert forgotten == [None, Taken("{3}", "{3}"), None, Taken("{5}", "{5}")]
 
 
 async def test_an_empty_batch_is_applied_when_a_position_is_due() -> None:
@@ -161,7 +169,18 @@ async def test_what_was_parked_is_tried_again_when_the_target_says_so() -> None:
 async def test_walks_survive_a_failure_unless_somebody_else_has_led() -> None:
     turning = Turning()
     await turning.step(reading(Wide("users")))
-    turning.applier.reset(keep_walks=True)
+    turning.begin(keep=True)
     assert len(turning.applier.walks) == 1
-    turning.applier.reset(keep_walks=False)
+    turning.begin(keep=False)
     assert len(turning.applier.walks) == 0
+
+
+async def test_large_rows_make_batches_smaller_and_small_ones_larger_again() -> None:
+    turning = Turning()
+    large = entries(scopes="x" * BYTES_MAX)
+    for rows in (10, 5, 2, 1, 1):
+        await turning.step(large)
+        assert turning.asked.rows == rows
+    for rows in (1, 2, 4, 8, 10):
+        await turning.step(entries())
+        assert turning.asked.rows == rows

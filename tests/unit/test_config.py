@@ -51,11 +51,15 @@ def test_what_is_no_duration_is_said(written: str) -> None:
         ("MIRROR_BATCH_ROWS", "0", "MIRROR_BATCH_ROWS must be a whole number from 1 to 50000"),
         ("MIRROR_BATCH_ROWS", "many", "MIRROR_BATCH_ROWS must be a whole number from 1 to 50000"),
         ("MIRROR_LOG_FORMAT", "xml", "MIRROR_LOG_FORMAT must be auto, human or json"),
-        ("MIRROR_RECONCILE_CRON", "often", "MIRROR_RECONCILE_CRON must be five fields of cron, such as */15 * * * *"),
+        (
+            "MIRROR_RECONCILE_CRON",
+            "often",
+            "MIRROR_RECONCILE_CRON must be five fields of cron such as */15 * * * *, an interval such as 30m, or off",
+        ),
         (
             "MIRROR_RECONCILE_CRON",
             "61 * * * *",
-            "MIRROR_RECONCILE_CRON must be five fields of cron, such as */15 * * * *",
+            "MIRROR_RECONCILE_CRON must be five fields of cron such as */15 * * * *, an interval such as 30m, or off",
         ),
     ],
 )

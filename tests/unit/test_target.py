@@ -28,8 +28,12 @@ class Wire:
             "types": {"user_id": "uuid"},
             "primed": True,
             "snapshot": "1:1:",
+            "empty": ["trips"],
+            "walks": [],
+            "proof": None,
         } | reply
-        self.reply |= {"counts": {}, "parked": {}, "due": [], "clock": THEIR_CLOCK.isoformat()}
+        self.reply |= {"counts": {}, "parked": {}, "due": [], "check": None, "explained": None}
+        self.reply |= {"clock": THEIR_CLOCK.isoformat()}
         self.sent: list[tuple[str, Any]] = []
         self.closed = False
 
@@ -52,7 +56,9 @@ class Clock:
 async def test_a_claim_begins_an_epoch_of_batches() -> None:
     wire = Wire()
     target = Target(wire)
-    assert await target.claim('{"system": "1"}') == Claim(7, {"user_id": "uuid"}, primed=True, snapshot="1:1:")
+    assert await target.claim('{"system": "1"}') == Claim(
+        7, {"user_id": "uuid"}, primed=True, snapshot="1:1:", empty=("trips",)
+    )
     assert wire.sent == [("mirror_claim", {"system": "1"})]
     assert [target.next_fence(), target.next_fence()] == [Fence(7, 1), Fence(7, 2)]
     await target.claim("{}")
@@ -72,12 +78,12 @@ async def test_a_batch_without_a_position() -> None:
         "due": [{"table": "users", "k1": "1", "k2": None}, {"table": "trip_memberships", "k1": "1", "k2": "2"}],
     }  # fmt: skip
     target = Target(wire)
-    outcome = await target.apply(READING, Fence(7, 3), position=False, began=0.0)
+    outcome = await target.apply(READING, Fence(7, 3), position=False, began=0.0, notes={"walks": []})
     assert outcome == Outcome(
         {"users": {"upsert": 2, "delete": 1}}, {"trips": 3}, (("users", "1", None), ("trip_memberships", "1", "2"))
     )
     assert outcome.rows == 3
-    sent = {"epoch": 7, "batch": 3, "position": None, "scopes": [{"table": "users", "rows": []}]}
+    sent = {"epoch": 7, "batch": 3, "walks": [], "scopes": [{"table": "users", "rows": []}]}
     assert wire.sent == [("mirror_apply", sent)]
 
 
