@@ -208,10 +208,11 @@ $procedure$;
 
 CREATE OR REPLACE FUNCTION mirror.faults()
  RETURNS text[]
- LANGUAGE sql
+ LANGUAGE plpgsql
  STABLE
 AS $function$
-  select coalesce(array_agg(format(case when t.tgname is null then 'trigger %s on %s is missing'
+begin
+  return (select coalesce(array_agg(format(case when t.tgname is null then 'trigger %s on %s is missing'
                                         else 'trigger %s on %s is not enabled always' end, w.name, w.relation)
                             order by w.relation, w.name), '{}')
   from (select r.relation, 'mirror_' || e.event as name, r.tbl || '_' || e.event as function
@@ -219,7 +220,10 @@ AS $function$
              unnest(array['insert', 'update', 'delete', 'truncate']) as e(event)) as w
   left join (pg_trigger as t join pg_proc as p on p.oid = t.tgfoid and p.pronamespace = to_regnamespace('mirror'))
     on t.tgrelid = to_regclass(w.relation) and t.tgname = w.name and p.proname = w.function
-  where t.tgenabled is distinct from 'A'
+  where t.tgenabled is distinct from 'A');
+exception when insufficient_privilege then
+  return array[sqlerrm];
+end
 $function$;
 
 CREATE OR REPLACE FUNCTION mirror.gone(tbl text, looked pg_snapshot, row_limit integer)
@@ -976,16 +980,19 @@ CREATE OR REPLACE FUNCTION mirror.trip_memberships_replaced()
  STABLE
 AS $function$
 declare
-  _now regclass := to_regclass($relation$"public"."trip_memberships"$relation$);
+  _now regclass;
   _partitioned boolean;
   _same boolean;
 begin
+  _now := to_regclass($relation$"public"."trip_memberships"$relation$);
   select relkind = 'p', relfilenode = pg_relation_filenode(oid) into _partitioned, _same from pg_class where oid = _now;
   if _partitioned then
     select coalesce(bool_and(relfilenode = pg_relation_filenode(oid)), true) into _same from pg_class
     where oid = any (array(select relid from pg_partition_tree(_now) where isleaf));
   end if;
   return _now is not null and not coalesce(_same, false);
+exception when insufficient_privilege then
+  return false;  -- nor can it be read: that is reported by who tries
 end
 $function$;
 
@@ -1287,16 +1294,19 @@ CREATE OR REPLACE FUNCTION mirror.trips_replaced()
  STABLE
 AS $function$
 declare
-  _now regclass := to_regclass($relation$"public"."trips"$relation$);
+  _now regclass;
   _partitioned boolean;
   _same boolean;
 begin
+  _now := to_regclass($relation$"public"."trips"$relation$);
   select relkind = 'p', relfilenode = pg_relation_filenode(oid) into _partitioned, _same from pg_class where oid = _now;
   if _partitioned then
     select coalesce(bool_and(relfilenode = pg_relation_filenode(oid)), true) into _same from pg_class
     where oid = any (array(select relid from pg_partition_tree(_now) where isleaf));
   end if;
   return _now is not null and not coalesce(_same, false);
+exception when insufficient_privilege then
+  return false;  -- nor can it be read: that is reported by who tries
 end
 $function$;
 
@@ -1580,16 +1590,19 @@ CREATE OR REPLACE FUNCTION mirror.users_replaced()
  STABLE
 AS $function$
 declare
-  _now regclass := to_regclass($relation$"public"."users"$relation$);
+  _now regclass;
   _partitioned boolean;
   _same boolean;
 begin
+  _now := to_regclass($relation$"public"."users"$relation$);
   select relkind = 'p', relfilenode = pg_relation_filenode(oid) into _partitioned, _same from pg_class where oid = _now;
   if _partitioned then
     select coalesce(bool_and(relfilenode = pg_relation_filenode(oid)), true) into _same from pg_class
     where oid = any (array(select relid from pg_partition_tree(_now) where isleaf));
   end if;
   return _now is not null and not coalesce(_same, false);
+exception when insufficient_privilege then
+  return false;  -- nor can it be read: that is reported by who tries
 end
 $function$;
 

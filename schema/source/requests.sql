@@ -76,8 +76,9 @@ language sql as $mirror$
 $mirror$;
 
 -- What is wrong with the triggers; only `mirror install` puts it right.
-create or replace function mirror.faults() returns text[] language sql stable as $mirror$
-  select coalesce(array_agg(format(case when t.tgname is null then 'trigger %s on %s is missing'
+create or replace function mirror.faults() returns text[] language plpgsql stable as $mirror$
+begin
+  return (select coalesce(array_agg(format(case when t.tgname is null then 'trigger %s on %s is missing'
                                         else 'trigger %s on %s is not enabled always' end, w.name, w.relation)
                             order by w.relation, w.name), '{}')
   from (select r.relation, 'mirror_' || e.event as name, r.tbl || '_' || e.event as function
@@ -85,7 +86,10 @@ create or replace function mirror.faults() returns text[] language sql stable as
              unnest(array['insert', 'update', 'delete', 'truncate']) as e(event)) as w
   left join (pg_trigger as t join pg_proc as p on p.oid = t.tgfoid and p.pronamespace = to_regnamespace('mirror'))
     on t.tgrelid = to_regclass(w.relation) and t.tgname = w.name and p.proname = w.function
-  where t.tgenabled is distinct from 'A'
+  where t.tgenabled is distinct from 'A');
+exception when insufficient_privilege then
+  return array[sqlerrm];
+end
 $mirror$;
 
 -- An outbox that grew while no daemon ran is not worth replaying key by key: three marks say the same. Forgotten is what

@@ -73,16 +73,19 @@ $mirror$;
 -- of the catalog sees it as of the snapshot, pg_relation_filenode and to_regclass tell the present.
 create or replace function mirror.{{table}}_replaced() returns boolean language plpgsql stable as $mirror$
 declare
-  _now regclass := to_regclass($relation${{relation}}$relation$);
+  _now regclass;
   _partitioned boolean;
   _same boolean;
 begin
+  _now := to_regclass($relation${{relation}}$relation$);
   select relkind = 'p', relfilenode = pg_relation_filenode(oid) into _partitioned, _same from pg_class where oid = _now;
   if _partitioned then
     select coalesce(bool_and(relfilenode = pg_relation_filenode(oid)), true) into _same from pg_class
     where oid = any (array(select relid from pg_partition_tree(_now) where isleaf));
   end if;
   return _now is not null and not coalesce(_same, false);
+exception when insufficient_privilege then
+  return false;  -- nor can it be read: that is reported by who tries
 end
 $mirror$;
 

@@ -60,6 +60,17 @@ def test_it_can_do_its_work(daemon: Connection, admin: Connection) -> None:
     daemon.execute("select pg_try_advisory_lock(1835627122, 2)")
 
 
+def test_a_schema_it_may_not_enter_is_an_error_of_its_tables(daemon: Connection, admin: Connection) -> None:
+    admin.execute("revoke usage on schema public from public, mirror_daemon")
+    reply, scopes = drain(daemon)
+    assert list(reply["broken"]) == ["users"]
+    assert "permission denied for schema public" in reply["broken"]["users"]
+    assert reply["entries"] == 0
+    assert not scopes
+    row = daemon.execute("select mirror.faults()").fetchone()
+    assert row == (["permission denied for schema public"],)
+
+
 @pytest.mark.parametrize(
     "statement",
     [
