@@ -8,6 +8,7 @@ newer has claimed. Whatever fails, nothing is sent again; the daemon claims a ne
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -69,6 +70,19 @@ class Step:
         return self.reading.entries > 0 or self.reading.slice is not None or self.reading.backlog
 
 
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """What one snapshot said, and to whom."""
+
+    fence: Fence
+    began: float
+    skip: tuple[str, ...]
+    producer: SliceProducer | None
+    asked: Slice | None
+    reading: Reading
+    read_at: float
+
+
 class Applier:
     def __init__(
         self,
@@ -95,32 +109,27 @@ class Applier:
         self._beat_at = -heartbeat_s
         self._counted_at = -COUNT_INTERVAL_S
         self._sought_at = -SEEK_INTERVAL_S
+        self._ahead: asyncio.Task[_Look] | None = None
         self._turn = 0
         self._backlog = False
         self._stuck = False
 
     async def step(self, source: Source, target: Target, *, may_sleep: bool) -> Step:
-        fence = target.next_fence()
-        began = self._clock()
-        skip = self.outbox.skip()
-        producer, asked = self._choose(skip)
-        reading = await source.drain(self._request(may_sleep, began, skip, asked))
-        read_at = self._clock()
-        newly_broken = self._read(reading, skip, asked if producer in (self.walks, self.reconcile) else None)
-        position = reading.complete and not skip
-        outcome = None
-        if reading.scopes or asked is not None or self._found or (position and self._is_due(began)):
-            notes = self._notes(asked, producer is self.walks, reading)
-            outcome = await target.apply(reading, fence, position=position, began=began, notes=notes)
-            self._found = {}
-            self._empty -= outcome.counts.keys()
-            self._settled = position
-            if position:
-                self._beat_at = began
-            self.parked.note(outcome)
+        ahead, self._ahead = self._ahead, None
+        look = await (ahead or self._look(source, target, may_sleep=may_sleep))
+        reading, asked = look.reading, look.asked
+        newly_broken = self._read(look)
+        position = reading.complete and not look.skip
+        outcome, ended_at = None, look.read_at
+        if reading.scopes or asked is not None or self._found or (position and self._is_due(look.began)):
+            notes = self._notes(look)
+            if look.producer is self.walks and self.walks.go_on(asked, reading):
+                self._ahead = asyncio.create_task(self._look(source, target, may_sleep=False))
+            outcome = await self._apply(target, look, position=position, notes=notes)
+            ended_at = self._clock()
         self.outbox.settle(reading)
-        if producer is not None and asked is not None and outcome is not None:
-            producer.settle(asked, reading, outcome, self._clock() - began)
+        if look.producer is not None and asked is not None and outcome is not None:
+            look.producer.settle(asked, reading, outcome, ended_at - look.began)
         finished = self.reconcile.take_ended()
         self._keep(finished, reading)
         self.requests.settle(finished)
@@ -128,31 +137,60 @@ class Applier:
             reading=reading,
             outcome=outcome,
             position=position,
-            began=began,
-            read_s=read_at - began,
-            apply_s=self._clock() - read_at,
-            skipped=skip,
-            walked=asked.wide
-            if isinstance(asked, Range) and asked.want == "rows" and reading.slice is not None
-            else None,
+            began=look.began,
+            read_s=look.read_at - look.began,
+            apply_s=ended_at - look.read_at,
+            skipped=look.skip,
+            walked=asked.wide if isinstance(asked, Range) and asked.want == "rows" and reading.slice else None,
             newly_broken=newly_broken,
             finished=finished,
         )
 
-    def begin(self, *, keep: bool, empty: tuple[str, ...], walks: tuple[dict[str, Any], ...]) -> None:
-        """A new epoch: what was read before is not known to be applied. When nobody else has led in between, walks go
-        on as we remember them, else as the target does."""
+    async def _look(self, source: Source, target: Target, *, may_sleep: bool) -> _Look:
+        """One snapshot of the source. During a walk it is taken while the slice before it is still being applied: its
+        fence comes first, its batch is applied second, and what it reads again (entries that are not forgotten yet) it
+        reads as of its own, later snapshot. When the apply fails, it is thrown away."""
+        fence = target.next_fence()
+        began = self._clock()
+        skip = self.outbox.skip()
+        producer, asked = self._choose(skip)
+        request = self._request(may_sleep, began, skip, asked)
+        reading = await source.drain(request)
+        return _Look(fence, began, skip, producer, asked, reading, self._clock())
+
+    async def _apply(self, target: Target, look: _Look, *, position: bool, notes: dict[str, Any]) -> Outcome:
+        try:
+            outcome = await target.apply(look.reading, look.fence, position=position, began=look.began, notes=notes)
+        except BaseException:
+            await self.rest()
+            raise
+        self._found = {}
+        self._empty -= outcome.counts.keys()
+        self._settled = position
+        if position:
+            self._beat_at = look.began
+        self.parked.note(outcome)
+        return outcome
+
+    async def rest(self) -> None:
+        """Nothing is read ahead any more."""
+        ahead, self._ahead = self._ahead, None
+        if ahead is not None:
+            ahead.cancel()
+            await asyncio.gather(ahead, return_exceptions=True)  # whatever it was, nobody waits for it
+
+    def begin(self, *, empty: tuple[str, ...], walks: tuple[dict[str, Any], ...]) -> None:
+        """A new epoch: what was read before is not known to be applied. Walks are as far as the target says."""
         self.outbox.reset()
         self.parked.reset()
         self.resync.reset()
         self.requests.reset()
         self.reconcile.reset()
+        self.walks.restore(walks)
         self._empty = set(empty)
         self._found = {}
         self._settled = False
         self._backlog = False
-        if not keep:
-            self.walks.restore(walks)
 
     def until_due(self) -> float:
         """Until time alone is a reason to look: the heartbeat, or, while that is impossible, the next attempt at the
@@ -197,8 +235,10 @@ class Applier:
             seek=seek,
         )
 
-    def _read(self, reading: Reading, skip: tuple[str, ...], asked: Slice | None) -> dict[str, str]:
+    def _read(self, look: _Look) -> dict[str, str]:
         """Takes note of a reading, before it is applied; returns the tables that have newly become unreadable."""
+        reading, skip = look.reading, look.skip
+        asked = look.asked if look.producer in (self.walks, self.reconcile) else None
         self.walks.forgotten()
         self.reconcile.forgotten()
         self._fit(len(reading.scopes))
@@ -223,11 +263,12 @@ class Applier:
         """Where rows are large, the next batch asks for fewer: the source should not build what it must throw away."""
         self._rows = max(1, self._rows // 2) if size > BYTES_MAX // 2 else min(self._rows_max, self._rows * 2)
 
-    def _notes(self, asked: Slice | None, walking: bool, reading: Reading) -> dict[str, Any]:
+    def _notes(self, look: _Look) -> dict[str, Any]:
         """What goes with the batch besides rows."""
         notes: dict[str, Any] = {}
-        if isinstance(asked, Range) and walking:
-            notes["walks"] = self.walks.document(asked, reading)
+        asked = look.asked
+        if isinstance(asked, Range) and look.producer is self.walks:
+            notes["walks"] = self.walks.document(asked, look.reading)
         if isinstance(asked, Range) and asked.want == "dry":
             notes["explain"] = True
         return notes | self._found

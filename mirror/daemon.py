@@ -57,7 +57,6 @@ class Daemon:
             brake_share=settings.brake_percent / 100,
             reconcile_rows_per_s=settings.reconcile_rows_per_s,
         )
-        self._epoch = 0
         self.port = 0  # of the HTTP server
         self._pause_s = PAUSE_MIN_S
         self.vitals = Vitals(stale_after_s=settings.stale_after_s)
@@ -195,10 +194,9 @@ class Daemon:
             log.warning("the outbox grew too large while no daemon ran: the tables are compared instead")
         if not claim.primed:
             await source.mark_unmarked()
-        self._applier.begin(keep=claim.epoch == self._epoch + 1, empty=claim.empty, walks=claim.walks)
+        self._applier.begin(empty=claim.empty, walks=claim.walks)
         if claim.primed or claim.walks:
             self._applier.reconcile.want(Order("start"))
-        self._epoch = claim.epoch
         self.vitals.primed = claim.primed
         log.info("leading", extra={"epoch": claim.epoch, "primed": claim.primed})
 

@@ -61,8 +61,14 @@ class Loop:
         """Until told to stop. `turned` is called after every turn that worked out."""
         if not session.rings:
             log.warning("max_prepared_transactions is set in the source, so nobody rings: polling")
-        may_sleep, wait_s = False, WAIT_MIN_S
         self._inspected_at = float("-inf")  # a source that was away may have come back without its triggers
+        try:
+            await self._turn(session, turned)
+        finally:
+            await self.applier.rest()
+
+    async def _turn(self, session: Session, turned: Callable[[], None]) -> None:
+        may_sleep, wait_s = False, WAIT_MIN_S
         while not self.stopping.is_set():
             self.wake.clear()
             step = await self.applier.step(session.source, session.target, may_sleep=may_sleep)

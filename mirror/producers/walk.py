@@ -68,10 +68,11 @@ class Walks:
         ]
 
     def restore(self, document: tuple[dict[str, Any], ...]) -> None:
-        """Where the daemon before us was. Walks whose marks are gone end at the first reading."""
+        """As far as the target says. Walks whose marks are gone end at the first reading."""
         self._walks = [
             Walk(Wide(w["table"], w["trip"]), w["since"], (w["after"][0], w["after"][1]), w["rows"]) for w in document
         ]
+        self._finished = []
 
     def covers(self, wide: Wide) -> bool:
         return any(walk.wide == wide for walk in self._walks)
@@ -86,6 +87,14 @@ class Walks:
             w for w in self._walks if w.wide in reading.wide or w.wide.table in unreadable or reading.backlog
         ]
 
+    def go_on(self, asked: Slice | None, reading: Reading) -> bool:
+        """Before the slice is applied: may the one behind it be read already? Not when this was the last, whose marks
+        must not be forgotten before it is applied. If the apply fails, restore() takes us back."""
+        if asked is None or reading.slice is None or reading.slice.get("upto1") is None:
+            return False
+        self.settle(asked, reading, Outcome(), 0.0)
+        return True
+
     def settle(self, asked: Slice, reading: Reading, _outcome: Outcome, _spent_s: float) -> None:
         """The slice is applied: go on behind it, or the walk is through and its marks can be forgotten."""
         if not isinstance(asked, Range):
@@ -93,7 +102,3 @@ class Walks:
         moved = [(walk, _moved(walk, asked, reading)) for walk in self._walks]
         self._finished += [(walk.wide, walk.since) for walk, after in moved if after is None]
         self._walks = [after for _, after in moved if after is not None]
-
-    def reset(self) -> None:
-        self._walks.clear()
-        self._finished.clear()

@@ -547,8 +547,15 @@ CREATE OR REPLACE FUNCTION mirror.surplus(scope jsonb)
  SET enable_seqscan TO 'off'
  SET max_parallel_workers_per_gather TO '0'
 AS $function$
-declare _keys jsonb;
+declare
+  _keys jsonb;
+  _any boolean;
 begin
+  -- A first load finds nothing: then its rows need not be compared with that.
+  execute format('select exists (select from public.%I as t where %s)', scope->>'table', mirror.within(scope)) into _any;
+  if not _any then
+    return '[]';
+  end if;
   execute case scope->>'table'
     when 'trip_memberships' then $sql$
       select coalesce(jsonb_agg(to_jsonb(s)), '[]')

@@ -133,8 +133,15 @@ $mirror$;
 -- that the source could not read is not gone; a membership is: who cannot be proven to be a member is none.
 create or replace function mirror.surplus(scope jsonb) returns jsonb
 language plpgsql stable set search_path = '' set enable_seqscan = off set max_parallel_workers_per_gather = 0 as $mirror$
-declare _keys jsonb;
+declare
+  _keys jsonb;
+  _any boolean;
 begin
+  -- A first load finds nothing: then its rows need not be compared with that.
+  execute format('select exists (select from public.%I as t where %s)', scope->>'table', mirror.within(scope)) into _any;
+  if not _any then
+    return '[]';
+  end if;
   execute case scope->>'table'
     when 'trip_memberships' then $sql$
       select coalesce(jsonb_agg(to_jsonb(s)), '[]')

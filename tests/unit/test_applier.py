@@ -1,5 +1,6 @@
 """THE operation, against the two seams: what is asked of the source, what is written, what is forgotten."""
 
+import asyncio
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,6 +23,7 @@ class Both:
         self.outcome = Outcome()
         self.calls: list[str] = []
         self.fails = False
+        self.read_meanwhile = 0
         self._batch = 0
 
     async def drain(self, request: Request) -> Reading:
@@ -39,6 +41,9 @@ class Both:
     ) -> Outcome:
         del reading, notes
         self.calls.append("apply")
+        asked = len(self.asked)
+        await asyncio.sleep(0)
+        self.read_meanwhile = len(self.asked) - asked
         if self.fails:
             raise Unreachable("target", "gone")
         self.applied.append((fence, position, began))
@@ -50,11 +55,11 @@ class Turning:
         self.now = 100.0
         self.both = Both()
         self.applier = Applier(rows=10, heartbeat_s=5.0, clock=lambda: self.now)
-        self.begin(keep=True)
+        self.begin()
 
-    def begin(self, *, keep: bool) -> None:
+    def begin(self) -> None:
         """A new epoch, of a target that has nothing yet."""
-        self.applier.begin(keep=keep, empty=("users", "trips", "trip_memberships"), walks=())
+        self.applier.begin(empty=("users", "trips", "trip_memberships"), walks=())
 
     async def step(self, answer: Reading) -> Any:
         self.both.answers.append(answer)
@@ -83,7 +88,7 @@ async def test_exactly_what_was_applied_is_forgotten_and_only_then() -> None:
     turning.both.fails = True
     with pytest.raises(Unreachable):
         await turning.step(entries(4))
-    turning.begin(keep=True)
+    turning.begin()
     turning.both.fails = False
     await turning.step(entries(5))
     await turning.step(reading())
@@ -166,13 +171,40 @@ async def test_what_was_parked_is_tried_again_when_the_target_says_so() -> None:
     assert turning.asked.slice is None
 
 
-async def test_walks_survive_a_failure_unless_somebody_else_has_led() -> None:
+async def test_during_a_walk_the_next_slice_is_read_while_this_one_is_applied() -> None:
+    turning = Turning()
+    turning.both.answers = [reading(Wide("users"))]
+    await turning.step(turning.both.answers.pop())
+    more = reading(Wide("users"), scopes="{}", slice={"rows": 10, "upto1": "m", "upto2": None})
+    turning.both.answers = [more, reading(Wide("users"), scopes="{}", slice={"rows": 3, "upto1": None, "upto2": None})]
+    turning.both.calls.clear()
+    await turning.applier.step(turning.both, turning.both, may_sleep=False)
+    assert turning.both.read_meanwhile == 1
+    await turning.applier.step(turning.both, turning.both, may_sleep=False)
+    assert turning.both.read_meanwhile == 0
+    assert turning.both.calls == ["fence", "drain", "apply", "fence", "drain", "apply"]
+    assert [fence.batch for fence, _, _ in turning.both.applied] == [2, 3]
+    slices = [request.slice for request in turning.both.asked[1:]]
+    assert slices == [Range(Wide("users"), rows=10), Range(Wide("users"), ("m", None), rows=10)]
+    assert not turning.asked.forget_wide, "not before the last slice is applied"
+    await turning.step(reading())
+    assert [wide for wide, _ in turning.asked.forget_wide] == [Wide("users")]
+
+
+async def test_what_was_read_ahead_is_thrown_away_when_the_apply_fails() -> None:
     turning = Turning()
     await turning.step(reading(Wide("users")))
-    turning.begin(keep=True)
-    assert len(turning.applier.walks) == 1
-    turning.begin(keep=False)
-    assert len(turning.applier.walks) == 0
+    turning.both.fails = True
+    more = reading(Wide("users"), scopes="{}", slice={"rows": 10, "upto1": "m", "upto2": None})
+    turning.both.answers = [more, more]
+    with pytest.raises(Unreachable):
+        await turning.applier.step(turning.both, turning.both, may_sleep=False)
+    turning.both.fails = False
+    walks = ({"table": "users", "trip": None, "since": "1:1:", "after": ["f", None], "rows": 5},)
+    turning.applier.begin(empty=(), walks=walks)
+    turning.both.answers = [reading(Wide("users"))]
+    await turning.applier.step(turning.both, turning.both, may_sleep=False)
+    assert turning.asked.slice == Range(Wide("users"), ("f", None), rows=10), "as far as the target says"
 
 
 async def test_large_rows_make_batches_smaller_and_small_ones_larger_again() -> None:
