@@ -22,7 +22,7 @@ from mirror.tables import TABLES
 
 ALL_TABLES = tuple(table.name for table in TABLES)
 SLICE_MIN, SLICE_START, SLICE_MAX = 200, 2_000, 20_000
-SLICE_SECONDS = 0.008  # what a slice may add to a batch: live changes come first
+SLICE_SECONDS = 0.004  # what a slice may add to a batch: live changes come first
 SAMPLES_MAX = 100
 BRAKE_ROWS = 100
 UNREADABLE_TRIES = 5
