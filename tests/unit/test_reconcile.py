@@ -192,9 +192,9 @@ def test_it_keeps_to_its_rate() -> None:
         assert (producer.next_slice(()) is None) == (waits > 0)
         clock.now += waits
         piece = asked(producer, "digest")
-        clock.now += 0.005
+        clock.now += 0.002
         rows += piece.rows
-        producer.settle(piece, reading(piece.rows, upto=str(rows)), equal(piece.rows), 0.005)
+        producer.settle(piece, reading(piece.rows, upto=str(rows)), equal(piece.rows), 0.002)
     assert clock.now - began == pytest.approx(40, rel=0.02)
 
 
