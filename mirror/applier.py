@@ -15,9 +15,10 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from mirror.batch import Fence, Outcome, Reading, Request
+from mirror.producers.findings import Finished, Order
 from mirror.producers.outbox import Outbox
 from mirror.producers.parked import Parked
-from mirror.producers.reconcile import Finished, Order, Reconcile
+from mirror.producers.reconcile import Reconcile
 from mirror.producers.requests import Report, Requests
 from mirror.producers.resync import Resync
 from mirror.producers.walk import Walks

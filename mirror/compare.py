@@ -9,7 +9,8 @@ from typing import Protocol
 
 from mirror.batch import Outcome, Reading, Request
 from mirror.errors import Refused
-from mirror.producers.reconcile import Finished, Order, Reconcile
+from mirror.producers.findings import Finished, Order
+from mirror.producers.reconcile import Reconcile
 
 ROWS, BYTES_MAX = 5_000, 32_000_000
 ENTRIES_MAX = 50_000

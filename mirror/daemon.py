@@ -20,7 +20,7 @@ from mirror.ops.metrics import Metrics
 from mirror.ops.schedule import scheduled
 from mirror.ops.vitals import Vitals
 from mirror.postgres import parameters, refuse_pooled_host
-from mirror.producers.reconcile import Order
+from mirror.producers.findings import Order
 from mirror.source.capture import VERSION
 from mirror.source.doorbell import Doorbell
 from mirror.source.primary import Primary

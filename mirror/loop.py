@@ -16,7 +16,7 @@ from mirror.applier import Applier, Step
 from mirror.batch import Reading
 from mirror.ops.metrics import Metrics
 from mirror.ops.vitals import Vitals
-from mirror.producers.reconcile import Finished, Order
+from mirror.producers.findings import Finished, Order
 from mirror.source.primary import TIDY_BYTES, Primary
 from mirror.target.target import Target
 

@@ -10,7 +10,7 @@ from prometheus_client.core import GaugeMetricFamily, InfoMetricFamily, Metric
 from mirror import __version__
 from mirror.applier import Step
 from mirror.ops.vitals import Vitals
-from mirror.producers.reconcile import Finished
+from mirror.producers.findings import Finished
 from mirror.tables import TABLES
 
 _FAST = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 300, 3600)

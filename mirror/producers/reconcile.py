@@ -12,107 +12,18 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from typing import Any, Literal
 
 from mirror.batch import Outcome, Reading
+from mirror.producers.findings import ALL_TABLES, Finished, Order, State, TableReport
 from mirror.scope import Key, Range, Slice, Wide
-from mirror.tables import TABLES
 
-ALL_TABLES = tuple(table.name for table in TABLES)
 SLICE_MIN, SLICE_START, SLICE_MAX = 200, 2_000, 20_000
 SLICE_SECONDS = 0.004  # what a slice may add to a batch: live changes come first
 SAMPLES_MAX = 100
 BRAKE_ROWS = 100
 UNREADABLE_TRIES = 5
-
-Reason = Literal["start", "schedule", "triggers", "mark", "resync", "verify"]
-State = Literal["done", "braked", "failed"]
-
-
-@dataclass(frozen=True, slots=True)
-class Order:
-    """What to compare, and what may be done about it."""
-
-    reason: Reason
-    tables: tuple[str, ...] = ALL_TABLES
-    repair: bool = True
-    rewrite: bool = False
-    force: bool = False
-    request: int | None = None
-
-
-@dataclass
-class TableReport:
-    """What comparing one table found, and what became of it."""
-
-    rows: int = 0
-    target_rows: int = 0
-    digest: int = 0
-    missing: int = 0
-    extra: int = 0
-    changed: int = 0
-    parked: int = 0  # differ for a known reason
-    repaired: bool = False
-    braked: bool = False
-    unreadable: str = ""
-    expected: bool = False  # a mark said that this table had changed: differences are its news, not drift
-    differences: list[Mapping[str, Any]] = field(default_factory=list)
-
-    @property
-    def drift(self) -> int:
-        return self.missing + self.extra + self.changed
-
-    @property
-    def equal(self) -> bool:
-        return not self.unreadable and (self.drift == 0 or self.repaired)
-
-    @property
-    def hex(self) -> str:
-        return f"{self.digest & 0xFFFFFFFFFFFFFFFF:016x}"
-
-    def document(self) -> dict[str, Any]:
-        return {
-            "rows": self.rows,
-            "target_rows": self.target_rows,
-            "digest": self.hex,
-            "missing": self.missing,
-            "extra": self.extra,
-            "changed": self.changed,
-            "parked": self.parked,
-            "repaired": self.repaired and self.drift > 0,
-            "braked": self.braked,
-            "unreadable": self.unreadable,
-            "differences": self.differences,
-        }
-
-
-@dataclass(frozen=True, slots=True)
-class Finished:
-    """The end of an order."""
-
-    order: Order
-    state: State
-    tables: Mapping[str, TableReport]
-    since: str | None
-    upto: str | None
-
-    @property
-    def proves(self) -> bool:
-        """All three tables are equal to the source now."""
-        return set(self.tables) == set(ALL_TABLES) and all(report.equal for report in self.tables.values())
-
-    def document(self) -> dict[str, Any]:
-        return self._about({name: report.document() for name, report in self.tables.items()})
-
-    def certificate(self) -> dict[str, Any]:
-        """What is kept as proof: every slice was equal at a snapshot between these two."""
-        tables = {name: {"rows": r.rows, "digest": r.hex, "parked": r.parked} for name, r in self.tables.items()}
-        return self._about(tables)
-
-    def _about(self, tables: dict[str, Any]) -> dict[str, Any]:
-        return {"since": self.since, "snapshot": self.upto, "tables": tables}
 
 
 class _Run:

@@ -8,7 +8,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from mirror.producers.reconcile import ALL_TABLES, Finished, Order, Reconcile
+from mirror.producers.findings import ALL_TABLES, Finished, Order
+from mirror.producers.reconcile import Reconcile
 from mirror.producers.resync import Resync
 
 REPORT_INTERVAL_S = 0.5

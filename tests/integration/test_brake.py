@@ -9,7 +9,7 @@ import pytest
 from psycopg.conninfo import make_conninfo
 
 import mirror.producers.outbox
-from mirror.producers.reconcile import Order
+from mirror.producers.findings import Order
 from tests.bed.daemons import asleep, becomes_equal, environ, equal, install, leading, process, value
 from tests.bed.eventually import eventually
 from tests.bed.proofs import an_id, asked, counted, quiet, seed, verified

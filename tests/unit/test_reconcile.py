@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from mirror.batch import Outcome, Reading
-from mirror.producers.reconcile import SLICE_MAX, SLICE_MIN, Order, Reconcile
+from mirror.producers.findings import Order
+from mirror.producers.reconcile import SLICE_MAX, SLICE_MIN, Reconcile
 from mirror.scope import Range, Wide
 
 NOTHING = {"missing": 0, "extra": 0, "changed": 0, "parked": 0, "refused": 0, "rows": []}
