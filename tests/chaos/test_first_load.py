@@ -97,10 +97,13 @@ async def test_killed_in_the_middle_it_goes_on_where_it_was(
         await eventually(lambda: value(target, f"select ({LOADED}) >= 40000"), 30.0)
         first.send(signal.SIGKILL)
         await first.ended()
-    there = await value(target, LOADED)
+    # One look at all of it: the server may still be committing what the killed daemon had sent.
+    cursor = await target.execute(f"select ({LOADED}), primed_at, (walks->0->>'rows')::integer from mirror.state")
+    seen = await cursor.fetchone()
+    assert seen is not None
+    there = seen[0]
     assert 40_000 <= there < 120_000
-    assert await value(target, f"{PRIMED}") is False
-    assert await value(target, "select walks->0->>'rows' from mirror.state") == str(there)
+    assert seen[1:] == (None, there)
     await source.execute(f"delete from trip_memberships where user_id = {an_id('1')}")  # behind it, and before it
     await source.execute(f"update trip_memberships set role = 'owner' where user_id = {an_id('2')}")
     async with process(settings) as second:
