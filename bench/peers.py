@@ -17,7 +17,7 @@ from functools import partial
 from typing import IO
 
 from bench.stage import Connection, Databases, ask, connect
-from mirror.config import Mapping
+from mirror.mapping import Mapping
 from mirror.postgres import connect_blocking
 from mirror.source import install as source_side
 from mirror.source.projection import look

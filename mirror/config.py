@@ -1,4 +1,4 @@
-"""Settings from the environment, the mapping from mirror.toml. Checked once, at the edge; frozen inside.
+"""Settings from the environment. Checked once, at the edge; frozen inside.
 
 A name that nobody knows is an error with the nearest known one in the message: a misspelt setting that is ignored
 silently is how a reconcile interval stays at its default for a year. No message quotes a value: it may be a secret that
@@ -10,11 +10,10 @@ from __future__ import annotations
 import difflib
 import os
 import re
-import tomllib
 from collections.abc import Iterable
 from collections.abc import Mapping as AbcMapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import (
     AfterValidator,
@@ -28,7 +27,6 @@ from pydantic import (
 )
 
 from mirror.errors import ConfigError
-from mirror.tables import TABLES, Table
 
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(ms|s|m|min|h)?")
 _SUFFIXES = {"ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
@@ -158,7 +156,7 @@ def load_settings(environ: AbcMapping[str, str] | None = None) -> Settings:
     known = setting_names()
     for name in environ:
         if name.startswith("MIRROR_") and name not in known and not _is_somebody_elses(name):
-            raise ConfigError(f"{name} is not a setting of the mirror", hint=_nearest(name, known))
+            raise ConfigError(f"{name} is not a setting of the mirror", hint=nearest(name, known))
     given = {name: value for name in known if (value := environ.get(name, "").strip())}
     try:
         return Settings.model_validate(given)
@@ -178,121 +176,7 @@ def _sentence(error: ValidationError) -> ConfigError:
     raise AssertionError(name)
 
 
-def _nearest(name: str, known: Iterable[str]) -> str:
+def nearest(name: str, known: Iterable[str]) -> str:
     known = list(known)
     near = difflib.get_close_matches(name, known, n=1)
     return f"Did you mean {near[0]}?" if near else f"Known: {', '.join(known)}."
-
-
-_Expression = Annotated[str, Field(min_length=1)]
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
-
-
-class UsersMapping(_Section):
-    from_: _Expression = Field("public.users", alias="from")
-    id: _Expression = '"id"'
-    subject: _Expression | None = None
-    email: _Expression = '"email"'
-    username: _Expression = '"username"'
-    where: _Expression = "true"
-
-
-class TripsMapping(_Section):
-    from_: _Expression = Field("public.trips", alias="from")
-    id: _Expression = '"id"'
-    name: _Expression = '"name"'
-    created_by: _Expression = '"created_by"'
-    where: _Expression = "true"
-
-
-class MembershipsMapping(_Section):
-    from_: _Expression = Field("public.trip_memberships", alias="from")
-    trip_id: _Expression = '"trip_id"'
-    user_id: _Expression = '"user_id"'
-    role: _Expression = '"role"'
-    status: _Expression = '"status"'
-    where: _Expression = "true"
-
-
-class TargetOptions(_Section):
-    allow_cascade: tuple[_Expression, ...] = ()
-
-
-class Mapping(_Section):
-    """mirror.toml: where the three projections come from."""
-
-    users: UsersMapping = UsersMapping()
-    trips: TripsMapping = TripsMapping()
-    trip_memberships: MembershipsMapping = MembershipsMapping()
-    target: TargetOptions = TargetOptions()
-
-    def expression(self, table: Table, column: str) -> str:
-        section: Any = getattr(self, table.name)
-        if table.name == "users" and column == "subject" and section.subject is None:
-            return str(section.id)
-        return str(getattr(section, column))
-
-    def relation(self, table: Table) -> str:
-        return str(getattr(self, table.name).from_)
-
-    def where(self, table: Table) -> str:
-        return str(getattr(self, table.name).where)
-
-    def source_part(self) -> dict[str, Any]:
-        """What the source side is rendered from, as stored beside it."""
-        return {table.name: getattr(self, table.name).model_dump(by_alias=True) for table in TABLES}
-
-
-def load_mapping(path: Path | None) -> Mapping:
-    """The mapping in this file; without one, ./mirror.toml if there is one, else the defaults."""
-    document = _document(path or Path("mirror.toml"), optional=path is None)
-    path = path or Path("mirror.toml")
-    for name, section in document.items():
-        _check_names(path, name, section)
-    try:
-        return Mapping.model_validate(document)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-        section_name, key = (str(part) for part in first["loc"][:2])
-        raise ConfigError(f"{path}: [{section_name}] {key} must be {_wanted(key)}") from None
-
-
-def _document(path: Path, *, optional: bool) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        if optional:
-            return {}
-        raise ConfigError(f"there is no file {path}", hint="MIRROR_CONFIG names the mapping file.") from error
-    except OSError as error:
-        raise ConfigError(
-            f"cannot read {path}: {error.strerror}", hint="MIRROR_CONFIG names the mapping file."
-        ) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not valid TOML: {error}") from error
-
-
-def _check_names(path: Path, name: str, section: object) -> None:
-    field = Mapping.model_fields.get(name)
-    if field is None:
-        raise ConfigError(f"{path}: [{name}] is not a section", hint=_nearest(name, Mapping.model_fields))
-    model = field.annotation
-    if not isinstance(section, dict) or not isinstance(model, type) or not issubclass(model, BaseModel):
-        raise ConfigError(f"{path}: {name} must be a section", hint=f"Write [{name}] on a line of its own.")
-    known = [f.alias or n for n, f in model.model_fields.items()]
-    for key in section:
-        if key not in known:
-            raise ConfigError(f"{path}: [{name}] {key} is not known", hint=_nearest(key, known))
-
-
-def _wanted(key: str) -> str:
-    match key:
-        case "allow_cascade":
-            return 'a list of tables, such as ["public.messages"]'
-        case "from":
-            return 'the name of a table in quotes, such as "public.users"'
-        case _:
-            return "an SQL expression in quotes, and not empty"

@@ -12,9 +12,10 @@ from collections.abc import AsyncIterator
 from typing import Literal
 
 from mirror.applier import Applier
-from mirror.config import Mapping, Settings
+from mirror.config import Settings
 from mirror.errors import ConfigError, Incompatible, MirrorError, Refused, Superseded
 from mirror.loop import Loop, Session
+from mirror.mapping import Mapping
 from mirror.ops.http import application, serving
 from mirror.ops.metrics import Metrics
 from mirror.ops.schedule import scheduled

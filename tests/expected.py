@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psycopg
 
-from mirror.config import Mapping
+from mirror.mapping import Mapping
 from mirror.postgres import connect_blocking
 from mirror.source import install as source_side
 from tests.bed.backends import open_pair

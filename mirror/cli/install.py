@@ -10,8 +10,9 @@ from typing import Any
 import psycopg
 
 from mirror.cli.words import say, show
-from mirror.config import Mapping, Settings, load_mapping, load_settings
+from mirror.config import Settings, load_settings
 from mirror.errors import ConfigError
+from mirror.mapping import Mapping, load_mapping
 from mirror.postgres import connect_blocking, refuse_one_database, refuse_pooled_host, translated
 from mirror.source import install as source_side
 from mirror.source.projection import look

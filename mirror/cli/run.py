@@ -7,7 +7,8 @@ import asyncio
 from typing import Any
 
 from mirror import daemon
-from mirror.config import load_mapping, load_settings
+from mirror.config import load_settings
+from mirror.mapping import load_mapping
 from mirror.ops import logs
 from mirror.postgres import refuse_one_database
 

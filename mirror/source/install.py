@@ -14,8 +14,8 @@ from typing import Any
 import psycopg
 from psycopg.rows import dict_row
 
-from mirror.config import Mapping
 from mirror.errors import ConfigError
+from mirror.mapping import Mapping
 from mirror.postgres import translated
 from mirror.render import digest, template
 from mirror.source import capture

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import psycopg
 from psycopg import sql
 
-from mirror.config import Mapping
 from mirror.errors import Incompatible
+from mirror.mapping import Mapping
 from mirror.source.expression import Connection, Relation, look_at
 from mirror.tables import TABLES, TRIPS, USERS, Table
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import psycopg
 
-from mirror.config import Mapping
 from mirror.errors import ConfigError, Incompatible
+from mirror.mapping import Mapping
 from mirror.postgres import translated
 from mirror.render import digest, render, row_text, template
 from mirror.tables import MEMBERSHIPS, TABLES, TRIPS, USERS

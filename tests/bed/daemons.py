@@ -19,8 +19,9 @@ import psycopg
 
 import mirror.source.install
 import mirror.target.install
-from mirror.config import Mapping, load_settings
+from mirror.config import load_settings
 from mirror.daemon import Daemon
+from mirror.mapping import Mapping
 from mirror.postgres import connect_blocking
 from tests.bed.eventually import eventually
 

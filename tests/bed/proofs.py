@@ -8,8 +8,8 @@ import psycopg
 import pytest
 
 import mirror.producers.reconcile as producer
-from mirror.config import Mapping
 from mirror.daemon import Daemon
+from mirror.mapping import Mapping
 from tests.bed.daemons import MIRRORED, NEVER, projections, rows, running, value
 from tests.bed.eventually import eventually
 

@@ -10,7 +10,7 @@ import psycopg
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
-from mirror.config import Mapping
+from mirror.mapping import Mapping
 from mirror.postgres import connect_blocking
 from mirror.source import install as source_side
 

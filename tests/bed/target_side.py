@@ -8,7 +8,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 import psycopg
 
-from mirror.config import Mapping
+from mirror.mapping import Mapping
 from mirror.postgres import connect_blocking
 from mirror.target import install as target_side
 

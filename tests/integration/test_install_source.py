@@ -13,8 +13,8 @@ import psycopg
 import pytest
 
 from mirror.cli import main
-from mirror.config import Mapping
 from mirror.errors import ConfigError, Refused
+from mirror.mapping import Mapping
 from mirror.source import install as source_side
 from mirror.source import patience
 from tests.bed.backends import Pair

@@ -8,7 +8,7 @@ import psycopg
 import pytest
 
 from mirror.cli import main
-from mirror.config import Mapping, TargetOptions, UsersMapping
+from mirror.mapping import Mapping, TargetOptions, UsersMapping
 from mirror.postgres import connect_blocking
 from mirror.target import install as target_side
 from tests.bed.backends import Pair

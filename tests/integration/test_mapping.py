@@ -6,7 +6,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from mirror.config import Mapping
+from mirror.mapping import Mapping
 from mirror.source.projection import look
 from tests.bed.source_side import an_id, drain, gone_of, install, marks, read_slice, rows_of, uninstall
 

@@ -5,8 +5,8 @@ from typing import Any
 import psycopg
 import pytest
 
-from mirror.config import Mapping
 from mirror.daemon import Daemon
+from mirror.mapping import Mapping
 from tests.bed.daemons import NEVER, asleep, becomes_equal, equal, install, leading, running, value
 from tests.bed.eventually import eventually
 

@@ -257,7 +257,7 @@ async def test_a_row_that_the_source_cannot_read_does_not_blind_the_comparison(
 ) -> None:
     """The projection raises on one row: it alone is refused, the others of its table are compared, and live changes of
     the table do not wait."""
-    from mirror.config import Mapping  # noqa: PLC0415
+    from mirror.mapping import Mapping  # noqa: PLC0415
 
     mapping = Mapping.model_validate({"users": {"username": "(1 / (length(username) - 3))::text"}})
     await source.execute(

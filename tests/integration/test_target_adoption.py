@@ -7,8 +7,8 @@ import psycopg
 import pytest
 
 from mirror.cli import main
-from mirror.config import Mapping, TargetOptions
 from mirror.errors import Incompatible
+from mirror.mapping import Mapping, TargetOptions
 from tests.bed.target_side import (
     TEXTS,
     UUIDS,

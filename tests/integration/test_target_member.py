@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from mirror.config import Mapping, UsersMapping
+from mirror.mapping import Mapping, UsersMapping
 from tests.bed.target_side import (
     BIGINTS,
     TEXTS,

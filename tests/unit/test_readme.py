@@ -7,7 +7,8 @@ import re
 from pathlib import Path
 
 from mirror.cli import parser
-from mirror.config import Mapping, load_mapping, setting_names
+from mirror.config import setting_names
+from mirror.mapping import Mapping, load_mapping
 from mirror.ops.metrics import Metrics
 from mirror.ops.vitals import Vitals
 
