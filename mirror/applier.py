@@ -11,9 +11,10 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
+from mirror.allowance import Allowance
 from mirror.batch import Fence, Outcome, Reading, Request
 from mirror.producers.findings import Finished, Order
 from mirror.producers.outbox import Outbox
@@ -43,6 +44,9 @@ class Source(Protocol):
 
 
 class Target(Protocol):
+    @property
+    def seconds_aimed(self) -> float: ...
+
     def next_fence(self) -> Fence: ...
 
     async def apply(
@@ -83,6 +87,12 @@ class _Look:
     reading: Reading
     read_at: float
 
+    @property
+    def rows(self) -> int:
+        """What the target has to work on, roughly: rows that are only checked do not count."""
+        sliced = isinstance(self.asked, Range) and self.asked.want == "rows" and self.reading.slice is not None
+        return self.reading.entries + (int((self.reading.slice or {}).get("rows", 0)) if sliced else 0)
+
 
 class Applier:
     def __init__(
@@ -94,7 +104,7 @@ class Applier:
         reconcile_rows_per_s: float = 200_000.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._rows_max = self._rows = rows
+        self._allowance = Allowance(rows, BYTES_MAX)
         self._heartbeat_s = heartbeat_s
         self._clock = clock
         self.outbox = Outbox(clock)
@@ -160,11 +170,14 @@ class Applier:
         return _Look(fence, began, skip, producer, asked, reading, self._clock())
 
     async def _apply(self, target: Target, look: _Look, *, position: bool, notes: dict[str, Any]) -> Outcome:
+        sent_at = self._clock()
         try:
             outcome = await target.apply(look.reading, look.fence, position=position, began=look.began, notes=notes)
         except BaseException:
             await self.rest()
             raise
+        finally:
+            self._allowance.applied(look.rows, self._clock() - sent_at, target.seconds_aimed)
         self._found = {}
         self._empty -= outcome.counts.keys()
         self._settled = position
@@ -224,14 +237,14 @@ class Applier:
         if seek:
             self._sought_at = now
         return Request(
-            rows=self._rows,
-            bytes=BYTES_MAX,
+            rows=self._allowance.rows,
+            bytes=self._allowance.bytes_max,
             sleep=may_sleep,
             forget=self.outbox.forget,
             forget_wide=self.walks.forget + self.reconcile.forget,
             skip=skip,
             looked=self.outbox.looked,
-            slice=asked,
+            slice=self._bounded(asked),
             count=count,
             seek=seek,
         )
@@ -242,7 +255,7 @@ class Applier:
         asked = look.asked if look.producer in (self.walks, self.reconcile) else None
         self.walks.forgotten()
         self.reconcile.forgotten()
-        self._fit(len(reading.scopes))
+        self._allowance.read(len(reading.scopes))
         self._stuck = reading.backlog and reading.entries == 0  # behind marks that only a slice can settle
         self._backlog = reading.backlog
         newly_broken = self.outbox.read(reading, skip)
@@ -260,9 +273,11 @@ class Applier:
                 self.reconcile.want(Order("mark", (wide.table,)))
         return newly_broken
 
-    def _fit(self, size: int) -> None:
-        """Where rows are large, the next batch asks for fewer: the source should not build what it must throw away."""
-        self._rows = max(1, self._rows // 2) if size > BYTES_MAX // 2 else min(self._rows_max, self._rows * 2)
+    def _bounded(self, asked: Slice | None) -> Slice | None:
+        """Rows of a slice are rows to be applied; a digest is only checked, and has a pace of its own."""
+        if isinstance(asked, Range) and asked.want != "digest":
+            return replace(asked, rows=min(asked.rows, self._allowance.rows))
+        return asked
 
     def _notes(self, look: _Look) -> dict[str, Any]:
         """What goes with the batch besides rows."""

@@ -15,6 +15,8 @@ _FUNCTIONS = ("mirror_claim", "mirror_apply", "mirror_status", "mirror_adopt", "
 
 
 class Direct:
+    seconds_aimed = 10.0
+
     def __init__(self, connection: AsyncConnection[Any]) -> None:
         self._connection = connection
 

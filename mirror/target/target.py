@@ -17,6 +17,11 @@ VERSION = 1
 
 
 class Transport(Protocol):
+    @property
+    def seconds_aimed(self) -> float:
+        """How long a batch should take, well below what would end it."""
+        ...
+
     async def call(self, function: str, argument: str | None) -> dict[str, Any]: ...
 
     async def close(self) -> None: ...
@@ -40,6 +45,10 @@ class Target:
         self._epoch = 0
         self._batch = 0
         self._their_clock: tuple[datetime, float] | None = None
+
+    @property
+    def seconds_aimed(self) -> float:
+        return self._transport.seconds_aimed
 
     async def claim(self, source_json: str) -> Claim:
         """From the reply on, every older daemon is refused by the target itself."""

@@ -8,13 +8,15 @@ import pytest
 
 from mirror.applier import BYTES_MAX, SLICE_EVERY, Applier
 from mirror.batch import Fence, Outcome, Reading, Request, Taken
-from mirror.errors import Unreachable
+from mirror.errors import Refused, Unreachable
 from mirror.scope import Keys, Range, Wide
 from tests.unit.test_walk import reading
 
 
 class Both:
     """A source that answers what the test says, and a target that notes what it is given."""
+
+    seconds_aimed = 2.0
 
     def __init__(self) -> None:
         self.answers: list[Reading] = []
@@ -216,3 +218,45 @@ async def test_large_rows_make_batches_smaller_and_small_ones_larger_again() -> 
     for rows in (1, 2, 4, 8, 10):
         await turning.step(entries())
         assert turning.asked.rows == rows
+
+
+class Slow(Both):
+    """A target that takes its time, and gives up after eight seconds, as Supabase does."""
+
+    def __init__(self, turning: "Turning", per_row_s: float) -> None:
+        super().__init__()
+        self._turning = turning
+        self.per_row_s = per_row_s
+
+    async def apply(
+        self, reading: Reading, fence: Fence, *, position: bool, began: float, notes: Mapping[str, Any]
+    ) -> Outcome:
+        took_s = (reading.entries + (int(reading.slice["rows"]) if reading.slice else 0)) * self.per_row_s
+        self._turning.now += min(took_s, 8.0)
+        if took_s > 8.0:
+            raise Refused("target", "canceling statement due to statement timeout", sqlstate="57014")
+        return await super().apply(reading, fence, position=position, began=began, notes=notes)
+
+
+async def test_a_slow_target_gets_smaller_batches_also_when_it_gave_up() -> None:
+    turning = Turning()
+    turning.both = Slow(turning, per_row_s=2.0)
+    with pytest.raises(Refused):
+        await turning.step(entries(10))
+    await turning.step(entries(2))
+    assert turning.asked.rows == 2, "ten took too long; four times fewer"
+    await turning.step(entries(1))
+    assert turning.asked.rows == 1
+
+
+async def test_a_first_load_of_a_slow_target_goes_in_smaller_slices() -> None:
+    turning = Turning()
+    turning.both = Slow(turning, per_row_s=0.5)
+    wide = Wide("users")
+    await turning.step(reading(wide))
+    for n in range(4):
+        now = {"rows": 8, "upto1": str(n), "upto2": None}
+        turning.both.answers += [reading(wide, slice=now), reading(wide)]
+        await turning.applier.step(turning.both, turning.both, may_sleep=False)
+    sizes = [request.slice.rows for request in turning.both.asked if isinstance(request.slice, Range)]
+    assert (sizes[0], sizes[-1]) == (10, 5), "eight rows took four seconds, aimed at are two"

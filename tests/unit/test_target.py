@@ -37,6 +37,8 @@ class Wire:
         self.sent: list[tuple[str, Any]] = []
         self.closed = False
 
+    seconds_aimed = 2.0
+
     async def call(self, function: str, argument: str | None) -> dict[str, Any]:
         self.sent.append((function, argument and json.loads(argument)))
         return self.reply

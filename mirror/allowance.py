@@ -1,0 +1,35 @@
+"""How many rows the next batch may ask for: fewer while they are large or the target is slow with them, more again when
+not. Two limits, since they have nothing to do with each other: bytes are known when a batch was read, seconds when it
+was applied.
+
+A transaction of the application that needs more than that reaches the target in several batches. Until the last of them
+the target claims no position, so nothing takes the parts for the whole."""
+
+from __future__ import annotations
+
+SHRINK_MIN = 0.25  # of one slow batch alone: a stalled network says little about rows
+
+
+class Allowance:
+    def __init__(self, rows: int, bytes_max: int) -> None:
+        self.bytes_max = bytes_max
+        self._rows_max = self._by_bytes = self._by_time = rows
+
+    @property
+    def rows(self) -> int:
+        return min(self._by_bytes, self._by_time)
+
+    def read(self, size: int) -> None:
+        """The source should not build what it must throw away."""
+        if size > self.bytes_max // 2:
+            self._by_bytes = max(1, self._by_bytes // 2)
+        else:
+            self._by_bytes = min(self._rows_max, self._by_bytes * 2)
+
+    def applied(self, rows: int, seconds: float, aimed_s: float) -> None:
+        """Or not applied: what ran into the target's time limit was too much as well. A batch that did not use what it
+        was allowed says nothing about a larger one."""
+        if seconds > aimed_s:
+            self._by_time = max(1, int(self._by_time * max(SHRINK_MIN, aimed_s / seconds)))
+        elif seconds < aimed_s / 2 and rows >= self._by_time // 2:
+            self._by_time = min(self._rows_max, self._by_time * 2)
