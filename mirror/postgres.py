@@ -28,12 +28,10 @@ _SESSION = """
 """
 # The source's rows must never be filtered silently: with row_security off a policy that would hide some is an error.
 # Forgetting need not be durable (a lost one is repeated), and its queries are planned once (half of a small drain is
-# planning).
+# planning). The target's functions see to their own durability, since not everybody comes through here.
 _SIDE = {
     "source": "; set row_security = off; set synchronous_commit = off; set plan_cache_mode = force_generic_plan",
-    # What the target has said it did is forgotten in the source: it must be there after a crash.
-    "target": "; select set_config('synchronous_commit', 'on', false) "
-    "where current_setting('synchronous_commit') in ('off', 'local')",
+    "target": "",
 }
 _KEEPALIVE: dict[str, Any] = {
     "application_name": "mirror",
@@ -161,14 +159,18 @@ def translate(error: psycopg.Error, side: str) -> MirrorError:
     state = error.sqlstate
     if state is None:
         return _translate_connection(_text(error), side)
-    text = error.diag.message_primary or _text(error)
+    return answer(state, error.diag.message_primary or _text(error), error.diag.message_hint or "", side)
+
+
+def answer(state: str, text: str, hint: str, side: str) -> MirrorError:
+    """What a server says of itself, whichever way it reached us."""
     if state in _ANSWERS:
-        return _ANSWERS[state](f"target: {text}", hint=error.diag.message_hint or "")
+        return _ANSWERS[state](f"target: {text}", hint=hint)
     if state == "42501":
         return Refused(side, text, hint="The role of this URL lacks a right; see `mirror install`.", sqlstate=state)
     if state[:2] in ("08", "57") and state != "57014":
         return Unreachable(side, text)
-    return Refused(side, text, hint=error.diag.message_hint or "", sqlstate=state)
+    return Refused(side, text, hint=hint, sqlstate=state)
 
 
 def _text(error: psycopg.Error) -> str:

@@ -14,6 +14,13 @@ create or replace function mirror.obstacles() returns setof text language sql st
   order by c.conrelid::regclass::text collate "C", c.conname
 $mirror$;
 
+-- What the mirror has said it did is forgotten in the source, and an epoch is given once: neither may be lost in a crash,
+-- whatever the database or the role that PostgREST logs in as has for a default. For this transaction: a setting of the
+-- function would end with the function, before the commit that it is about.
+create or replace function mirror.make_durable() returns void language sql set search_path = '' as $mirror$
+  select set_config('synchronous_commit', 'on', true) where current_setting('synchronous_commit') in ('off', 'local')
+$mirror$;
+
 -- The next epoch. From here on every older daemon is refused.
 create or replace function public.mirror_claim(source jsonb) returns jsonb
 language plpgsql security definer set search_path = '' set lock_timeout = '5s' as $mirror$
@@ -25,6 +32,7 @@ begin
   if jsonb_typeof(mirror_claim.source) is distinct from 'object' then
     raise exception 'the source does not say who it is' using errcode = '22023';
   end if;
+  perform mirror.make_durable();
   select * into strict _state from mirror.state for update;
   select string_agg(o, '; ') into _reason from mirror.obstacles() as o;
   if _reason is not null then
@@ -59,8 +67,10 @@ $mirror$;
 --   scope  {table, rows, and what else is in the scope: gone (keys), trips (whole trips), range (trip, after, upto)};
 --          refused: keys that the source could not read, with the reason; dry: change nothing, say what differs
 -- The position is set when the source says that with this batch everything up to its snapshot is applied.
+-- statement_timeout: PostgREST reads it here and sets it before it calls; so it is this one, whatever the roles have. In a
+-- direct session the clock of the statement runs already, by the session's own setting.
 create or replace function public.mirror_apply(batch jsonb) returns jsonb
-language plpgsql security definer set search_path = '' set lock_timeout = '5s' set jit = off as $mirror$
+language plpgsql security definer set search_path = '' set lock_timeout = '5s' set statement_timeout = '8s' set jit = off as $mirror$
 #variable_conflict use_variable
 declare
   _counts jsonb := '{}';
@@ -71,6 +81,7 @@ declare
   _keys jsonb;
   _parked boolean;
 begin
+  perform mirror.make_durable();
   perform mirror.check_fence((batch->>'epoch')::bigint, (batch->>'batch')::bigint);
   if exists (select from jsonb_array_elements(_scopes) as s
              where (s->>'table' in ('users', 'trips', 'trip_memberships')) is not true) then

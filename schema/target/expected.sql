@@ -330,6 +330,14 @@ AS $function$
   select state ~ '^(22|23|44)' or state ~ '^[5-9I-Z]' and state !~ '^(53|55|57|58|72|XX)'
 $function$;
 
+CREATE OR REPLACE FUNCTION mirror.make_durable()
+ RETURNS void
+ LANGUAGE sql
+ SET search_path TO ''
+AS $function$
+  select set_config('synchronous_commit', 'on', true) where current_setting('synchronous_commit') in ('off', 'local')
+$function$;
+
 CREATE OR REPLACE FUNCTION mirror.obstacles()
  RETURNS SETOF text
  LANGUAGE sql
@@ -623,6 +631,7 @@ CREATE OR REPLACE FUNCTION public.mirror_adopt(source jsonb)
  SET search_path TO ''
 AS $function$
 begin
+  perform mirror.make_durable();
   update mirror.state as s set source = mirror_adopt.source, epoch = s.epoch + 1, batch = 0, snapshot = null, as_of = null,
          fresh_at = null, primed_at = null, proof = null, braked = '{}', walks = '[]';
   return jsonb_build_object('clock', clock_timestamp());
@@ -635,6 +644,7 @@ CREATE OR REPLACE FUNCTION public.mirror_apply(batch jsonb)
  SECURITY DEFINER
  SET search_path TO ''
  SET lock_timeout TO '5s'
+ SET statement_timeout TO '8s'
  SET jit TO 'off'
 AS $function$
 #variable_conflict use_variable
@@ -647,6 +657,7 @@ declare
   _keys jsonb;
   _parked boolean;
 begin
+  perform mirror.make_durable();
   perform mirror.check_fence((batch->>'epoch')::bigint, (batch->>'batch')::bigint);
   if exists (select from jsonb_array_elements(_scopes) as s
              where (s->>'table' in ('users', 'trips', 'trip_memberships')) is not true) then
@@ -701,6 +712,7 @@ begin
   if jsonb_typeof(mirror_claim.source) is distinct from 'object' then
     raise exception 'the source does not say who it is' using errcode = '22023';
   end if;
+  perform mirror.make_durable();
   select * into strict _state from mirror.state for update;
   select string_agg(o, '; ') into _reason from mirror.obstacles() as o;
   if _reason is not null then

@@ -75,6 +75,7 @@ $mirror$;
 create or replace function public.mirror_adopt(source jsonb) returns jsonb
 language plpgsql security definer set search_path = '' as $mirror$
 begin
+  perform mirror.make_durable();
   update mirror.state as s set source = mirror_adopt.source, epoch = s.epoch + 1, batch = 0, snapshot = null, as_of = null,
          fresh_at = null, primed_at = null, proof = null, braked = '{}', walks = '[]';
   return jsonb_build_object('clock', clock_timestamp());
