@@ -9,11 +9,12 @@ import logging
 import random
 import signal
 from collections.abc import AsyncIterator
+from datetime import datetime
 from typing import Literal
 
 from mirror.applier import Applier
 from mirror.config import Settings
-from mirror.errors import ConfigError, Incompatible, MirrorError, Refused, Superseded
+from mirror.errors import ConfigError, Incompatible, MirrorError, Refused, Superseded, Unreachable
 from mirror.loop import Loop, Session
 from mirror.mapping import Mapping
 from mirror.ops.http import application, serving
@@ -26,6 +27,7 @@ from mirror.source.capture import VERSION
 from mirror.source.doorbell import Doorbell
 from mirror.source.primary import Primary
 from mirror.target.direct import Direct
+from mirror.target.key import key_ends
 from mirror.target.target import Target
 
 log = logging.getLogger(__name__)
@@ -61,7 +63,7 @@ class Daemon:
         self.port = 0  # of the HTTP server
         self._pause_s = PAUSE_MIN_S
         self.vitals = Vitals(stale_after_s=settings.stale_after_s)
-        self.metrics = Metrics(self.vitals)
+        self.metrics = Metrics(self.vitals, settings.reconcile_cron, key_ends(settings.supabase_key))
         self._loop = Loop(
             self._applier, self._wake, self._stopping, settings.poll_interval_s, self.vitals, self.metrics,
             lambda: self._doorbell.proven,
@@ -114,6 +116,8 @@ class Daemon:
 
     def _note_failure(self, error: MirrorError) -> None:
         superseded = isinstance(error, Superseded)
+        if isinstance(error, Unreachable):
+            self.vitals.lost(error.side)
         self.vitals.last_error = str(error)
         self.vitals.turned()
         self.metrics.errors.labels(type(error).__name__).inc()
@@ -143,10 +147,9 @@ class Daemon:
                 target = Target(transport)
                 await self._claim(source, target)
                 stack.push_async_callback(_cancelled, asyncio.create_task(self._doorbell.run()))
-                self.vitals.target_up = self.vitals.leader = True
                 yield Session(source, target, await source.rings())
             finally:
-                self.vitals.source_up = self.vitals.target_up = self.vitals.leader = self.vitals.doorbell_proven = False
+                self.vitals.ended()
 
     def _lease_s(self) -> float:
         """While it leads, the loop is heard of by the source at least as often as it polls or beats."""
@@ -171,6 +174,7 @@ class Daemon:
         while not await source.lead():
             if not standby:
                 standby = True
+                self.vitals.stands_by()
                 log.info("standing by: another daemon leads")
             self.vitals.turned()
             await self._pause(STANDBY_INTERVAL_S)
@@ -198,7 +202,8 @@ class Daemon:
         self._applier.begin(empty=claim.empty, walks=claim.walks)
         if claim.primed or claim.walks:
             self._applier.reconcile.want(Order("start"))
-        self.vitals.primed = claim.primed
+        proven_at = datetime.fromisoformat(claim.proof["at"]).timestamp() if claim.proof else None
+        self.vitals.leads(primed=claim.primed, proven_at=proven_at)
         log.info("leading", extra={"epoch": claim.epoch, "primed": claim.primed})
 
 

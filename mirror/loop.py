@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
@@ -116,6 +117,8 @@ class Loop:
         """Operators hear how their requests go."""
         for report in self.applier.due_reports():
             await source.report(report.request, report.state, report.progress, report.result)
+            if report.kind == "resync" and report.state != "running":
+                self.metrics.resyncs.labels(report.state).inc()
 
     async def _look_for_faults(self, source: Primary) -> None:
         """A trigger that is gone or disabled is reported at once; what it missed is found by comparing."""
@@ -143,7 +146,8 @@ class Loop:
         v.doorbell_proven = self.is_heard()
         v.broken = self.applier.outbox.broken
         v.walks = len(self.applier.walks)
-        v.outbox_entries = reading.entries if reading.waiting is None else reading.waiting
+        v.outbox_entries = _waiting(reading, v.outbox_entries)
+        v.outbox_bytes = v.outbox_bytes if reading.outbox_bytes is None else reading.outbox_bytes
         if step.position:
             v.caught_up(step.began)
         else:
@@ -157,6 +161,7 @@ class Loop:
         v.reconciling = self.applier.reconcile.progress()
         self.metrics.observe(step)
         for finished in step.finished:
+            v.proven_at = time.time() if finished.proves else v.proven_at
             _log_finished(finished)
         for table, reason in step.newly_broken.items():
             log.error(
@@ -164,6 +169,13 @@ class Loop:
             )
         if outcome is not None and (outcome.rows or reading.entries or step.walked):
             log.info("batch", extra=_told(step, outcome.counts, outcome.parked))
+
+
+def _waiting(reading: Reading, before: int) -> int:
+    """They are counted once a second; in a backlog, what one batch takes says little."""
+    if reading.waiting is not None:
+        return reading.waiting
+    return max(before, reading.entries) if reading.backlog else reading.entries
 
 
 def _log_finished(finished: Finished) -> None:

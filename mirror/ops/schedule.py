@@ -4,7 +4,9 @@ march in step. Runs that were missed while the machine slept become one."""
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from apscheduler.triggers.base import BaseTrigger
@@ -29,6 +31,17 @@ def scheduled(when: str, act: Callable[[], None]) -> Iterator[None]:
         yield
     finally:
         scheduler.shutdown(wait=False)
+
+
+@functools.lru_cache(maxsize=8)
+def next_run(when: str, after: float) -> float | None:
+    """The first run after this moment, jitter aside, both in seconds since 1970; None when there is none."""
+    if when == "off":
+        return None
+    if " " not in when:
+        return after + float(str(parse_seconds(when)))
+    found = CronTrigger.from_crontab(when, timezone="UTC").get_next_fire_time(None, datetime.fromtimestamp(after, UTC))
+    return None if found is None else found.timestamp()
 
 
 def _trigger(when: str) -> BaseTrigger:

@@ -14,9 +14,12 @@ TURN_S = 1.0  # a turn that takes longer than this is not taken for "nothing to 
 class Vitals:
     clock: Callable[[], float] = time.monotonic
     stale_after_s: float = 60.0
-    source_up: bool = False
-    target_up: bool = False
+    source_up: bool | None = None  # what it said last; None: nobody is asking it
+    target_up: bool | None = None
     leader: bool = False
+    standby: bool = False  # another daemon leads, as the source has just said
+    led_since: float | None = None  # seconds since 1970
+    proven_at: float | None = None  # the same: when equality of all tables was last proven, by whichever daemon
     primed: bool = False
     doorbell_proven: bool = False
     parked: dict[str, int] = field(default_factory=dict)
@@ -26,6 +29,7 @@ class Vitals:
     reconciling: dict[str, object] | None = None
     last_error: str = ""
     outbox_entries: int = 0
+    outbox_bytes: int = 0
     walks: int = 0
     applied_rows: int = 0
     _turned_at: float | None = None
@@ -73,7 +77,7 @@ class Vitals:
         it is the time since the last look, the most it can be."""
         if self._oldest_at is not None:
             return self.clock() - self._oldest_at
-        if self.source_up and self.target_up and self.clock() <= self._next_look_at:
+        if self.leader and self.clock() <= self._next_look_at:
             return 0.0
         return self.clock() - (self._born_at if self._looked_at is None else self._looked_at)
 
@@ -82,18 +86,38 @@ class Vitals:
         """Infinite until this daemon has put the target at a position."""
         return float("inf") if self._fresh_at is None else self.clock() - self._fresh_at
 
+    def stands_by(self) -> None:
+        self.standby, self.target_up = True, None
+
+    def leads(self, *, primed: bool, proven_at: float | None) -> None:
+        """Both sides have answered, the target knows us."""
+        self.standby, self.leader, self.target_up = False, True, True
+        self.led_since = time.time()
+        self.primed, self.proven_at = primed, proven_at
+
+    def ended(self) -> None:
+        """A session is over, for whatever reason."""
+        self.leader = self.standby = self.doorbell_proven = False
+
+    def lost(self, side: str) -> None:
+        """No answer. The target is not asked again before the source has answered."""
+        if side == "source":
+            self.source_up, self.target_up = False, None
+        else:
+            self.target_up = False
+
     def positioned(self, began: float) -> None:
         """The target equals the source at a snapshot taken after `began`."""
         self._fresh_at = began
         self.primed = True
 
     def why_not_ready(self) -> list[str]:
+        if self.standby:
+            return []  # ready to take over, and it can see that somebody leads
         reasons = []
         if not self.source_up:
             reasons.append("the source does not answer")
-        if not self.leader and self.source_up:
-            return []  # a standby is ready as long as it can see that somebody leads
-        if not self.target_up:
+        if self.source_up and not self.target_up:
             reasons.append("the target does not answer")
         if not self.primed:
             reasons.append("the first load is not complete")

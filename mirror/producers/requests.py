@@ -6,7 +6,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from mirror.producers.findings import ALL_TABLES, Finished, Order
 from mirror.producers.reconcile import Reconcile
@@ -19,6 +19,7 @@ READ_MAX = 5  # open requests that a reading carries, the oldest first
 @dataclass(frozen=True, slots=True)
 class Report:
     request: int
+    kind: Literal["resync", "verify"]
     state: str
     progress: Mapping[str, Any] = field(default_factory=dict)
     result: Mapping[str, Any] | None = None
@@ -44,7 +45,7 @@ class Requests:
                 continue
             if request["cancelled"]:
                 self._cancel(request["id"])
-                self._ended.append(Report(request["id"], "cancelled"))
+                self._ended.append(Report(request["id"], request["kind"], "cancelled"))
             elif request["id"] not in known:
                 self._begin(request)
 
@@ -71,10 +72,10 @@ class Requests:
         """Takes note of what came to its end with the last batch."""
         for end in finished:
             if end.order.request is not None:
-                self._ended.append(Report(end.order.request, end.state, {}, end.document()))
+                self._ended.append(Report(end.order.request, _kind(end.order), end.state, {}, end.document()))
         for done in self._resync.take_ended():
             result = {"error": done.error} if done.error else {"rows_changed": done.rows}
-            self._ended.append(Report(done.request, "failed" if done.error else "done", {}, result))
+            self._ended.append(Report(done.request, "resync", "failed" if done.error else "done", {}, result))
 
     def due(self) -> list[Report]:
         """What is to be told now: every end at once, progress twice a second."""
@@ -82,8 +83,12 @@ class Requests:
         running, now = self._reconcile.running, self._clock()
         if running is not None and running.request is not None and now - self._reported_at >= REPORT_INTERVAL_S:
             self._reported_at = now
-            reports.append(Report(running.request, "running", self._reconcile.progress() or {}))
+            reports.append(Report(running.request, _kind(running), "running", self._reconcile.progress() or {}))
         return reports
 
     def reset(self) -> None:
         self._ended.clear()
+
+
+def _kind(order: Order) -> Literal["resync", "verify"]:
+    return "verify" if order.reason == "verify" else "resync"

@@ -212,7 +212,7 @@ async def test_a_second_daemon_stands_by_and_takes_over(
         await first.says("leading")
         async with running(source_url, target_url, NEVER) as second:
             await becomes_equal(source, target)
-            await eventually(lambda: second.vitals.source_up)
+            await eventually(lambda: second.vitals.standby)
             assert not second.vitals.leader
             assert second.vitals.why_not_ready() == []
             first.send(signal.SIGKILL)

@@ -88,11 +88,12 @@ async def test_drift_of_every_kind_is_found_explained_counted_and_repaired(  # n
         drifted, before = await differences(source, target), set(await versions(target))
         assert all(n > 0 for ways in drifted.values() for n in ways.values())
         tables = await verified(source)
-        assert counted(tables) == drifted == drift(daemon)
+        assert counted(tables) == drifted
         assert set(await versions(target)) == before, "verify repairs nothing"
+        assert drift(daemon) == no_drift(), "it counts when it is repaired, or it would count twice"
         state, result = await asked(source, "resync()")
         assert state == "done"
-        assert counted(result["tables"]) == drifted
+        assert counted(result["tables"]) == drifted == drift(daemon)
         assert await equal(source, target)
         explained = {
             (name, row["k1"], row["k2"]) for name, found in result["tables"].items() for row in found["differences"]

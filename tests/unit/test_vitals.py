@@ -70,9 +70,12 @@ def test_a_side_that_is_gone_has_a_lag_that_grows() -> None:
     vitals, clock = leading()
     vitals.sleeps(3600.0)
     clock.now += 2.0
-    vitals.source_up = vitals.target_up = vitals.leader = False
+    vitals.ended()
+    vitals.lost("source")
     assert vitals.lag_s == 2.0
     assert vitals.why_not_ready()[0] == "the source does not answer"
+    assert vitals.target_up is None, "nobody asks it before the source is back"
+    assert "the target does not answer" not in vitals.why_not_ready()
 
 
 def test_before_anything_worked_nothing_is_fresh_but_the_process_is_alive() -> None:
@@ -87,6 +90,7 @@ def test_before_anything_worked_nothing_is_fresh_but_the_process_is_alive() -> N
 
 def test_a_standby_is_ready() -> None:
     vitals = Vitals(Clock(), source_up=True)
+    vitals.stands_by()
     assert vitals.why_not_ready() == []
 
 
@@ -96,3 +100,22 @@ def test_every_reason_is_named() -> None:
     vitals.broken = {"users": "no such column"}
     assert len(vitals.why_not_ready()) == 4
     assert "users cannot be read: no such column" in vitals.why_not_ready()
+
+
+def test_a_daemon_whose_target_is_gone_is_no_standby() -> None:
+    vitals, clock = leading()
+    vitals.ended()
+    vitals.lost("target")
+    clock.now += 3.0
+    assert (vitals.source_up, vitals.target_up, vitals.leader, vitals.standby) == (True, False, False, False)
+    assert vitals.lag_s == vitals.staleness_s == 3.0
+    assert "the target does not answer" in vitals.why_not_ready()
+
+
+def test_who_leads_after_standing_by_knows_what_it_was_told() -> None:
+    vitals = Vitals(Clock(), source_up=True)
+    vitals.stands_by()
+    assert (vitals.standby, vitals.target_up) == (True, None)
+    vitals.leads(primed=True, proven_at=7.0)
+    assert (vitals.standby, vitals.leader, vitals.target_up, vitals.primed) == (False, True, True, True)
+    assert vitals.proven_at == 7.0
