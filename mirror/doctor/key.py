@@ -1,0 +1,70 @@
+"""The key of the HTTPS way, as far as it can be judged without asking anybody: its kind, its role, its end."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from urllib.parse import urlsplit
+
+from mirror.config import Settings
+from mirror.doctor.finding import Finding, Verdict
+
+SOON_S = 30 * 86400
+_CURE = "Set SUPABASE_CURE to a secret key (sb_secret_...): Supabase, Project Settings, API Keys."
+
+
+def examine(settings: Settings, now: float | None = None) -> Iterator[Finding]:
+    if settings.supabase_key is None:
+        if settings.supabase_url is not None and settings.target_url is None:
+            yield _said("error", "SUPABASE_URL is set and no key", _CURE)
+        return
+    key = settings.supabase_key.get_secret_value()
+    if key.startswith("sb_secret_"):
+        yield _said("ok", "a secret key, which has no expiry")
+    elif key.startswith("sb_publishable_"):
+        yield _said("error", "this is a publishable key, which may do nothing here", _CURE)
+    else:
+        yield from _legacy(_claims(key), settings.supabase_url or "", time.time() if now is None else now)
+
+
+def _legacy(claims: dict[str, object] | None, url: str, now: float) -> Iterator[Finding]:
+    if claims is None:
+        yield _said("error", "this is neither a secret key nor a legacy service_role key", _CURE)
+        return
+    role, expires, project = claims.get("role"), claims.get("exp"), claims.get("ref")
+    if role != "service_role":
+        yield _said(
+            "error", "this is not the service_role key (perhaps the anon key), which may do nothing here", _CURE
+        )
+    elif isinstance(expires, int | float) and expires < now + SOON_S:
+        over = expires <= now
+        day = datetime.fromtimestamp(expires, UTC).date()
+        yield _said("error" if over else "warning", f"this key {'expired' if over else 'expires'} on {day}", _CURE)
+    elif (
+        isinstance(project, str)
+        and (host := urlsplit(url).hostname or "").endswith(".supabase.co")
+        and not host.startswith(f"{project}.")
+    ):
+        yield _said("error", "this key is of another project than SUPABASE_URL", _CURE)
+    else:
+        yield _said("warning", "a legacy service_role key: Supabase retires them at the end of 2026", _CURE)
+
+
+def _claims(key: str) -> dict[str, object] | None:
+    """Read, not verified: the signature is Supabase's business."""
+    parts = key.split(".")
+    if len(parts) != 3:
+        return None
+    try:
+        claims = json.loads(base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))
+    except (binascii.Error, ValueError):
+        return None
+    return claims if isinstance(claims, dict) else None
+
+
+def _said(verdict: Verdict, sentence: str, cure: str = "") -> Finding:
+    return Finding("target", "key", verdict, sentence, cure)

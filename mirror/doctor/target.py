@@ -1,0 +1,136 @@
+"""Supabase's side: the address, then the queries of schema/target/doctor*.sql, and a plan of every query that policies
+could make fail. Through HTTPS only, what that way can tell (mirror/doctor/https.py)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import psycopg
+
+from mirror.config import Settings
+from mirror.doctor import address, https, key
+from mirror.doctor.catalog import Connection, ask, checks
+from mirror.doctor.clock import skew
+from mirror.doctor.finding import Finding, Verdict
+from mirror.errors import MirrorError, Unreachable
+from mirror.mapping import Mapping
+from mirror.postgres import connect_blocking, translate, translated
+from mirror.render import digest, template
+from mirror.target.install import VERSION, schema_sql
+
+INSTALL = "Run `mirror install target`."
+TABLES_MAX = 30
+_POLICED = """
+select distinct c.oid::regclass::text from p join pg_class as c on c.oid = to_regclass(p.relation)
+where c.relrowsecurity order by 1 limit %s"""
+_FOREIGN = """
+select exists (select from (select subject from public.users limit 10000) as u
+               where u.subject !~* '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$')"""
+
+
+def examine(settings: Settings, mapping: Mapping, notes: dict[str, Any]) -> Iterator[Finding]:
+    yield from key.examine(settings)
+    if settings.target_url is None and settings.supabase_url is not None:
+        yield from https.examine(settings)
+        return
+    try:
+        url = settings.target()
+        yield from address.ipv6_only(url)
+        with connect_blocking(url, "target") as connection, translated("target"):
+            yield from _connected(connection, mapping, notes)
+    except Unreachable as error:
+        yield _said("connection", "unknown", error.message, error.hint or address.cure(url, "target"))
+    except MirrorError as error:
+        yield _said("connection", "error", f"{error.message}; what comes after that was not asked", error.hint)
+
+
+def _connected(connection: Connection, mapping: Mapping, notes: dict[str, Any]) -> Iterator[Finding]:
+    yield skew(connection, "target")
+    places = {
+        "policies": template("target/doctor_policies.sql"),
+        "foreign_subjects": str(_has_foreign_subjects(connection)).lower(),
+        "status_filtered": str("status" in mapping.trip_memberships.where).lower(),
+    }
+    for check in checks("target/doctor.sql", places):
+        yield from ask(connection, "target", check)
+    yield from _recursion(connection, places["policies"])
+    if not _one(connection, "select to_regclass('mirror.state') is not null"):
+        yield _said("installed", "error", "the mirror is not installed here", INSTALL)
+        return
+    yield from _state(connection, mapping, notes)
+    for check in checks("target/doctor_installed.sql", {}):
+        yield from ask(connection, "target", check)
+
+
+def _one(connection: Connection, query: str) -> Any:
+    row = connection.execute(query.encode()).fetchone()
+    return row[0] if row else None
+
+
+def _has_foreign_subjects(connection: Connection) -> bool:
+    """Subjects of identity providers that do not use uuids."""
+    asked = "select count(*) from pg_attribute where attrelid = to_regclass('public.users') and attname = 'subject'"
+    return bool(_one(connection, asked)) and bool(_one(connection, _FOREIGN))
+
+
+def _recursion(connection: Connection, policies: str) -> Iterator[Finding]:
+    """Planned, not executed, as the role of the API: that is when PostgreSQL finds policies that lead back to
+    themselves."""
+    if not _one(
+        connection, "select pg_has_role(current_user, oid, 'member') from pg_roles where rolname = 'authenticated'"
+    ):
+        return
+    with connection.transaction():
+        tables = [name for (name,) in connection.execute((policies + _POLICED % TABLES_MAX).encode())]
+    found = [finding for table in tables for finding in _planned(connection, table)]
+    yield from found
+    if not found:
+        yield _said("policy recursion", "ok", "no policy leads back to its own table")
+
+
+def _planned(connection: Connection, table: str) -> Iterator[Finding]:
+    try:
+        with connection.transaction(force_rollback=True):
+            connection.execute("set local statement_timeout = '5s'; set local role authenticated")
+            connection.execute(f"explain select from {table}".encode())
+    except psycopg.errors.InvalidObjectDefinition as error:
+        sentence = f"every query of {table} fails: {error.diag.message_primary}"
+        cure = "Let its policies ask a function instead of the table: public.is_trip_member(trip_id)."
+        yield _said("policy recursion", "error", sentence, cure)
+    except psycopg.errors.InsufficientPrivilege:
+        return
+    except psycopg.Error as error:
+        if error.sqlstate is None:
+            raise
+        reason = translate(error, "target").message.removeprefix("target: ")
+        yield _said("policy recursion", "warning", f"{table} cannot be queried by authenticated: {reason}")
+
+
+def _state(connection: Connection, mapping: Mapping, notes: dict[str, Any]) -> Iterator[Finding]:
+    asked = (
+        "select version, rendered, sealed, types, allow_cascade, source, snapshot, primed_at is not null "
+        "from mirror.state"
+    )
+    row = connection.execute(asked).fetchone()
+    if row is None:
+        yield _said("installed", "error", "an install did not end", INSTALL)
+        return
+    version, rendered, sealed, types, allowed, source, snapshot, primed = row
+    notes |= {"target types": types, "known": source, "snapshot": snapshot}
+    if version != VERSION:
+        yield _said("installed", "error", f"its schema is version {version}, this mirror is {VERSION}", INSTALL)
+    elif rendered != digest(schema_sql(types, subject_is_id=mapping.users.subject is None)):
+        yield _said("installed", "warning", "its functions are of another release, or of another mapping", INSTALL)
+    elif allowed != list(mapping.target.allow_cascade):
+        yield _said("installed", "warning", "[target] allow_cascade in mirror.toml was changed since", INSTALL)
+    elif _one(connection, "select mirror.fingerprint()") != sealed:
+        yield _said("installed", "error", "somebody has changed what the mirror made here", INSTALL)
+    else:
+        yield _said("installed", "ok", f"version {version}, as the mirror left it")
+    if not primed:
+        yield _said("loaded", "warning", "the first load is not complete", "Start the daemon: mirror run")
+
+
+def _said(check: str, verdict: Verdict, sentence: str, cure: str = "") -> Finding:
+    return Finding("target", check, verdict, sentence, cure)

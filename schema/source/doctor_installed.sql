@@ -1,0 +1,53 @@
+-- What `mirror doctor` asks of a primary that the mirror is installed in.
+
+-- check outbox rights: it may work on the outbox
+select 'error', format('%I may not %s %s', current_user, w.verb, w.name),
+       'Run `mirror install source` as the owner of the tables: it grants what is missing to mirror_daemon.'
+from (values ('mirror.outbox', 'select'), ('mirror.outbox', 'delete'), ('mirror.outbox_twin', 'select'),
+             ('mirror.outbox_twin', 'delete'), ('mirror.request', 'update'), ('mirror.install', 'select')) as w(name, verb)
+where not has_schema_privilege('mirror', 'usage') or not has_table_privilege(w.name, w.verb)
+union all
+select 'error', format('%I may not call mirror.drain', current_user), 'Run `mirror install source` as the owner of the tables.'
+where not has_function_privilege(to_regprocedure('mirror.drain(jsonb,text,text,jsonb,text,text,text)')::oid, 'execute')
+
+-- check capture rights: whoever changes the tables may mark what they change
+select 'error', 'PUBLIC may not call mirror.mark: what the application changes is not marked', 'Run `mirror install source`.'
+where not exists (select from pg_proc as p, aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) as g
+                  where p.oid = to_regproc('mirror.mark') and g.grantee = 0)
+   or not exists (select from pg_namespace as n, aclexplode(n.nspacl) as g
+                  where n.nspname = 'mirror' and g.grantee = 0 and g.privilege_type = 'USAGE')
+
+-- check functions: nobody has changed what the mirror made
+select 'error', 'something in schema mirror is not as the mirror left it', 'Run `mirror install source`: it puts it right.'
+from mirror.install as i where i.fingerprint is distinct from ({{fingerprint}})
+
+-- check outbox logged: the outbox survives a crash
+select 'error', format('%s is unlogged: a crash loses changes', c.oid::regclass), format('alter table %s set logged;', c.oid::regclass)
+from pg_class as c where c.oid in (to_regclass('mirror.outbox'), to_regclass('mirror.outbox_twin')) and c.relpersistence = 'u'
+
+-- check outbox: nothing waits for long
+select case when age > 3600 or n >= 100000 then 'error' else 'warning' end,
+       format('%s entries wait, the oldest for %s s, and %s', case when n >= 100000 then 'more than 100000' else n::text end,
+              round(age), case when leads then 'a daemon leads' else 'no daemon leads' end),
+       case when leads then 'See `mirror status` and the daemon''s log.' else 'Start it: mirror run' end
+from (select count(*) as n, extract(epoch from clock_timestamp() - min(at)) as age,
+             exists (select from pg_locks where locktype = 'advisory' and classid = 1835627122 and objid = 2 and granted
+                       and database = (select oid from pg_database where datname = current_database())) as leads
+      from (select at from mirror.outbox limit 100000) as o) as w
+where age > {{waits_seconds}}
+
+-- check outbox size: its tables are small
+select 'warning', format('the outbox takes %s MB on disk', bytes / 1048576),
+       'Is a daemon running (`mirror status`), and is a transaction open for long (see there)?'
+from (select pg_total_relation_size('mirror.outbox') + pg_total_relation_size('mirror.outbox_twin') as bytes) as s
+where bytes > {{outbox_bytes}}
+
+-- check subscribers: nobody else subscribes to the mirror's own tables
+select 'warning', format('publication %I is FOR ALL TABLES: its subscribers get the outbox, too, and need the tables of schema mirror', pubname),
+       'Publish the tables by name.'
+from pg_publication where puballtables
+
+-- check install finished: no install was left half-way
+select 'warning', format('an install was interrupted while it waited for writers of %s', array_to_string(unsettled, ', ')),
+       'Run `mirror install source` again.'
+from mirror.install where unsettled <> '{}'
