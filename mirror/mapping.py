@@ -3,13 +3,14 @@ edge; frozen inside."""
 
 from __future__ import annotations
 
+import re
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from mirror.config import nearest
+from mirror.config import Seconds, nearest
 from mirror.errors import ConfigError
 from mirror.tables import TABLES, Table
 
@@ -50,6 +51,44 @@ class TargetOptions(_Section):
     allow_cascade: tuple[_Expression, ...] = ()
 
 
+_TOPIC = re.compile(r"[\w.:/@|~+=*{}-]{1,200}", re.ASCII)
+_PLACES = re.compile(r"[{}*]")
+_APART = re.compile(r"[}*][{*]")  # where one place ends and the next begins must be seen in the topic
+
+
+def _topic(topic: str) -> str:
+    """Exactly one {id}, at most one {epoch} and that after it, any number of *, each apart from the next."""
+    rest = topic.replace("{epoch}", "", 1)
+    if (
+        not _TOPIC.fullmatch(topic)
+        or _APART.search(topic)
+        or topic.count("{id}") != 1
+        or _PLACES.search(rest.replace("{id}", "").replace("*", ""))
+        or "{epoch}" in topic.partition("{id}")[0]
+    ):
+        raise ValueError("no topic")
+    return topic
+
+
+def _own_topic(topic: str) -> str:
+    if not _TOPIC.fullmatch(topic) or topic.count("{sub}") != 1 or _PLACES.search(topic.replace("{sub}", "")):
+        raise ValueError("no topic")
+    return topic
+
+
+class AccessOptions(_Section):
+    """Who counts as a member, and which channels members may enter."""
+
+    active: Annotated[tuple[Annotated[str, Field(pattern=r"^[^$]{1,100}$")], ...], Field(min_length=1)] = (
+        "active",
+        "accepted",
+    )
+    topics: tuple[Annotated[str, AfterValidator(_topic)], ...] = ("trip:{id}",)
+    send: tuple[Literal["broadcast", "presence"], ...] = ("broadcast", "presence")
+    max_staleness: Annotated[Seconds, Field(gt=0, le=86400)] | None = None
+    announce: Annotated[str, AfterValidator(_own_topic)] | None = None
+
+
 class Mapping(_Section):
     """mirror.toml: where the three projections come from."""
 
@@ -57,6 +96,7 @@ class Mapping(_Section):
     trips: TripsMapping = TripsMapping()
     trip_memberships: MembershipsMapping = MembershipsMapping()
     target: TargetOptions = TargetOptions()
+    access: AccessOptions = AccessOptions()
 
     def expression(self, table: Table, column: str) -> str:
         section: Any = getattr(self, table.name)
@@ -117,11 +157,16 @@ def _check_names(path: Path, name: str, section: object) -> None:
             raise ConfigError(f"{path}: [{name}] {key} is not known", hint=nearest(key, known))
 
 
+_WANTED = {
+    "allow_cascade": 'a list of tables, such as ["public.messages"]',
+    "active": 'a list of statuses, such as ["active", "accepted"]',
+    "topics": 'a list of topics with one {id} each, perhaps * or {epoch} after it and apart from it: ["trip:{id}:*"]',
+    "send": 'a list of "broadcast" and "presence", or an empty one',
+    "max_staleness": 'a duration in quotes such as "30s", more than 0 and at most 24h',
+    "announce": 'a topic with one {sub}, such as "user:{sub}"',
+    "from": 'the name of a table in quotes, such as "public.users"',
+}
+
+
 def _wanted(key: str) -> str:
-    match key:
-        case "allow_cascade":
-            return 'a list of tables, such as ["public.messages"]'
-        case "from":
-            return 'the name of a table in quotes, such as "public.users"'
-        case _:
-            return "an SQL expression in quotes, and not empty"
+    return _WANTED.get(key, "an SQL expression in quotes, and not empty")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from mirror.tables import Table
 
 _PACKAGED = Path(__file__).parent / "_schema"
 _CHECKOUT = Path(__file__).parent.parent / "schema"
+_PART = re.compile(r"^-- (?:query|check) (.+?): (.+)$\n", flags=re.MULTILINE)
 
 
 @cache
@@ -27,6 +28,21 @@ def template(name: str) -> str:
 def render(name: str, values: Mapping[str, str] | None = None) -> str:
     values = values or {}
     return re.sub(r"\{\{(\w+)\}\}", lambda place: values[place[1]], template(name))
+
+
+def parts(name: str, values: Mapping[str, str] | None = None) -> Iterator[tuple[str, str, str]]:
+    """A file of several queries: `-- query NAME: a sentence` (or `-- check NAME: ...`), then its SQL."""
+    _, *found = _PART.split(render(name, values))
+    for title, sentence, query in zip(found[::3], found[1::3], found[2::3], strict=True):
+        yield title, sentence, query.strip()
+
+
+def literal(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
+def array(items: Iterable[str]) -> str:
+    return f"array[{', '.join(items)}]::text[]"
 
 
 def digest(sql: str) -> str:

@@ -72,8 +72,13 @@ select 5, r.name || ' ' || t.tgname, pg_get_triggerdef(t.oid) || ';' ||
        case t.tgenabled when 'O' then '' else E'\n-- enabled: ' || t.tgenabled::text end
 from pg_trigger as t join relations as r on r.oid = t.tgrelid where not t.tgisinternal
 union all
-select 6, r.name || ' ' || p.polname, format('-- policy %s %s', r.name, p.polname)
-from pg_policy as p join relations as r on r.oid = p.polrelid
+select 6, p.polrelid::regclass || ' ' || p.polname,
+       format('create policy %I on %s for %s to %s', p.polname, p.polrelid::regclass,
+         case p.polcmd when 'r' then 'select' when 'a' then 'insert' else p.polcmd::text end,
+         (select string_agg(case m when 0 then 'public' else m::regrole::text end, ', ') from unnest(p.polroles) as m))
+       || coalesce(E'\n  using ' || pg_get_expr(p.polqual, p.polrelid), '')
+       || coalesce(E'\n  with check ' || pg_get_expr(p.polwithcheck, p.polrelid), '') || ';'
+from pg_policy as p
 union all
 select 7, g.object || ' ' || g.name || g.kind || g.grantee,
        format('grant %s%s on %s %s to %s;', string_agg(lower(g.privilege), ', ' order by g.privilege), g.kind,

@@ -11,8 +11,9 @@ import psycopg
 from mirror.errors import ConfigError, Incompatible
 from mirror.mapping import Mapping
 from mirror.postgres import translated
-from mirror.render import digest, render, row_text, template
+from mirror.render import array, digest, literal, render, row_text, template
 from mirror.tables import MEMBERSHIPS, TABLES, TRIPS, USERS
+from mirror.target.access import access_places, argument_kinds
 from mirror.target.adopt import check
 
 Say = Callable[[str], None]
@@ -20,16 +21,22 @@ Connection = psycopg.Connection[Any]
 Types = dict[str, str]
 
 VERSION = 1
-FILES = ("base", "tables", "write", "park", "prove", "api", "grants")
+FILES = ("base", "tables", "write", "park", "prove", "api", "freshness", "access", "epochs")
+THEN = ("policies", "security", "grants")
 
 
-def schema_sql(types: Types, *, subject_is_id: bool) -> str:
-    by_id = "m.user_id = mirror.as_user_id(mirror.caller())"
-    by_subject = "m.user_id in (select u.id from public.users as u where u.subject = mirror.caller())"
-    places = types | _orders(types) | {"is_caller": by_id if subject_is_id else by_subject}
+def schema_sql(types: Types, mapping: Mapping) -> str:
+    places = types | _orders(types) | _functions()
+    places |= access_places(mapping.access, types, subject_is_id=mapping.users.subject is None)
     for name, table in (("users_text", USERS), ("trips_text", TRIPS), ("memberships_text", MEMBERSHIPS)):
         places[name] = row_text("t", table)
-    return "\n".join(render(f"target/{name}.sql", places) for name in FILES)
+    parts = [render(f"target/{name}.sql", places) for name in FILES]
+    parts += [render("target/member.sql", places | kind) for kind in argument_kinds(types["trip_id"])]
+    return "\n".join(parts + [render(f"target/{name}.sql", places) for name in THEN])
+
+
+def _functions() -> dict[str, str]:
+    return {"functions": template("target/functions.sql").rstrip()}
 
 
 def _orders(types: Types) -> dict[str, str]:
@@ -51,12 +58,12 @@ def _orders(types: Types) -> dict[str, str]:
 
 def script(types: Types, mapping: Mapping) -> str:
     """The whole of it as one migration. Looks at nothing: for people who run SQL themselves."""
-    sql = schema_sql(types, subject_is_id=mapping.users.subject is None)
+    sql = schema_sql(types, mapping)
     state = {
         "version": str(VERSION),
-        "rendered": _literal(digest(sql)),
-        "types": _literal(json.dumps(types, sort_keys=True)),
-        "allow_cascade": "array[" + ", ".join(map(_literal, mapping.target.allow_cascade)) + "]::text[]",
+        "rendered": literal(digest(sql)),
+        "types": literal(json.dumps(types, sort_keys=True)),
+        "allow_cascade": array(map(literal, mapping.target.allow_cascade)),
     }
     return "\n".join([render("target/begin.sql", state), sql, render("target/commit.sql", state)])
 
@@ -80,7 +87,7 @@ def uninstall(connection: Connection, say: Say) -> None:
     """Takes the mirror's functions and state away. The three tables stay: chat may reference them, and an adopted table
     was never ours."""
     with translated("target"):
-        connection.execute(template("target/uninstall.sql"))
+        connection.execute(render("target/uninstall.sql", _functions()))
     say("target: functions and state are gone; the tables users, trips and trip_memberships stay, with their rows.")
 
 
@@ -92,10 +99,6 @@ def _refuse_source(connection: Connection) -> None:
             "MIRROR_TARGET_URL is the database that the mirror is installed in as the source",
             hint="The target is Supabase's database.",
         )
-
-
-def _literal(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
 
 
 def _is_right(connection: Connection, types: Types, mapping: Mapping) -> bool:
@@ -112,7 +115,7 @@ def _is_right(connection: Connection, types: Types, mapping: Mapping) -> bool:
             f"target: it was installed by a newer mirror (schema version {version}, this one knows {VERSION})",
             hint="Use that version of the mirror.",
         )
-    sql = schema_sql(types, subject_is_id=mapping.users.subject is None)
+    sql = schema_sql(types, mapping)
     if (rendered, allowed) != (digest(sql), list(mapping.target.allow_cascade)):
         return False
     row = connection.execute("select to_regprocedure('mirror.fingerprint()') is not null").fetchone()

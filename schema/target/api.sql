@@ -189,39 +189,3 @@ create or replace function public.mirror_status() returns jsonb language sql sta
                from (select * from mirror.parked order by since limit 100) as p))
   from mirror.state as s
 $mirror$;
-
--- Who calls: the JWT's `sub`, as text; null for nobody. Never raises, whatever the claims are.
-create or replace function mirror.caller() returns text language plpgsql stable set search_path = '' as $mirror$
-begin
-  return nullif(nullif(current_setting('request.jwt.claims', true), '')::jsonb ->> 'sub', '');
-exception when others then
-  return null;
-end
-$mirror$;
-
--- May the caller enter this trip? For policies: using ((select is_trip_member(trip_id))). Never raises.
-create or replace function public.is_trip_member(trip text) returns boolean
-language sql stable security definer set search_path = '' as $mirror$
-  select exists (
-    select from public.trip_memberships as m
-    where m.trip_id = mirror.as_trip_id(trip) and {{is_caller}} and lower(m.status::text) in ('active', 'accepted')
-      and not exists (select from mirror.parked as p
-                      where p.tbl = 'trip_memberships' and p.k1 = m.trip_id::text and p.k2 = m.user_id::text))
-$mirror$;
-
--- A key out of any text; null when it cannot be one.
-create or replace function mirror.as_trip_id(trip text) returns {{trip_id}} language plpgsql immutable set search_path = '' as $mirror$
-begin
-  return trip::{{trip_id}};
-exception when others then
-  return null;
-end
-$mirror$;
-
-create or replace function mirror.as_user_id(sub text) returns {{user_id}} language plpgsql immutable set search_path = '' as $mirror$
-begin
-  return sub::{{user_id}};
-exception when others then
-  return null;
-end
-$mirror$;

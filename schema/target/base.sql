@@ -40,26 +40,39 @@ create table if not exists mirror.parked (
   primary key (tbl, k1, k2)
 );
 
+create or replace function mirror.functions() returns table (function regprocedure, callers text[])
+language sql stable set search_path = '' as $mirror$
+  select p.oid::regprocedure, f.callers::text[] from pg_catalog.pg_proc as p join (
+{{functions}}) as f(name, callers) on f.name = p.proname
+  where p.pronamespace = 'public'::regnamespace and 'search_path=""' = any (p.proconfig)
+$mirror$;
+
 -- What is there of ours, as text: a function that somebody dropped or changed, a grant that is missing, a role that came
 -- later or a new column of an adopted table make it differ, and the next `mirror install target` puts things right.
 create or replace function mirror.fingerprint() returns text language sql stable set search_path = '' as $mirror$
-  with ours as (select c.oid, c.relrowsecurity, c.relacl from pg_catalog.pg_class as c
+  with ours as (select c.oid, c.relrowsecurity, c.relforcerowsecurity, c.relacl from pg_catalog.pg_class as c
                 where c.relnamespace = 'mirror'::regnamespace and c.relkind = 'r'
                    or c.oid in (to_regclass('public.users'), to_regclass('public.trips'), to_regclass('public.trip_memberships')))
   select md5(string_agg(line, E'\n' order by line collate "C")) from (
-    select format('%s %s %s', c.oid::regclass, c.relrowsecurity, c.relacl) from ours as c
+    select format('%s %s %s %s', c.oid::regclass, c.relrowsecurity, c.relforcerowsecurity, c.relacl) from ours as c
     union all
     select format('%s %s %s %s', a.attrelid::regclass, a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull)
     from pg_catalog.pg_attribute as a join ours as c on c.oid = a.attrelid where a.attnum > 0 and not a.attisdropped
     union all
     select pg_get_indexdef(i.indexrelid) from pg_catalog.pg_index as i join ours as c on c.oid = i.indrelid
     union all
+    select format('%s %s', pg_get_triggerdef(t.oid), t.tgenabled)
+    from pg_catalog.pg_trigger as t join ours as c on c.oid = t.tgrelid where t.tgname like 'mirror\_%'
+    union all
+    select format('%s %s %s %s %s %s', p.polrelid::regclass, p.polname, p.polcmd, p.polroles,
+                  pg_get_expr(p.polqual, p.polrelid), pg_get_expr(p.polwithcheck, p.polrelid))
+    from pg_catalog.pg_policy as p where p.polname like 'mirror: %'
+    union all
     select format('%s %s %s %s %s', p.oid::regprocedure, md5(p.prosrc), p.prosecdef, p.proconfig, p.proacl)
     from pg_catalog.pg_proc as p
-    where p.pronamespace = 'mirror'::regnamespace
-       or p.oid in (to_regprocedure('public.mirror_claim(jsonb)'), to_regprocedure('public.mirror_apply(jsonb)'),
-                    to_regprocedure('public.mirror_status()'), to_regprocedure('public.mirror_adopt(jsonb)'),
-                    to_regprocedure('public.mirror_compare(jsonb)'), to_regprocedure('public.is_trip_member(text)'))
+    where p.pronamespace = 'mirror'::regnamespace or p.oid in (select f.function from mirror.functions() as f)
+    union all
+    select to_regclass('realtime.messages')::text
     union all
     select r.rolname from pg_catalog.pg_roles as r where r.rolname in ('anon', 'authenticated', 'service_role')) as l(line)
 $mirror$;

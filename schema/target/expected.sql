@@ -1,5 +1,11 @@
 create schema mirror;
 
+create table mirror.epochs (
+  trip_id uuid not null,
+  epoch bigint not null,
+  constraint epochs_pkey PRIMARY KEY (trip_id)
+);
+
 create table mirror.parked (
   tbl text not null,
   k1 text not null,
@@ -111,14 +117,42 @@ begin
 end
 $function$;
 
+CREATE OR REPLACE FUNCTION mirror.announce(revoked jsonb)
+ RETURNS void
+ LANGUAGE plpgsql
+ SET search_path TO ''
+AS $function$
+declare
+  _until timestamptz := clock_timestamp() + interval '1 second';
+  _t record;
+begin
+  if to_regprocedure('realtime.send(jsonb,text,text,boolean)') is null then
+    return;
+  end if;
+  for _t in
+    select null::text as topic, 'revoked' as event, r.trip_id
+    from jsonb_to_recordset(revoked) as r(trip_id text, user_id uuid)
+    union all
+    select unnest(array[]::text[]), 'moved', e.trip_id::text
+    from mirror.epochs as e
+    where false and e.trip_id in (select r.trip_id from jsonb_to_recordset(revoked) as r(trip_id uuid))
+    order by 2 desc loop
+    continue when _t.topic is null;
+    exit when clock_timestamp() > _until or not mirror.send(_t.event, _t.topic, _t.trip_id);
+  end loop;
+end
+$function$;
+
 CREATE OR REPLACE FUNCTION mirror.as_trip_id(trip text)
  RETURNS uuid
  LANGUAGE plpgsql
  IMMUTABLE
  SET search_path TO ''
 AS $function$
+declare _id uuid;
 begin
-  return trip::uuid;
+  _id := trip::uuid;
+  return case when _id::text in (trip, lower(trip)) then _id end;
 exception when others then
   return null;
 end
@@ -130,8 +164,10 @@ CREATE OR REPLACE FUNCTION mirror.as_user_id(sub text)
  IMMUTABLE
  SET search_path TO ''
 AS $function$
+declare _id uuid;
 begin
-  return sub::uuid;
+  _id := sub::uuid;
+  return case when _id::text in (sub, lower(sub)) then _id end;
 exception when others then
   return null;
 end
@@ -179,8 +215,15 @@ CREATE OR REPLACE FUNCTION mirror.caller()
  STABLE
  SET search_path TO ''
 AS $function$
+declare
+  _claims text := nullif(current_setting('request.jwt.claims', true), '');
+  _sub jsonb;
 begin
-  return nullif(nullif(current_setting('request.jwt.claims', true), '')::jsonb ->> 'sub', '');
+  if _claims is null then
+    return nullif(current_setting('request.jwt.claim.sub', true), '');
+  end if;
+  _sub := _claims::jsonb -> 'sub';
+  return case when jsonb_typeof(_sub) in ('string', 'number') then nullif(_sub #>> '{}', '') end;
 exception when others then
   return null;
 end
@@ -230,6 +273,15 @@ CREATE OR REPLACE FUNCTION mirror.doomed(scope jsonb)
  SET search_path TO ''
 AS $function$
   select case when scope ?| array['range', 'trips', 'user'] then mirror.surplus(scope) else coalesce(scope->'gone', '[]') end
+$function$;
+
+CREATE OR REPLACE FUNCTION mirror.epoch_of(trip text)
+ RETURNS text
+ LANGUAGE sql
+ STABLE
+ SET search_path TO ''
+AS $function$
+  select coalesce((select e.epoch from mirror.epochs as e where e.trip_id = mirror.as_trip_id(trip)), 0)::text
 $function$;
 
 CREATE OR REPLACE FUNCTION mirror.exchange_users(rows jsonb)
@@ -300,25 +352,136 @@ CREATE OR REPLACE FUNCTION mirror.fingerprint()
  STABLE
  SET search_path TO ''
 AS $function$
-  with ours as (select c.oid, c.relrowsecurity, c.relacl from pg_catalog.pg_class as c
+  with ours as (select c.oid, c.relrowsecurity, c.relforcerowsecurity, c.relacl from pg_catalog.pg_class as c
                 where c.relnamespace = 'mirror'::regnamespace and c.relkind = 'r'
                    or c.oid in (to_regclass('public.users'), to_regclass('public.trips'), to_regclass('public.trip_memberships')))
   select md5(string_agg(line, E'\n' order by line collate "C")) from (
-    select format('%s %s %s', c.oid::regclass, c.relrowsecurity, c.relacl) from ours as c
+    select format('%s %s %s %s', c.oid::regclass, c.relrowsecurity, c.relforcerowsecurity, c.relacl) from ours as c
     union all
     select format('%s %s %s %s', a.attrelid::regclass, a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull)
     from pg_catalog.pg_attribute as a join ours as c on c.oid = a.attrelid where a.attnum > 0 and not a.attisdropped
     union all
     select pg_get_indexdef(i.indexrelid) from pg_catalog.pg_index as i join ours as c on c.oid = i.indrelid
     union all
+    select format('%s %s', pg_get_triggerdef(t.oid), t.tgenabled)
+    from pg_catalog.pg_trigger as t join ours as c on c.oid = t.tgrelid where t.tgname like 'mirror\_%'
+    union all
+    select format('%s %s %s %s %s %s', p.polrelid::regclass, p.polname, p.polcmd, p.polroles,
+                  pg_get_expr(p.polqual, p.polrelid), pg_get_expr(p.polwithcheck, p.polrelid))
+    from pg_catalog.pg_policy as p where p.polname like 'mirror: %'
+    union all
     select format('%s %s %s %s %s', p.oid::regprocedure, md5(p.prosrc), p.prosecdef, p.proconfig, p.proacl)
     from pg_catalog.pg_proc as p
-    where p.pronamespace = 'mirror'::regnamespace
-       or p.oid in (to_regprocedure('public.mirror_claim(jsonb)'), to_regprocedure('public.mirror_apply(jsonb)'),
-                    to_regprocedure('public.mirror_status()'), to_regprocedure('public.mirror_adopt(jsonb)'),
-                    to_regprocedure('public.mirror_compare(jsonb)'), to_regprocedure('public.is_trip_member(text)'))
+    where p.pronamespace = 'mirror'::regnamespace or p.oid in (select f.function from mirror.functions() as f)
+    union all
+    select to_regclass('realtime.messages')::text
     union all
     select r.rolname from pg_catalog.pg_roles as r where r.rolname in ('anon', 'authenticated', 'service_role')) as l(line)
+$function$;
+
+CREATE OR REPLACE FUNCTION mirror.functions()
+ RETURNS TABLE(function regprocedure, callers text[])
+ LANGUAGE sql
+ STABLE
+ SET search_path TO ''
+AS $function$
+  select p.oid::regprocedure, f.callers::text[] from pg_catalog.pg_proc as p join (
+  -- What is ours in schema public, and who may call it. A policy without TO is evaluated for anon too, and one that may not
+  -- call its function is an error for everybody on that topic: so anon may ask what policies ask, and the answer is no.
+  values ('mirror_claim', '{service_role}'), ('mirror_apply', '{service_role}'), ('mirror_status', '{service_role}'),
+         ('mirror_adopt', '{service_role}'), ('mirror_compare', '{service_role}'), ('mirror_insecurities', '{service_role}'),
+         ('mirror_staleness', '{authenticated,service_role}'), ('mirror_is_fresh', '{authenticated,service_role}'),
+         ('mirror_has', '{authenticated,service_role}'), ('mirror_check_token', '{authenticated,service_role}'),
+         ('my_companions', '{authenticated,service_role}'), ('current_topic', '{authenticated,service_role}'),
+         ('is_trip_member', '{anon,authenticated,service_role}'), ('my_trips', '{anon,authenticated,service_role}'),
+         ('is_topic_member', '{anon,authenticated,service_role}'), ('is_own_topic', '{anon,authenticated,service_role}')) as f(name, callers) on f.name = p.proname
+  where p.pronamespace = 'public'::regnamespace and 'search_path=""' = any (p.proconfig)
+$function$;
+
+CREATE OR REPLACE FUNCTION mirror.has_seen(here pg_snapshot, seen pg_snapshot)
+ RETURNS boolean
+ LANGUAGE sql
+ IMMUTABLE
+ SET search_path TO ''
+AS $function$
+  select not exists (select from pg_snapshot_xip(here) as x where pg_visible_in_snapshot(x, seen))
+     and (select count(*) from pg_snapshot_xip(seen) as x where x >= pg_snapshot_xmax(here))
+       = greatest(0, pg_snapshot_xmax(seen)::text::numeric - pg_snapshot_xmax(here)::text::numeric)
+$function$;
+
+CREATE OR REPLACE FUNCTION mirror.insecurities()
+ RETURNS TABLE(rule text, finding text, cure text)
+ LANGUAGE sql
+ STABLE
+ SET search_path TO ''
+AS $function$
+  with tables as (
+    select c.oid, c.oid::regclass::text as name, c.relrowsecurity, c.relforcerowsecurity, c.relowner, c.relacl
+    from pg_catalog.pg_class as c
+    where c.oid in ('public.users'::regclass, 'public.trips'::regclass, 'public.trip_memberships'::regclass)
+  ), roles as (
+    select r.oid, r.rolname as name from pg_catalog.pg_roles as r where r.rolname in ('anon', 'authenticated')
+  ), grants as (
+    select t.oid, t.name, a.grantee, a.privilege_type as privilege, '' as columns from tables as t, aclexplode(t.relacl) as a
+    where a.grantee <> t.relowner
+    union all
+    select t.oid, t.name, a.grantee, a.privilege_type, format('(%I)', c.attname)
+    from tables as t join pg_catalog.pg_attribute as c on c.attrelid = t.oid, aclexplode(c.attacl) as a
+    where a.grantee <> t.relowner
+  )
+  select 'not published', format('%s is in the publication supabase_realtime: deletes go to every subscriber', t.name),
+         case when p.puballtables then 'Make the publication anew, with the tables that are meant.'
+              else format('alter publication supabase_realtime drop table %s;', t.name) end
+  from pg_catalog.pg_publication as p, tables as t
+  where p.pubname = 'supabase_realtime'
+    and t.oid in (select r.relid from pg_get_publication_tables(p.pubname) as r)
+  union all
+  select 'nobody writes, anon reads nothing',
+         format('%s may %s on %s%s', coalesce(r.rolname, 'public'), lower(g.privilege), g.name, g.columns),
+         format('revoke %s%s on %s from %s;', g.privilege, g.columns, g.name, coalesce(quote_ident(r.rolname), 'public'))
+  from grants as g left join pg_catalog.pg_roles as r on r.oid = g.grantee
+  where g.privilege <> 'SELECT' or g.grantee = 0 or r.rolname = 'anon'
+  union all
+  select 'row level security', format('row level security of %s is off', t.name),
+         format('alter table %s enable row level security;', t.name)
+  from tables as t where not t.relrowsecurity
+  union all
+  select 'row level security', format('row level security of %s does not hold for its owner', t.name),
+         format('alter table %s force row level security;', t.name)
+  from tables as t
+  where not t.relforcerowsecurity
+    and (select r.rolsuper or r.rolbypassrls from pg_catalog.pg_proc as p join pg_catalog.pg_roles as r on r.oid = p.proowner
+         where p.oid = to_regprocedure('public.mirror_apply(jsonb)'))
+  union all
+  select 'row level security', 'row level security of realtime.messages is off: every channel is open to everybody',
+         'alter table realtime.messages enable row level security;'
+  from pg_catalog.pg_class as c where c.oid = to_regclass('realtime.messages') and not c.relrowsecurity
+  union all
+  select 'no policy for everybody', format('the policy %I on %s shows every row', p.polname, t.name),
+         format('drop policy %I on %s;', p.polname, t.name)
+  from pg_catalog.pg_policy as p join tables as t on t.oid = p.polrelid
+  where p.polpermissive and p.polcmd in ('r', '*') and pg_get_expr(p.polqual, p.polrelid) = 'true'
+    and (0 = any (p.polroles) or p.polroles && array(select r.oid from roles as r))
+  union all
+  select distinct 'no view around the policies', format('%s may read %s, which shows %s past its policies', r.name, v.oid::regclass, t.name),
+         case v.relkind when 'v' then format('alter view %s set (security_invoker = true);', v.oid::regclass)
+                        else format('revoke select on %s from %I;', v.oid::regclass, r.name) end
+  from tables as t join pg_catalog.pg_depend as d on d.refclassid = 'pg_class'::regclass and d.refobjid = t.oid
+  join pg_catalog.pg_rewrite as w on d.classid = 'pg_rewrite'::regclass and w.oid = d.objid
+  join pg_catalog.pg_class as v on v.oid = w.ev_class and v.relkind in ('v', 'm'), roles as r
+  where has_any_column_privilege(r.oid, v.oid, 'select')
+    and not exists (select from pg_options_to_table(v.reloptions) as o
+                    where o.option_name = 'security_invoker' and o.option_value in ('true', 'on', '1', 'yes'))
+  union all
+  select 'the schema mirror is closed', format('%s may use the schema mirror', r.name),
+         format('revoke all on schema mirror from public, %I;', r.name)
+  from roles as r where has_schema_privilege(r.oid, 'mirror', 'usage')
+  union all
+  select 'only the service role speaks for the mirror', format('%s may call %s', r.name, p.oid::regprocedure),
+         format('revoke all on function %s from public, %I;', p.oid::regprocedure, r.name)
+  from roles as r, pg_catalog.pg_proc as p left join mirror.functions() as f on f.function = p.oid
+  where (p.pronamespace = 'mirror'::regnamespace or f.function is not null)
+    and has_function_privilege(r.oid, p.oid, 'execute') and (r.name = any (f.callers)) is not true
 $function$;
 
 CREATE OR REPLACE FUNCTION mirror.is_objection(state text)
@@ -353,6 +516,36 @@ AS $function$
     and c.conrelid not in ('public.users'::regclass, 'public.trips'::regclass, 'public.trip_memberships'::regclass)
     and not c.conrelid::regclass::text = any (s.allow_cascade)
   order by c.conrelid::regclass::text collate "C", c.conname
+$function$;
+
+CREATE OR REPLACE FUNCTION mirror.on_revocation()
+ RETURNS trigger
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO ''
+AS $function$
+declare _revoked jsonb;
+begin
+  if tg_op = 'DELETE' then
+    select jsonb_agg(jsonb_build_object('trip_id', m.trip_id, 'user_id', m.user_id)) into _revoked
+    from old_rows as m where lower(m.status::text) = any (array[lower('active'), lower('accepted')]::text[]);
+  else
+    select jsonb_agg(to_jsonb(r)) into _revoked from (
+      select m.trip_id, m.user_id from old_rows as m where lower(m.status::text) = any (array[lower('active'), lower('accepted')]::text[])
+      except select m.trip_id, m.user_id from new_rows as m where lower(m.status::text) = any (array[lower('active'), lower('accepted')]::text[])) as r;
+  end if;
+  if _revoked is not null then
+    if false then
+      insert into mirror.epochs as e (trip_id, epoch)
+      select distinct r.trip_id, 1 from jsonb_to_recordset(_revoked) as r(trip_id uuid)
+      on conflict (trip_id) do update set epoch = e.epoch + 1;
+    end if;
+    if false and (select s.primed_at is not null from mirror.state as s) then
+      perform mirror.announce(_revoked);
+    end if;
+  end if;
+  return null;
+end
 $function$;
 
 CREATE OR REPLACE FUNCTION mirror.park(tbl text, key jsonb, reason text)
@@ -547,6 +740,21 @@ exception when others then
 end
 $function$;
 
+CREATE OR REPLACE FUNCTION mirror.send(event text, topic text, trip text)
+ RETURNS boolean
+ LANGUAGE plpgsql
+ SET search_path TO ''
+ SET lock_timeout TO '200ms'
+AS $function$
+begin
+  perform realtime.send(jsonb_build_object('trip_id', trip), event, topic, true);
+  return true;
+exception when others then
+  raise warning 'mirror: % was not announced on %: %', event, topic, sqlerrm;
+  return false;
+end
+$function$;
+
 CREATE OR REPLACE FUNCTION mirror.surplus(scope jsonb)
  RETURNS jsonb
  LANGUAGE plpgsql
@@ -611,17 +819,122 @@ AS $function$
     end, ''))
 $function$;
 
-CREATE OR REPLACE FUNCTION public.is_trip_member(trip text)
- RETURNS boolean
- LANGUAGE sql
+CREATE OR REPLACE FUNCTION public.current_topic(trip text)
+ RETURNS text
+ LANGUAGE plpgsql
  STABLE SECURITY DEFINER
  SET search_path TO ''
 AS $function$
-  select exists (
-    select from public.trip_memberships as m
-    where m.trip_id = mirror.as_trip_id(trip) and m.user_id = mirror.as_user_id(mirror.caller()) and lower(m.status::text) in ('active', 'accepted')
-      and not exists (select from mirror.parked as p
-                      where p.tbl = 'trip_memberships' and p.k1 = m.trip_id::text and p.k2 = m.user_id::text))
+declare _trip text := mirror.as_trip_id(trip)::text;
+begin
+  return case when public.is_trip_member(_trip) then 'trip:' || _trip end;
+end
+$function$;
+
+CREATE OR REPLACE FUNCTION public.current_topic(trip_id uuid)
+ RETURNS text
+ LANGUAGE plpgsql
+ STABLE SECURITY DEFINER
+ SET search_path TO ''
+AS $function$
+declare _trip text := trip_id::uuid::text;
+begin
+  return case when public.is_trip_member(_trip) then 'trip:' || _trip end;
+end
+$function$;
+
+CREATE OR REPLACE FUNCTION public.is_own_topic(topic text)
+ RETURNS boolean
+ LANGUAGE plpgsql
+ STABLE SECURITY DEFINER
+ SET search_path TO ''
+AS $function$
+declare _sub text := mirror.caller();
+begin
+  return coalesce(topic = null::text, false);
+end
+$function$;
+
+CREATE OR REPLACE FUNCTION public.is_topic_member(topic text)
+ RETURNS boolean
+ LANGUAGE plpgsql
+ STABLE SECURITY DEFINER
+ SET search_path TO ''
+AS $function$
+declare
+  _pattern text;
+  _found text[];
+begin
+  foreach _pattern in array array['^trip:([0-9a-fA-F-]{36})$']::text[] loop
+    _found := regexp_match(topic, _pattern);
+    if _found[2] is not null then
+      return _found[2] = mirror.epoch_of(_found[1]) and public.is_trip_member(_found[1]);
+    elsif _found is not null and public.is_trip_member(_found[1]) then
+      return true;
+    end if;
+  end loop;
+  return false;
+end
+$function$;
+
+CREATE OR REPLACE FUNCTION public.is_trip_member(trip text)
+ RETURNS boolean
+ LANGUAGE plpgsql
+ STABLE SECURITY DEFINER
+ SET search_path TO ''
+AS $function$
+declare
+  _sub text := mirror.caller();
+  _trip uuid := mirror.as_trip_id(trip);
+begin
+  return exists (select from public.trip_memberships as m where m.trip_id = _trip and m.user_id = mirror.as_user_id(_sub) and lower(m.status::text) = any (array[lower('active'), lower('accepted')]::text[]) and not exists (select from mirror.parked as p where p.tbl = 'trip_memberships' and p.k1 = m.trip_id::text and p.k2 = m.user_id::text));
+end
+$function$;
+
+CREATE OR REPLACE FUNCTION public.is_trip_member(trip text, roles text[])
+ RETURNS boolean
+ LANGUAGE plpgsql
+ STABLE SECURITY DEFINER
+ SET search_path TO ''
+AS $function$
+declare
+  _sub text := mirror.caller();
+  _trip uuid := mirror.as_trip_id(trip);
+begin
+  return exists (select from public.trip_memberships as m
+                 where m.trip_id = _trip and m.user_id = mirror.as_user_id(_sub) and lower(m.status::text) = any (array[lower('active'), lower('accepted')]::text[]) and not exists (select from mirror.parked as p where p.tbl = 'trip_memberships' and p.k1 = m.trip_id::text and p.k2 = m.user_id::text)
+                   and lower(m.role::text) in (select lower(r) from unnest(roles) as r));
+end
+$function$;
+
+CREATE OR REPLACE FUNCTION public.is_trip_member(trip_id uuid)
+ RETURNS boolean
+ LANGUAGE plpgsql
+ STABLE SECURITY DEFINER
+ SET search_path TO ''
+AS $function$
+declare
+  _sub text := mirror.caller();
+  _trip uuid := trip_id::uuid;
+begin
+  return exists (select from public.trip_memberships as m where m.trip_id = _trip and m.user_id = mirror.as_user_id(_sub) and lower(m.status::text) = any (array[lower('active'), lower('accepted')]::text[]) and not exists (select from mirror.parked as p where p.tbl = 'trip_memberships' and p.k1 = m.trip_id::text and p.k2 = m.user_id::text));
+end
+$function$;
+
+CREATE OR REPLACE FUNCTION public.is_trip_member(trip_id uuid, roles text[])
+ RETURNS boolean
+ LANGUAGE plpgsql
+ STABLE SECURITY DEFINER
+ SET search_path TO ''
+AS $function$
+declare
+  _sub text := mirror.caller();
+  _trip uuid := trip_id::uuid;
+begin
+  return exists (select from public.trip_memberships as m
+                 where m.trip_id = _trip and m.user_id = mirror.as_user_id(_sub) and lower(m.status::text) = any (array[lower('active'), lower('accepted')]::text[]) and not exists (select from mirror.parked as p where p.tbl = 'trip_memberships' and p.k1 = m.trip_id::text and p.k2 = m.user_id::text)
+                   and lower(m.role::text) in (select lower(r) from unnest(roles) as r));
+end
 $function$;
 
 CREATE OR REPLACE FUNCTION public.mirror_adopt(source jsonb)
@@ -697,6 +1010,44 @@ begin
 end
 $function$;
 
+CREATE OR REPLACE FUNCTION public.mirror_check_token(token text)
+ RETURNS jsonb
+ LANGUAGE plpgsql
+ STABLE SECURITY DEFINER
+ SET search_path TO ''
+AS $function$
+declare
+  _state mirror.state;
+  _here pg_snapshot;
+  _seen pg_snapshot;
+  _own xid8;
+  _parts text[];
+begin
+  if octet_length(token) < 100000 then
+    _parts := regexp_match(token, '^([^/]+)/(-|[0-9]{1,19})/([0-9]{1,19}:[0-9]{1,19}:[0-9,]*)$');
+  end if;
+  begin
+    _own := nullif(_parts[2], '-')::xid8;
+    _seen := _parts[3]::pg_snapshot;
+  exception when data_exception then
+    _seen := null;
+  end;
+  select * into _state from mirror.state;
+  _here := _state.snapshot::pg_snapshot;
+  if _seen is null then
+    return jsonb_build_object('has', false, 'kind', 'garbage', 'reason', 'this is not a token of mirror.token()');
+  elsif _state.source is null or _state.primed_at is null or _here is null then
+    return jsonb_build_object('has', false, 'kind', 'unprimed', 'reason', 'the mirror has not been filled yet');
+  elsif _parts[1] is distinct from _state.source->>'install' then
+    return jsonb_build_object('has', false, 'kind', 'foreign',
+                              'reason', 'the token is of another source, or of one before it was restored');
+  elsif mirror.has_seen(_here, _seen) and coalesce(pg_visible_in_snapshot(_own, _here), true) then
+    return jsonb_build_object('has', true, 'kind', null, 'reason', null);
+  end if;
+  return jsonb_build_object('has', false, 'kind', 'early', 'reason', 'the mirror is not there yet');
+end
+$function$;
+
 CREATE OR REPLACE FUNCTION public.mirror_claim(source jsonb)
  RETURNS jsonb
  LANGUAGE plpgsql
@@ -752,6 +1103,43 @@ AS $function$
                   from jsonb_array_elements(batch->'scopes') as s where s ? 'dry'))
 $function$;
 
+CREATE OR REPLACE FUNCTION public.mirror_has(token text)
+ RETURNS boolean
+ LANGUAGE sql
+ STABLE SECURITY DEFINER
+ SET search_path TO ''
+AS $function$
+  select coalesce((public.mirror_check_token(token)->>'has')::boolean, false)
+$function$;
+
+CREATE OR REPLACE FUNCTION public.mirror_insecurities()
+ RETURNS jsonb
+ LANGUAGE sql
+ STABLE SECURITY DEFINER
+ SET search_path TO ''
+AS $function$
+  select jsonb_build_object('clock', clock_timestamp(), 'insecurities', coalesce(jsonb_agg(to_jsonb(i)), '[]')) from mirror.insecurities() as i
+$function$;
+
+CREATE OR REPLACE FUNCTION public.mirror_is_fresh(max_age interval)
+ RETURNS boolean
+ LANGUAGE sql
+ STABLE SECURITY DEFINER
+ SET search_path TO ''
+AS $function$
+  select exists (select from mirror.state as s where s.primed_at is not null and clock_timestamp() - s.fresh_at <= max_age)
+$function$;
+
+CREATE OR REPLACE FUNCTION public.mirror_staleness()
+ RETURNS double precision
+ LANGUAGE sql
+ STABLE SECURITY DEFINER
+ SET search_path TO ''
+AS $function$
+  select coalesce((select greatest(0, extract(epoch from clock_timestamp() - s.fresh_at))
+                   from mirror.state as s where s.primed_at is not null), 'infinity')
+$function$;
+
 CREATE OR REPLACE FUNCTION public.mirror_status()
  RETURNS jsonb
  LANGUAGE sql
@@ -765,21 +1153,131 @@ AS $function$
   from mirror.state as s
 $function$;
 
+CREATE OR REPLACE FUNCTION public.my_companions()
+ RETURNS SETOF uuid
+ LANGUAGE plpgsql
+ STABLE SECURITY DEFINER ROWS 100
+ SET search_path TO ''
+AS $function$
+declare _sub text := mirror.caller();
+begin
+  return query
+    select u.id::uuid from public.users as u where u.id = mirror.as_user_id(_sub)
+    union
+    select m.user_id::uuid from public.trip_memberships as m
+    where m.trip_id = any (array(select public.my_trips())) and lower(m.status::text) = any (array[lower('active'), lower('accepted')]::text[]) and not exists (select from mirror.parked as p where p.tbl = 'trip_memberships' and p.k1 = m.trip_id::text and p.k2 = m.user_id::text);
+end
+$function$;
+
+CREATE OR REPLACE FUNCTION public.my_trips()
+ RETURNS SETOF uuid
+ LANGUAGE plpgsql
+ STABLE SECURITY DEFINER ROWS 20
+ SET search_path TO ''
+AS $function$
+declare _sub text := mirror.caller();
+begin
+  return query
+    select m.trip_id::uuid from public.trip_memberships as m where m.user_id = mirror.as_user_id(_sub) and lower(m.status::text) = any (array[lower('active'), lower('accepted')]::text[]) and not exists (select from mirror.parked as p where p.tbl = 'trip_memberships' and p.k1 = m.trip_id::text and p.k2 = m.user_id::text);
+end
+$function$;
+
+create policy "mirror: members of your trips" on public.trip_memberships for select to authenticated
+  using ((trip_id = ANY (ARRAY( SELECT public.my_trips() AS my_trips))) AND (lower(status) = ANY (ARRAY[lower('active'::text), lower('accepted'::text)])));
+
+create policy "mirror: your trips" on public.trips for select to authenticated
+  using (id = ANY (ARRAY( SELECT public.my_trips() AS my_trips)));
+
+create policy "mirror: you and who travels with you" on public.users for select to authenticated
+  using (id = ANY (ARRAY( SELECT public.my_companions() AS my_companions)));
+
+create policy "mirror: members receive" on realtime.messages for select to authenticated
+  using ((extension = ANY (ARRAY['broadcast'::text, 'presence'::text])) AND ( SELECT public.is_topic_member(realtime.topic()) AS is_topic_member));
+
+create policy "mirror: members send" on realtime.messages for insert to authenticated
+  with check ((extension = ANY (ARRAY['broadcast'::text, 'presence'::text])) AND ( SELECT public.is_topic_member(realtime.topic()) AS is_topic_member));
+
+grant execute on function public.current_topic(text) to authenticated;
+
+grant execute on function public.current_topic(text) to service_role;
+
+grant execute on function public.current_topic(uuid) to authenticated;
+
+grant execute on function public.current_topic(uuid) to service_role;
+
+grant execute on function public.is_own_topic(text) to anon;
+
+grant execute on function public.is_own_topic(text) to authenticated;
+
+grant execute on function public.is_own_topic(text) to service_role;
+
+grant execute on function public.is_topic_member(text) to anon;
+
+grant execute on function public.is_topic_member(text) to authenticated;
+
+grant execute on function public.is_topic_member(text) to service_role;
+
 grant execute on function public.is_trip_member(text) to anon;
 
 grant execute on function public.is_trip_member(text) to authenticated;
 
 grant execute on function public.is_trip_member(text) to service_role;
 
+grant execute on function public.is_trip_member(text,text[]) to anon;
+
+grant execute on function public.is_trip_member(text,text[]) to authenticated;
+
+grant execute on function public.is_trip_member(text,text[]) to service_role;
+
+grant execute on function public.is_trip_member(uuid) to anon;
+
+grant execute on function public.is_trip_member(uuid) to authenticated;
+
+grant execute on function public.is_trip_member(uuid) to service_role;
+
+grant execute on function public.is_trip_member(uuid,text[]) to anon;
+
+grant execute on function public.is_trip_member(uuid,text[]) to authenticated;
+
+grant execute on function public.is_trip_member(uuid,text[]) to service_role;
+
 grant execute on function public.mirror_adopt(jsonb) to service_role;
 
 grant execute on function public.mirror_apply(jsonb) to service_role;
+
+grant execute on function public.mirror_check_token(text) to authenticated;
+
+grant execute on function public.mirror_check_token(text) to service_role;
 
 grant execute on function public.mirror_claim(jsonb) to service_role;
 
 grant execute on function public.mirror_compare(jsonb) to service_role;
 
+grant execute on function public.mirror_has(text) to authenticated;
+
+grant execute on function public.mirror_has(text) to service_role;
+
+grant execute on function public.mirror_insecurities() to service_role;
+
+grant execute on function public.mirror_is_fresh(interval) to authenticated;
+
+grant execute on function public.mirror_is_fresh(interval) to service_role;
+
+grant execute on function public.mirror_staleness() to authenticated;
+
+grant execute on function public.mirror_staleness() to service_role;
+
 grant execute on function public.mirror_status() to service_role;
+
+grant execute on function public.my_companions() to authenticated;
+
+grant execute on function public.my_companions() to service_role;
+
+grant execute on function public.my_trips() to anon;
+
+grant execute on function public.my_trips() to authenticated;
+
+grant execute on function public.my_trips() to service_role;
 
 grant select on table public.trip_memberships to authenticated;
 

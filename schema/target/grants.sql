@@ -1,31 +1,27 @@
--- The target side, part 6: nobody but the mirror writes, nobody but the service role calls what the daemon calls.
+-- The target side, at the end: nobody but the mirror writes, nobody but the service role calls what the daemon calls.
 -- Since October 2026 hosted Supabase grants nothing by default, so everything is said here.
-revoke all on function public.mirror_claim(jsonb), public.mirror_apply(jsonb), public.mirror_status(), public.mirror_adopt(jsonb), public.mirror_compare(jsonb),
-                       public.is_trip_member(text) from public;
 revoke all on all functions in schema mirror from public;
 revoke all on all tables in schema mirror from public;
 do $mirror$
-declare _role text;
+declare
+  _role text;
+  _f record;
 begin
-  foreach _role in array array['anon', 'authenticated'] loop
-    if exists (select from pg_catalog.pg_roles where rolname = _role) then
-      execute format('revoke all on public.users, public.trips, public.trip_memberships from %I', _role);
-      execute format('revoke all on function public.mirror_claim(jsonb), public.mirror_apply(jsonb), public.mirror_status(), public.mirror_adopt(jsonb), public.mirror_compare(jsonb) from %I', _role);
-    end if;
+  for _f in select f.function from mirror.functions() as f loop
+    execute format('revoke all on function %s from public', _f.function);
   end loop;
-  if exists (select from pg_catalog.pg_roles where rolname = 'authenticated') then
-    grant select on public.users, public.trips, public.trip_memberships to authenticated;
-    grant execute on function public.is_trip_member(text) to authenticated;
-  end if;
-  if exists (select from pg_catalog.pg_roles where rolname = 'anon') then
-    grant execute on function public.is_trip_member(text) to anon;
-  end if;
-  if exists (select from pg_catalog.pg_roles where rolname = 'service_role') then
-    revoke all on public.users, public.trips, public.trip_memberships from service_role;
-    grant select on public.users, public.trips, public.trip_memberships to service_role;
-    grant execute on function public.mirror_claim(jsonb), public.mirror_apply(jsonb), public.mirror_status(), public.mirror_adopt(jsonb), public.mirror_compare(jsonb),
-                              public.is_trip_member(text) to service_role;
-  end if;
+  for _role in select rolname from pg_catalog.pg_roles where rolname in ('anon', 'authenticated', 'service_role') loop
+    execute format('revoke all on public.users, public.trips, public.trip_memberships from %I', _role);
+    if _role <> 'anon' then
+      execute format('grant select on public.users, public.trips, public.trip_memberships to %I', _role);
+    end if;
+    for _f in select f.function, _role = any (f.callers) as may_call from mirror.functions() as f loop
+      execute format('revoke all on function %s from %I', _f.function, _role);
+      if _f.may_call then
+        execute format('grant execute on function %s to %I', _f.function, _role);
+      end if;
+    end loop;
+  end loop;
 end
 $mirror$;
 notify pgrst, 'reload schema';

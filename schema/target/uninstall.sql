@@ -1,19 +1,25 @@
--- Takes away everything of the mirror but the three tables with their rows, row level security and policies: chat may
--- reference them, and an adopted table was never ours. What somebody else has built on our functions is not taken along.
+-- Takes away everything of the mirror but the three tables with their rows and row level security: chat may reference them,
+-- and an adopted table was never ours. What somebody else has built on our functions is not taken along.
 do $mirror$
 declare
+  _ours record;
   _function regprocedure;
   _detail text;
 begin
+  for _ours in select polname as name, polrelid::regclass as relation from pg_catalog.pg_policy where polname like 'mirror: %' loop
+    execute format('drop policy %I on %s', _ours.name, _ours.relation);
+  end loop;
+  for _ours in select tgname as name, tgrelid::regclass as relation from pg_catalog.pg_trigger
+               where tgname in ('mirror_deleted', 'mirror_updated') and tgrelid = to_regclass('public.trip_memberships') loop
+    execute format('drop trigger %I on %s', _ours.name, _ours.relation);
+  end loop;
   for _function in
-    select p.oid from pg_catalog.pg_proc as p
-    where p.pronamespace = to_regnamespace('mirror')
-       or p.oid in (to_regprocedure('public.mirror_claim(jsonb)'), to_regprocedure('public.mirror_apply(jsonb)'), 
-                    to_regprocedure('public.mirror_status()'), to_regprocedure('public.mirror_adopt(jsonb)'),
-                    to_regprocedure('public.mirror_compare(jsonb)'), to_regprocedure('public.is_trip_member(text)')) loop
+    select p.oid from pg_catalog.pg_proc as p left join (
+{{functions}}) as f(name, callers) on f.name = p.proname and p.pronamespace = 'public'::regnamespace and 'search_path=""' = any (p.proconfig)
+    where to_regnamespace('mirror') is not null and (p.pronamespace = to_regnamespace('mirror') or f.name is not null) loop
     execute format('drop function %s', _function);
   end loop;
-  drop table if exists mirror.state, mirror.parked;
+  drop table if exists mirror.state, mirror.parked, mirror.epochs;
   drop schema if exists mirror;
   drop index if exists public.users_subject_mirror, public.trip_memberships_user_mirror,
                        public.users_key_mirror, public.trips_key_mirror, public.trip_memberships_key_mirror;

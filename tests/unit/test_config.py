@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mirror.config import Settings, load_settings, setting_names
+from mirror.config import Https, Settings, load_settings, setting_names
 from mirror.errors import ConfigError
 from mirror.mapping import Mapping, load_mapping
 from mirror.tables import MEMBERSHIPS, TRIPS, USERS
@@ -108,13 +108,72 @@ def test_the_old_name_of_the_key_is_read_too() -> None:
     [
         (Settings.source, {}, "MIRROR_SOURCE_URL is not set. Set it to the direct"),
         (Settings.target, {}, "MIRROR_TARGET_URL is not set. Set it to the Postgres URL of Supabase"),
-        (Settings.target, {"SUPABASE_URL": "https://x.supabase.co"}, "HTTPS (SUPABASE_URL) is not available in this"),
+        (Settings.target_way, {"SUPABASE_URL": "https://x.supabase.co"}, "SUPABASE_URL is set, SUPABASE_SECRET_KEY"),
+        (
+            Settings.target,
+            {"SUPABASE_URL": "https://x.supabase.co", "SUPABASE_SECRET_KEY": "k"},
+            "install target --pri",
+        ),
     ],
 )
 def test_a_missing_url_comes_with_its_cure(ask: Callable[[Settings], str], environ: dict[str, str], words: str) -> None:
     with pytest.raises(ConfigError) as refused:
         ask(load_settings(environ))
     assert words in str(refused.value)
+
+
+PROJECT = "https://abcdefgh.supabase.co"
+
+
+@pytest.mark.parametrize(
+    ("written", "url"),
+    [
+        (PROJECT, PROJECT),
+        (f"{PROJECT}/", PROJECT),
+        (f" {PROJECT}:8443 ", f"{PROJECT}:8443"),
+        ("http://localhost:54321", "http://localhost:54321"),
+        ("http://127.0.0.1", "http://127.0.0.1"),
+        ("http://[::1]:1/", "http://[::1]:1"),
+    ],
+)
+def test_the_url_of_a_project(written: str, url: str) -> None:
+    way = load_settings({"SUPABASE_URL": written, "SUPABASE_SECRET_KEY": "sb_secret_x"}).target_way()
+    assert isinstance(way, Https)
+    assert way.url == url
+    assert "sb_secret_x" not in repr(way)
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "abcdefgh.supabase.co", "http://abcdefgh.supabase.co", "http://localhost.example.org", "https://", "https://[::1",
+        "https://supabase.com/dashboard/project/abcdefgh", f"{PROJECT}/rest/v1", "https://user:hunter2@host",
+        "https://host:99999", "postgresql://host/db", "https://host?apikey=hunter2", "https://ho st",
+    ],
+)  # fmt: skip
+def test_what_is_no_url_of_a_project_is_said_when_it_is_needed(written: str) -> None:
+    settings = load_settings({"SUPABASE_URL": written, "SUPABASE_SECRET_KEY": "k"})
+    with pytest.raises(ConfigError) as refused:
+        settings.target_way()
+    assert str(refused.value) == (
+        "SUPABASE_URL must be the https URL of the project and nothing more, such as https://abcdefgh.supabase.co"
+    )
+    both = load_settings({"SUPABASE_URL": written, "MIRROR_TARGET_URL": "postgresql://host/db"})
+    assert both.target_way() == both.target() == "postgresql://host/db", "others have that variable for something else"
+
+
+@pytest.mark.parametrize("key", ["sb_publishable_abc", "two words", "clé", "a\nb"])
+def test_what_is_no_secret_key_is_said_and_not_quoted(key: str) -> None:
+    settings = load_settings({"SUPABASE_URL": PROJECT, "SUPABASE_SERVICE_ROLE_KEY": key})
+    with pytest.raises(ConfigError, match="^SUPABASE_SECRET_KEY must be a secret key of the project") as refused:
+        settings.target_way()
+    assert key not in str(refused.value)
+
+
+def test_of_two_names_for_the_key_the_new_one_counts() -> None:
+    key = load_settings({"SUPABASE_SERVICE_ROLE_KEY": "old", "SUPABASE_SECRET_KEY": "new"}).supabase_key
+    assert key is not None
+    assert key.get_secret_value() == "new"
 
 
 @given(before=st.text(max_size=8), after=st.text(max_size=8))
@@ -179,7 +238,7 @@ def test_a_mapping_is_read(written: Callable[[str], Path]) -> None:
     ("text", "sentence"),
     [
         ("[user]", "[user] is not a section. Did you mean users?"),
-        ("[zzz]", "[zzz] is not a section. Known: users, trips, trip_memberships, target."),
+        ("[zzz]", "[zzz] is not a section. Known: users, trips, trip_memberships, target, access."),
         ('[users]\nform = "x"', "[users] form is not known. Did you mean from?"),
         ('[users]\nfrom_ = "x"', "[users] from_ is not known. Did you mean from?"),
         ("[users]\nid = 3", "[users] id must be an SQL expression in quotes, and not empty"),

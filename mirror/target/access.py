@@ -1,0 +1,110 @@
+"""[access] of the mapping as SQL. Everything is rendered into the functions as constants: a question that is asked for
+every channel and every row reads no settings, and what is off costs nothing."""
+
+from __future__ import annotations
+
+import re
+
+from mirror.mapping import AccessOptions
+from mirror.render import array, literal
+
+Types = dict[str, str]
+
+_PLACE = re.compile(r"(\{id\}|\{epoch\}|\*)")
+_IDS = {"uuid": "[0-9a-fA-F-]{36}", "integer": "-?[0-9]{1,10}", "bigint": "-?[0-9]{1,19}"}
+
+
+def access_places(access: AccessOptions, types: Types, *, subject_is_id: bool) -> dict[str, str]:
+    active = array(f"lower({literal(status)})" for status in access.active)
+    is_active = f"lower(m.status::text) = any ({active})"
+    own = _joined(access.announce or "", {"{sub}": "_sub"}) if access.announce else "null::text"
+    removed = "r.user_id::text" if subject_is_id else "(select u.subject from public.users as u where u.id = r.user_id)"
+    epochs = [topic for topic in access.topics if "{epoch}" in topic]
+    return {
+        "is_caller": _is_caller(subject_is_id=subject_is_id),
+        "is_caller_user": "u.id = mirror.as_user_id(_sub)" if subject_is_id else "u.subject = _sub",
+        "active": active,
+        "is_active": is_active,
+        "counts": f"{is_active} and {_is_not_parked()}{_is_fresh(access)}",
+        "patterns": array(literal(pattern(topic, types["trip_id"])) for topic in epochs_first(access.topics)),
+        "send": array(literal(extension) for extension in access.send),
+        "has_epochs": "true" if epochs else "false",
+        "announces": "true" if access.announce else "false",
+        "own_topic": own,
+        "announced_topic": _joined(access.announce or "", {"{sub}": removed}) if access.announce else "null::text",
+        "left_topics": array(_topic(topic, "e.trip_id::text", "(e.epoch - 1)::text") for topic in _fixed(epochs)),
+        "current_topic": _current_topic(access.topics),
+    }
+
+
+def argument_kinds(trip_id: str) -> list[dict[str, str]]:
+    """The types in which a trip may be given. The names differ: PostgREST tells overloads apart by them alone."""
+    kinds = [{"type": "text", "name": "trip", "key": trip_id, "value": "mirror.as_trip_id(trip)"}]
+    if trip_id in ("integer", "bigint"):  # one for all whole numbers: two would make a smallint ambiguous
+        kinds.append({"type": "bigint", "name": "trip_id", "key": "bigint", "value": "trip_id"})
+    else:
+        kinds.append({"type": "uuid", "name": "trip_id", "key": trip_id, "value": f"trip_id::{trip_id}"})
+    return kinds
+
+
+def pattern(topic: str, trip_id: str) -> str:
+    """A topic pattern as a regular expression whose first group is the trip, and the second one the epoch. An id that
+    is text has no colon, nor what the pattern goes on with: of two trips "a" and "a:b" nobody enters the other one's
+    channel through trip:{id}:*."""
+    parts = _PLACE.split(topic)
+    after = topic.split("{id}")[1]
+    stop = ":" + (after[0] if re.search(r"\*|\{epoch\}", after) else "")
+    places = {
+        "{id}": f"({_IDS.get(trip_id, f'[^{_escaped(stop)}]+')})",
+        "{epoch}": "([0-9]{1,18})",
+        "*": ".*",
+    }
+    return "^" + "".join(places.get(part) or _escaped(part) for part in parts) + "$"
+
+
+def epochs_first(topics: tuple[str, ...]) -> list[str]:
+    return sorted(topics, key=lambda topic: "{epoch}" not in topic)
+
+
+def _current_topic(topics: tuple[str, ...]) -> str:
+    fixed = _fixed(epochs_first(topics))
+    return _topic(fixed[0], "_trip", "mirror.epoch_of(_trip)") if fixed else "null::text"
+
+
+def _fixed(topics: list[str]) -> list[str]:
+    return [topic for topic in topics if "*" not in topic]
+
+
+def _topic(topic: str, trip: str, epoch: str) -> str:
+    return _joined(topic, {"{id}": trip, "{epoch}": epoch})
+
+
+def _joined(text: str, places: dict[str, str]) -> str:
+    parts = re.split("(" + "|".join(map(re.escape, places)) + ")", text)
+    return " || ".join(places.get(part) or literal(part) for part in parts if part)
+
+
+def _escaped(text: str) -> str:
+    return "".join(c if c.isalnum() or c in "_:@/" else f"\\{c}" for c in text)
+
+
+def _is_caller(*, subject_is_id: bool) -> str:
+    if subject_is_id:
+        return "m.user_id = mirror.as_user_id(_sub)"
+    return "m.user_id in (select u.id from public.users as u where u.subject = _sub)"
+
+
+def _is_not_parked() -> str:
+    return (
+        "not exists (select from mirror.parked as p where p.tbl = 'trip_memberships' "
+        "and p.k1 = m.trip_id::text and p.k2 = m.user_id::text)"
+    )
+
+
+def _is_fresh(access: AccessOptions) -> str:
+    if access.max_staleness is None:
+        return ""
+    return (
+        " and exists (select from mirror.state as s where s.primed_at is not null "
+        f"and clock_timestamp() - s.fresh_at <= interval '{access.max_staleness} seconds')"
+    )

@@ -1,0 +1,86 @@
+-- The target side: what can be done about verdicts that Realtime has cached. Somebody who is removed while connected keeps
+-- receiving; so tell them (announce), and let the conversation go on where they cannot follow (topic epochs). Both are off
+-- unless the mapping asks for them, and cost nothing then: there is no trigger.
+
+-- How often somebody has lost a trip; none yet: 0. A trip that is gone keeps its number, lest an old channel come back.
+create table if not exists mirror.epochs (trip_id {{trip_id}} primary key, epoch bigint not null);
+
+create or replace function mirror.epoch_of(trip text) returns text language sql stable set search_path = '' as $mirror$
+  select coalesce((select e.epoch from mirror.epochs as e where e.trip_id = mirror.as_trip_id(trip)), 0)::text
+$mirror$;
+
+-- Whichever way a membership goes or stops to count: applied, repaired, parked, or deleted by hand.
+create or replace function mirror.on_revocation() returns trigger
+language plpgsql security definer set search_path = '' as $mirror$
+declare _revoked jsonb;
+begin
+  if tg_op = 'DELETE' then
+    select jsonb_agg(jsonb_build_object('trip_id', m.trip_id, 'user_id', m.user_id)) into _revoked
+    from old_rows as m where {{is_active}};
+  else
+    select jsonb_agg(to_jsonb(r)) into _revoked from (
+      select m.trip_id, m.user_id from old_rows as m where {{is_active}}
+      except select m.trip_id, m.user_id from new_rows as m where {{is_active}}) as r;
+  end if;
+  if _revoked is not null then
+    if {{has_epochs}} then
+      insert into mirror.epochs as e (trip_id, epoch)
+      select distinct r.trip_id, 1 from jsonb_to_recordset(_revoked) as r(trip_id {{trip_id}})
+      on conflict (trip_id) do update set epoch = e.epoch + 1;
+    end if;
+    if {{announces}} and (select s.primed_at is not null from mirror.state as s) then
+      perform mirror.announce(_revoked);
+    end if;
+  end if;
+  return null;
+end
+$mirror$;
+
+-- Tells those who were removed, on their own channels, and those who stay that the conversation has moved. In the same
+-- transaction as the revocation, so never before it; for a second at most; a failure costs the announcement alone.
+create or replace function mirror.announce(revoked jsonb) returns void language plpgsql set search_path = '' as $mirror$
+declare
+  _until timestamptz := clock_timestamp() + interval '1 second';
+  _t record;
+begin
+  if to_regprocedure('realtime.send(jsonb,text,text,boolean)') is null then
+    return;
+  end if;
+  for _t in
+    select {{announced_topic}} as topic, 'revoked' as event, r.trip_id
+    from jsonb_to_recordset(revoked) as r(trip_id text, user_id {{user_id}})
+    union all
+    select unnest({{left_topics}}), 'moved', e.trip_id::text
+    from mirror.epochs as e
+    where {{has_epochs}} and e.trip_id in (select r.trip_id from jsonb_to_recordset(revoked) as r(trip_id {{trip_id}}))
+    order by 2 desc loop
+    continue when _t.topic is null;
+    exit when clock_timestamp() > _until or not mirror.send(_t.event, _t.topic, _t.trip_id);
+  end loop;
+end
+$mirror$;
+
+create or replace function mirror.send(event text, topic text, trip text) returns boolean
+language plpgsql set search_path = '' set lock_timeout = '200ms' as $mirror$
+begin
+  perform realtime.send(jsonb_build_object('trip_id', trip), event, topic, true);
+  return true;
+exception when others then
+  raise warning 'mirror: % was not announced on %: %', event, topic, sqlerrm;
+  return false;
+end
+$mirror$;
+
+do $mirror$
+begin
+  if {{has_epochs}} or {{announces}} then
+    create or replace trigger mirror_deleted after delete on public.trip_memberships
+      referencing old table as old_rows for each statement execute function mirror.on_revocation();
+    create or replace trigger mirror_updated after update on public.trip_memberships
+      referencing old table as old_rows new table as new_rows for each statement execute function mirror.on_revocation();
+  else
+    drop trigger if exists mirror_deleted on public.trip_memberships;
+    drop trigger if exists mirror_updated on public.trip_memberships;
+  end if;
+end
+$mirror$;
