@@ -52,7 +52,7 @@ function grid({ width, height, bottom, ticks, from, x, y }) {
   const minutes = width < 480 ? [15, 10, 5, 0] : [15, 12, 9, 6, 3, 0];
   const times = minutes.map((ago) => {
     const side = ago === 0 ? "end" : ago === 15 ? "start" : "middle";
-    const said = ago === 0 ? "now" : `${ago} min ago`;
+    const said = ago === 0 ? "now" : `${ago} min${ago === 15 && width >= 480 ? " ago" : ""}`;
     return drawn("text", { x: round(x(from + SHOWN_S - ago * MINUTE)), y: height - 4, class: `of-x ${side}` }, said);
   });
   return [drawn("path", { class: "grid", d: lines }), drawn("path", { class: "axis", d: `M${GUTTER} ${crisp(bottom)}H${width - RIGHT}` }), ...names, ...times];
@@ -79,14 +79,16 @@ function unknown(panel, { from, bottom, x }) {
 
 const apart = (before, after) => after - before > Math.max(3, 2.6 * chart.interval);
 
-/** Unbroken pieces of one column, as points of the drawing. */
-function pieces(column, { x, y }) {
-  const found = [];
+/** Unbroken pieces of one column, as points of the drawing. Where it has no room for all, the worst of each few. */
+function pieces(column, { x, y, width }) {
+  const found = [], room = width < 480 ? 4 : 0;
   let last = null;
   for (const point of chart.points) {
     if (!known(point[column])) { last = null; continue; }
     if (last === null || apart(last, point[AT])) found.push([]);
-    found.at(-1).push([round(x(point[AT])), round(y(point[column]))]);
+    const piece = found.at(-1), here = [round(x(point[AT])), round(y(point[column]))];
+    if (piece.length && here[0] - piece.at(-1)[0] < room) piece.at(-1)[1] = Math.min(piece.at(-1)[1], here[1]);
+    else piece.push(here);
     last = point[AT];
   }
   return found;
@@ -144,7 +146,7 @@ function describe() {
   const value = (column, none) => (point && known(point[column]) ? span(point[column]) : none);
   const entry = (name, title, said) => element("span", { class: "entry" }, element("i", { class: `swatch ${name}` }), `${title} `, element("b", {}, said));
   show("read-age", element("span", { class: "at" }, at), entry("staleness", "staleness", value(STALENESS, "not known")), entry("lag", "lag", value(LAG, "not known")));
-  show("read-takes", entry("median", "median", value(MEDIAN, "no change")), entry("slowest", "slowest", value(SLOWEST, "no change")), entry("rows", "rows", point ? number(point[ROWS]) : "0"));
+  show("read-takes", entry("median", "median", value(MEDIAN, "no change")), entry("slowest", "slowest", value(SLOWEST, "no change")), entry("rows", "rows applied", point ? number(point[ROWS]) : "0"));
   tellSlider(at, value);
 }
 

@@ -30,7 +30,7 @@ async function reply() {
   const answer = await fetch(`api/status${since}`, { cache: "no-store", signal: AbortSignal.timeout(ANSWER_WITHIN_MS) });
   const status = await answer.json().catch(() => null);
   if (typeof status?.verdict !== "string" || !known(status.now)) {
-    throw new Unintelligible(`It answered ${answer.status}, with something that is no status.`);
+    throw new Unintelligible(`Something answers here (${answer.status}), but not with the status of the daemon.`);
   }
   return status;
 }
@@ -62,7 +62,7 @@ function render() {
   byId("shown").hidden = false;
   byId("version").textContent = status.version ?? "";
   byId("reasons").hidden = !status.reasons?.length;
-  show("reasons", status.reasons?.length ? reasons(status) : null);
+  show("reasons", status.reasons?.length ? reasons(status, clock()) : null);
   show("figures", figures(status, chart.points));
   show("way", way(status));
   renderCopy(status);

@@ -16,6 +16,7 @@ const DIRECTIONS = {
   missing: "was missing in the copy", extra: "was in the copy, but not in the primary", changed: "differed from the primary",
 };
 const LISTED_AT_ONCE = 8;
+const CURE_SHOWN_S = 300;  // an error that is older has perhaps nothing to do with what is wrong now
 
 function sentence(status) {
   switch (status.verdict) {
@@ -55,33 +56,36 @@ function arrival(points) {
   const medians = points.map((point) => point[MEDIAN]).filter(known).sort((a, b) => a - b);
   if (!medians.length) return ["—", "no change in 15 minutes"];
   const slowest = points.reduce((most, point) => Math.max(most, point[SLOWEST] ?? 0), 0);
-  return [span(medians[Math.floor(medians.length / 2)]), `median; the slowest took ${span(slowest)}`];
+  return [span(medians[Math.floor(medians.length / 2)]), `median; slowest ${span(slowest)}`];
 }
 
 function figure(title, value, note) {
   return element("div", {}, element("dt", {}, title), element("dd", {}, value, element("small", {}, note)));
 }
 
-function reasons(status) {
+function reasons(status, now) {
   const title = status.verdict === "fresh" ? "Fresh, but somebody should look" : "Why it is not ready";
-  return [element("h2", {}, title), element("ul", {}, status.reasons.map((reason) => element("li", {}, foreign(capital(String(reason))))))];
+  const items = status.reasons.map((reason) => element("li", {}, foreign(capital(String(reason)))));
+  const [latest] = newestFirst(status.errors);
+  const helps = !status.ready && latest?.cure && now - latest.at < CURE_SHOWN_S;
+  return [element("h2", {}, title), element("ul", {}, items), helps ? cure(latest) : null];
 }
 
 function way(status) {
   const standby = status.state !== "leading";
-  const through = status.target?.transport === "https" ? "through HTTPS" : "directly, as Postgres";
+  const through = status.target?.transport === "https" ? "Through HTTPS" : "Directly, as Postgres";
   return [
-    station("Your primary", "source", side(status.source), sessions(status.source)),
+    station("Your primary", "source", side(status.source), `${sessions(status.source)}, outbox ${bytes(status.outbox?.bytes)}`),
     link(status.doorbell ? "good" : standby ? "standby" : "stale", status.doorbell ? "The doorbell rings" : "The doorbell is not proven",
       status.doorbell ? "changes are picked up at once" : standby ? "nobody listens while standing by" : "changes wait for the next poll"),
     station("This daemon", "mirror", leading(status), known(status.epoch) ? `epoch ${number(status.epoch)}` : "no epoch yet"),
-    link(status.target?.up ? "good" : standby ? "standby" : "bad", through, known(status.outbox?.bytes) ? `outbox ${bytes(status.outbox.bytes)}` : ""),
-    station("Supabase", "target", standby && !status.target?.up ? ["standby", "not needed while standing by"] : side(status.target), sessions(status.target)),
+    link(status.target?.up ? "good" : standby ? "standby" : "bad", through, ""),
+    station("Supabase", "target", standby && !status.target?.up ? ["standby", "not in use"] : side(status.target), sessions(status.target)),
   ];
 }
 
 const side = (answer) => answer?.up ? ["good", "connected"] : ["bad", "does not answer"];
-const sessions = (answer) => known(answer?.reconnects) ? `${many(answer.reconnects, "session")} opened` : "";
+const sessions = ({ reconnects } = {}) => reconnects === 1 ? "connected once" : `connected ${many(reconnects, "time")}`;
 
 function leading({ state }) {
   return { leading: ["good", "leads"], standby: ["standby", "stands by"] }[state] ?? ["loading", "is starting"];
@@ -111,19 +115,19 @@ function tables(status) {
   const heads = ["Table", "Rows", "Upserted", "Deleted", "State", "Digest"];
   const head = element("thead", {}, element("tr", {}, heads.map((name, n) => element("th", { scope: "col", class: n > 0 && n < 4 ? "count" : null }, name))));
   const rows = Object.entries(status.tables ?? {}).map(([name, table]) => element("tr", {},
-    element("th", { scope: "row" }, name),
-    ...[table.rows, table.upserted, table.deleted].map((count) => element("td", { class: "count" }, known(count) ? number(count) : "—")),
-    element("td", {}, condition(table)),
-    element("td", {}, element("code", { class: "digest" }, foreign(status.proof?.tables?.[name]?.digest ?? "—")))));
+    element("th", { scope: "row" }, foreign(name)),
+    ...["rows", "upserted", "deleted"].map((name) => element("td", { class: "count", "data-name": name }, known(table[name]) ? number(table[name]) : "—")),
+    element("td", { class: "condition" }, condition(table, status.state)),
+    element("td", { "data-name": "digest" }, element("code", { class: "digest" }, foreign(status.proof?.tables?.[name]?.digest ?? "—")))));
   return [head, element("tbody", {}, rows)];
 }
 
-function condition(table) {
+function condition(table, state) {
   const marked = (mark, ...said) => element("span", { class: `state ${mark}` }, shape(mark), element("span", {}, ...said));
   if (table.broken) return marked("bad", "cannot be read: ", foreign(table.broken));
   if (table.braked) return marked("stale", `the brake is on: a repair would delete ${number(table.braked.would_delete)} of ${number(table.braked.rows)} rows`);
   if (table.parked) return marked("stale", `${many(table.parked, "row")} refused`);
-  return marked("good", "in order");
+  return state === "leading" ? marked("good", "in order") : marked("standby", "not known here");
 }
 
 function work(resync) {
@@ -141,7 +145,7 @@ function bar(percent, done, total) {
 }
 
 function parked(entries, now) {
-  return listing(entries, "None. Every row of your primary fits.", (entry) => [
+  return listing(entries, "None: Supabase takes every row.", (entry) => [
     element("p", {}, element("strong", {}, foreign(entry.table)), " ", element("code", {}, foreign(key(entry.key ?? [])))),
     element("p", {}, foreign(entry.reason)),
     element("p", { class: "detail" }, "since ", moment(entry.since, now), `, tried ${many(entry.tries, "time")}`, known(entry.retry_at) ? [", again ", entry.retry_at <= now ? "now" : moment(entry.retry_at, now)] : null),
@@ -158,11 +162,12 @@ function drift(entries, now) {
 function errors(entries, now) {
   return listing(newestFirst(entries), "None since this daemon started.", (entry) => [
     element("p", {}, foreign(capital(String(entry.message ?? "")))),
-    entry.cure ? element("p", { class: "cure" }, element("strong", {}, "Cure: "), foreign(entry.cure)) : null,
-    element("p", { class: "detail" }, moment(entry.at, now), " · ", foreign(entry.kind)),
+    entry.cure ? cure(entry) : null,
+    element("p", { class: "detail" }, moment(entry.at, now), " · ", foreign(entry.kind), entry.times > 1 ? ` · ${many(entry.times, "time")}` : null),
   ]);
 }
 
+const cure = (entry) => element("p", { class: "cure" }, element("strong", {}, "Cure: "), foreign(entry.cure));
 const newestFirst = (entries) => [...(entries ?? [])].sort((a, b) => b.at - a.at);
 
 /** The first few at once, the others behind a click. */

@@ -50,7 +50,7 @@ function ago(seconds) {
 }
 
 function bytes(value) {
-  if (!known(value)) return "size not known";
+  if (!known(value)) return "not known";
   if (value < 1000) return `${value} B`;
   if (value < 1e6) return `${Math.round(value / 1000)} kB`;
   return value < 1e9 ? `${(value / 1e6).toFixed(1)} MB` : `${(value / 1e9).toFixed(1)} GB`;
