@@ -206,6 +206,10 @@ class Applier:
         self._settled = False
         self._backlog = False
 
+    def want_position(self) -> None:
+        """The next turn tells the target its position, also when nothing has changed: somebody waits for it."""
+        self._settled = False
+
     def until_due(self) -> float:
         """Until time alone is a reason to look: the heartbeat, or, while that is impossible, the next attempt at the
         tables that could not be read; a reconcile that keeps to its rate."""

@@ -1,0 +1,261 @@
+"""What is served, and what is refused. Every answer that is not a page or metrics is JSON with a reason."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import math
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from pydantic import SecretStr
+from starlette.applications import Starlette
+from starlette.datastructures import MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from mirror.ops import page
+from mirror.ops.history import INTERVAL_S, History, seconds
+from mirror.ops.metrics import Metrics
+from mirror.ops.record import Record
+from mirror.ops.report import report
+from mirror.ops.resyncs import Resyncs
+from mirror.ops.sides import Parked, Primary
+from mirror.ops.vitals import Vitals
+from mirror.ops.wait import Waiters
+from mirror.target.target import Transport
+from mirror.token import Garbage, read_token
+
+LIVE_WITHIN_S = 120.0  # longer than any bounded wait of the loop
+SCRAPE_KEPT_S = 0.2
+WAIT_DEFAULT_S, WAIT_MAX_S = 10.0, 60.0
+_GUARDED = {
+    "cache-control": "no-store",
+    "content-security-policy": "default-src 'none'; frame-ancestors 'none'",
+    "referrer-policy": "no-referrer",
+    "x-content-type-options": "nosniff",
+}
+
+
+@dataclass(frozen=True)
+class Told:
+    """What the daemon has to tell, and where more can be asked."""
+
+    vitals: Vitals
+    metrics: Metrics
+    record: Record
+    waiters: Waiters
+    source_url: str
+    open_target: Callable[[], Awaitable[Transport]]
+    transport: str
+    admin_token: SecretStr | None
+    host: str  # to which it is bound
+
+
+def application(told: Told) -> Starlette:
+    history = History(told.vitals, told.record)
+    resyncs = Resyncs(Primary(told.source_url), told.vitals, told.admin_token)
+    status = _Status(told, history, Parked(told.open_target, told.vitals))
+    routes = [
+        Route("/", _page()),
+        Route("/metrics", _Scrape(told.metrics).show),
+        Route("/livez", _livez(told.vitals)),
+        Route("/readyz", _readyz(told.vitals)),
+        Route("/wait", _wait(told.waiters, told.vitals), methods=["GET"]),
+        Route("/api/status", status.show),
+        Route("/api/resyncs/{id}", resyncs.show),
+        Route("/resync", resyncs.ask, methods=["POST"]),
+    ]
+    app = Starlette(routes=routes, lifespan=_beside(history, told.waiters), exception_handlers={HTTPException: _refuse})
+    app.add_middleware(_Guard, loopback=_is_loopback(told.host))
+    return app
+
+
+def _beside(history: History, waiters: Waiters) -> Callable[[Starlette], contextlib.AbstractAsyncContextManager[None]]:
+    async def sampling() -> None:
+        while True:
+            history.sample()
+            await asyncio.sleep(INTERVAL_S)
+
+    @contextlib.asynccontextmanager
+    async def beside(_: Starlette) -> AsyncIterator[None]:
+        waiters.serve()
+        task = asyncio.create_task(sampling())
+        yield
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+    return beside
+
+
+Endpoint = Callable[[Request], Awaitable[Response]]
+
+
+def _page() -> Endpoint:
+    loaded = page.load()
+
+    async def show(_: Request) -> Response:
+        return Response(loaded.body, headers=dict(loaded.headers))
+
+    return show
+
+
+class _Scrape:
+    """Whoever scrapes as fast as he can does not make the daemon write the same thousand lines for each request."""
+
+    def __init__(self, metrics: Metrics, clock: Callable[[], float] = time.monotonic) -> None:
+        self._metrics = metrics
+        self._clock = clock
+        self._at = float("-inf")
+        self._text = b""
+
+    async def show(self, _: Request) -> Response:
+        if self._clock() - self._at > SCRAPE_KEPT_S:
+            self._at, self._text = self._clock(), generate_latest(self._metrics.registry)
+        return Response(self._text, media_type=CONTENT_TYPE_LATEST)
+
+
+def _livez(vitals: Vitals) -> Endpoint:
+    async def livez(_: Request) -> Response:
+        alive = vitals.turned_ago_s < LIVE_WITHIN_S
+        reasons = [] if alive else [f"the loop has not turned for {vitals.turned_ago_s:.0f} s"]
+        return JSONResponse({"live": alive, "reasons": reasons}, status_code=200 if alive else 503)
+
+    return livez
+
+
+def _readyz(vitals: Vitals) -> Endpoint:
+    async def readyz(_: Request) -> Response:
+        reasons = vitals.why_not_ready()
+        body = {
+            "ready": not reasons,
+            "reasons": reasons,
+            "leader": vitals.leader,
+            "lag_seconds": seconds(vitals.lag_s),
+            "staleness_seconds": seconds(vitals.staleness_s),
+            "outbox_entries": vitals.outbox_entries,
+            "applied_rows": vitals.applied_rows,
+            "source_up": vitals.source_up,
+            "target_up": vitals.target_up,
+        }
+        return JSONResponse(body, status_code=200 if not reasons else 503)
+
+    return readyz
+
+
+@dataclass(frozen=True)
+class _Status:
+    told: Told
+    history: History
+    parked: Parked
+
+    async def show(self, request: Request) -> Response:
+        since = _number(request, "since", 0.0)
+        vitals, opened = self.told.vitals, self.told.record.opened
+        document = report(vitals, self.told.record, self.history, since=since)
+        source = {"up": vitals.source_up, "reconnects": opened["source"]}
+        target = {"up": vitals.target_up, "reconnects": opened["target"], "transport": self.told.transport}
+        more = {"parked": await self.parked.keys(), "resync_allowed": self.told.admin_token is not None}
+        return JSONResponse(document | {"source": source, "target": target} | more)
+
+
+def _wait(waiters: Waiters, vitals: Vitals) -> Endpoint:
+    async def wait(request: Request) -> Response:
+        timeout_s = _number(request, "timeout", WAIT_DEFAULT_S)
+        if not 0 <= timeout_s <= WAIT_MAX_S:
+            return _has_not(400, f"timeout is a number of seconds from 0 to {WAIT_MAX_S:g}")
+        given = request.query_params.getlist("token")
+        token = read_token(given[0]) if len(given) == 1 else Garbage("exactly one token is wanted")
+        if isinstance(token, Garbage):
+            return _has_not(400, token.reason)
+        if vitals.standby:
+            return _has_not(503, "this daemon stands by, another one leads: ask that one")
+        if not vitals.leader:
+            return _has_not(503, "; ".join(vitals.why_not_ready()) or "the daemon is starting")
+        began = time.monotonic()
+        gone = asyncio.ensure_future(_gone(request))
+        try:
+            answer = await waiters.wait(token, timeout_s, gone)
+        finally:
+            gone.cancel()
+        if not answer.has:
+            return _has_not(answer.status, "; ".join([answer.reason, *vitals.why_not_ready()]))
+        return JSONResponse({"has": True, "waited_seconds": round(time.monotonic() - began, 4)})
+
+    return wait
+
+
+async def _gone(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def _has_not(status: int, reason: str) -> Response:
+    headers = {"retry-after": "1"} if status == 503 else None
+    return JSONResponse({"has": False, "reason": reason}, status, headers)
+
+
+def _number(request: Request, name: str, default: float) -> float:
+    try:
+        number = float(request.query_params.get(name, default))
+    except ValueError:
+        number = math.nan
+    if math.isnan(number):
+        raise HTTPException(400, f"{name} is a number of seconds")
+    return number
+
+
+async def _refuse(_: Request, error: Exception) -> Response:
+    if not isinstance(error, HTTPException):
+        raise error
+    return JSONResponse({"error": error.detail}, error.status_code, error.headers)
+
+
+class _Guard:
+    """Headers that keep a browser from doing more with an answer than showing it. And while only this machine is
+    served, only names of this machine: a page whose own name was bent to 127.0.0.1 may not read along."""
+
+    def __init__(self, app: ASGIApp, *, loopback: bool) -> None:
+        self._app = app
+        self._loopback = loopback
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+
+        async def send_guarded(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(raw=message["headers"])
+                for name, value in _GUARDED.items():
+                    headers.setdefault(name, value)
+            await send(message)
+
+        if self._loopback and not _is_of_this_machine(Request(scope).headers.get("host", "")):
+            refusal = JSONResponse({"error": "ask for localhost or for an address, not for another name"}, 421)
+            await refusal(scope, receive, send_guarded)
+        else:
+            await self._app(scope, receive, send_guarded)
+
+
+def _is_loopback(host: str) -> bool:
+    with contextlib.suppress(ValueError):
+        return ipaddress.ip_address(host).is_loopback
+    return host == "localhost"
+
+
+def _is_of_this_machine(host: str) -> bool:
+    name = host.rpartition(":")[0] if host.rpartition(":")[2].isdecimal() else host
+    if name in {"", "localhost"} or name.endswith(".localhost"):
+        return True
+    with contextlib.suppress(ValueError):
+        ipaddress.ip_address(name.strip("[]"))
+        return True
+    return False

@@ -1,0 +1,183 @@
+"""Who waits for what: thousands of requests, one number each, no database connection.
+
+Waiters live in the thread that serves HTTP; the daemon's loop only says which position the target has reached, and
+hears at most that somebody wants a new one. Each waiter stands at ONE transaction that it still lacks, and is looked at
+again when a position sees that one: ten thousand that wait cost a position nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from bisect import bisect_left, insort
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+from mirror.token import Snapshot, Token, read_snapshot
+
+PAUSE_MIN_S, PAUSE_MAX_S = 0.02, 0.25  # between positions that are taken only because somebody waits
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    status: int
+    reason: str = ""
+
+    @property
+    def has(self) -> bool:
+        return self.status == 200
+
+
+HAS = Answer(200)
+FUTURE = Answer(409, "the token is from this source's future: was the source restored to an earlier state?")
+FOREIGN = Answer(409, "the token is from another source than the one that is mirrored")
+TOO_MANY = Answer(503, "too many requests are waiting already")
+
+
+class _Waiter:
+    __slots__ = ("answer", "lacks", "since", "token")
+
+    def __init__(self, token: Token, now: float, lacks: int) -> None:
+        self.token, self.since, self.lacks = token, now, lacks
+        self.answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+
+
+class Waiters:
+    def __init__(self, waiters_max: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self._max = waiters_max
+        self._clock = clock
+        self._count = 0
+        # Written by the daemon's loop:
+        self._install: str | None = None
+        self._position: tuple[str, float] | None = None
+        self._closed = ""
+        self._told = False
+        self._want_position: Callable[[], object] = lambda: None
+        # Of the thread that serves:
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._at: dict[int, set[_Waiter]] = {}
+        self._order: list[int] = []  # the keys of that
+        self._untested: OrderedDict[_Waiter, None] = OrderedDict()  # whose token may be from the future
+        self._timer: asyncio.TimerHandle | None = None
+        self._asked_at = float("-inf")
+        self._pause_s = PAUSE_MIN_S
+
+    def __len__(self) -> int:
+        return self._count
+
+    # What the daemon's loop calls.
+
+    def leads(self, install: str, step_soon: Callable[[], None]) -> None:
+        """`step_soon`: to be called in this event loop. Where the target is, the first batch will tell."""
+        self._want_position = partial(asyncio.get_running_loop().call_soon_threadsafe, step_soon)
+        self._install, self._position, self._closed = install, None, ""
+
+    def reached(self, snapshot: str, began: float) -> None:
+        """The position is written before the waiters are counted, and a waiter counts itself before it reads the
+        position: one of the two sees the other."""
+        self._position = snapshot, began
+        if self._count and not self._told:
+            self._told = True
+            self._post(self._look)
+
+    def dismiss(self, reason: str) -> None:
+        """Nobody is waited for here any more."""
+        self._closed = reason
+        self._post(self._send_away)
+
+    def _post(self, act: Callable[[], None]) -> None:
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(act)
+
+    # What the thread that serves calls.
+
+    def serve(self) -> None:
+        self._loop = asyncio.get_running_loop()
+
+    async def wait(self, token: Token, timeout_s: float, gone: asyncio.Future[None]) -> Answer:
+        """`gone`: done when nobody is interested in the answer any more."""
+        if self._closed:
+            return Answer(503, self._closed)
+        if token.install != self._install:
+            return FOREIGN
+        if self._count >= self._max:
+            return TOO_MANY
+        self._count += 1
+        waiter = _Waiter(token, self._clock(), 0)
+        self._untested[waiter] = None
+        try:
+            self._place(waiter, self._snapshot())
+            if not waiter.answer.done():
+                self._ask()
+                await asyncio.wait((waiter.answer, gone), timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+            return waiter.answer.result() if waiter.answer.done() else Answer(504, f"not within {timeout_s:g} s")
+        finally:
+            self._count -= 1
+            self._leave(waiter)
+
+    def _snapshot(self) -> Snapshot | None:
+        return read_snapshot(self._position[0]) if self._position else None
+
+    def _place(self, waiter: _Waiter, position: Snapshot | None) -> None:
+        lacks = waiter.token.lacks(position) if position else 0
+        if lacks is None:
+            self._pause_s = PAUSE_MIN_S
+            self._end(waiter, HAS)
+            return
+        waiter.lacks = lacks
+        if lacks not in self._at:
+            self._at[lacks] = set()
+            insort(self._order, lacks)
+        self._at[lacks].add(waiter)
+
+    def _leave(self, waiter: _Waiter) -> None:
+        self._untested.pop(waiter, None)
+        here = self._at.get(waiter.lacks, set())
+        if waiter in here:
+            here.discard(waiter)
+        if not here and waiter.lacks in self._at:
+            del self._at[waiter.lacks], self._order[bisect_left(self._order, waiter.lacks)]
+
+    def _end(self, waiter: _Waiter, answer: Answer) -> None:
+        if not waiter.answer.done():
+            waiter.answer.set_result(answer)
+
+    def _look(self) -> None:
+        self._told = False  # before looking, never after
+        if self._position is None:
+            return
+        text, began = self._position
+        position = read_snapshot(text)
+        if position is None:
+            raise AssertionError(text)
+        for xid in self._order[: bisect_left(self._order, position.xmax)]:
+            if position.sees(xid):
+                here = self._at.pop(xid)
+                del self._order[bisect_left(self._order, xid)]
+                for waiter in here:
+                    self._place(waiter, position)
+        while self._untested and next(iter(self._untested)).since < began:
+            waiter, _ = self._untested.popitem(last=False)
+            if waiter.token.seen.xmax > position.xmax:  # the source had not come that far after we were asked
+                self._end(waiter, FUTURE)
+
+    def _send_away(self) -> None:
+        for waiter in [waiter for here in self._at.values() for waiter in here]:
+            self._end(waiter, Answer(503, self._closed))
+
+    def _ask(self) -> None:
+        """A position soon. Where asking helps nobody (a transaction that does not end, an invented token), it is asked
+        less and less."""
+        if self._timer is None:
+            delay_s = max(0.0, self._asked_at + self._pause_s - self._clock())
+            self._timer = asyncio.get_running_loop().call_later(delay_s, self._asks)
+
+    def _asks(self) -> None:
+        self._timer = None
+        if self._order:
+            self._asked_at = self._clock()
+            self._pause_s = min(PAUSE_MAX_S, self._pause_s * 2)
+            self._want_position()
+            self._ask()
