@@ -1,4 +1,4 @@
-"""python -m bench: runs the figures, prints one Markdown table and writes it, and the JSON, to a directory."""
+"""python -m bench: runs the figures, prints one Markdown table and writes it, the JSON and the plot to a directory."""
 
 from __future__ import annotations
 
@@ -7,65 +7,42 @@ import json
 import os
 import platform
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
+import time
+import traceback
+from dataclasses import replace
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bench import backlog, latency, proof, report, writes
-from bench.report import Result
+from bench import plot, report
+from bench.figures import SIZES, Measure, Size, figures
+from bench.peers import LeftOutError
+from bench.report import Goal, Report, Result
 from bench.stage import Stage, ask, connect, open_stage
+from bench.usage import take_peak_mb
 from mirror import __version__
-
-
-@dataclass(frozen=True)
-class Size:
-    """`rows`: memberships in the application's table, for latency and writes."""
-
-    rounds: int
-    rows: int
-    latency_s: float
-    backlog_keys: int
-    writes_s: int
-
-
-SIZES = {
-    "full": Size(rounds=3, rows=100_000, latency_s=20, backlog_keys=500_000, writes_s=10),
-    "medium": Size(rounds=3, rows=20_000, latency_s=5, backlog_keys=100_000, writes_s=4),
-    "small": Size(rounds=1, rows=2_000, latency_s=0.5, backlog_keys=2_000, writes_s=1),
-}
-Measure = Callable[[Stage], list[Result]]
-
-
-def _figures(size: Size) -> dict[str, Measure]:
-    return {
-        "latency": partial(latency.measure, rounds=size.rounds, rows=size.rows, seconds=size.latency_s),
-        "backlog": partial(backlog.measure, rounds=size.rounds, keys=size.backlog_keys),
-        "proof": partial(proof.measure, rounds=size.rounds, rows=size.backlog_keys, seconds=size.latency_s),
-        "writes": partial(writes.measure, rounds=size.rounds, rows=size.rows, seconds=size.writes_s),
-    }
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("--size", choices=SIZES, default="full", help="how long it takes: 15 min, 3 min, 20 s")
-    parser.add_argument("--figures", nargs="+", choices=list(_figures(SIZES["small"])), help="only these")
+    parser.add_argument("--size", choices=SIZES, default="full", help="how long it takes: see bench/README.md")
+    parser.add_argument("--figures", nargs="+", choices=list(figures(SIZES["small"])), help="only these")
+    parser.add_argument("--rounds", type=int, help="how often each figure is taken; the median counts")
     parser.add_argument("--major", type=int, help="the same PostgreSQL on both sides (default: 16 and 18)")
     parser.add_argument("--directory", type=Path, help="where the clusters live: on the disk to be measured")
-    parser.add_argument("--output", type=Path, default=Path("reports"), help="bench.md and bench.json go here")
+    parser.add_argument("--output", type=Path, default=Path("reports"), help="bench.md, .json and .svg go here")
     return parser.parse_args()
 
 
-def _environment(stage: Stage, size: str) -> dict[str, Any]:
+def _environment(stage: Stage, name: str, size: Size) -> dict[str, Any]:
     versions = []
     for server in (stage.source, stage.target):
         with connect(server.url()) as connection:
             versions.append(ask(connection, "select current_setting('server_version')"))
     return {
         "mirror": __version__,
-        "size": size,
+        "size": name,
+        "rounds": size.rounds,
         "source": versions[0],
         "target": versions[1],
         "processors": os.cpu_count(),
@@ -74,24 +51,58 @@ def _environment(stage: Stage, size: str) -> dict[str, Any]:
     }
 
 
-def main() -> None:
+def _measure(name: str, measure: Measure, stage: Stage, found: Report, peaks_mb: dict[str, float]) -> None:
+    """A figure that fails costs no other one: it says why, and the run goes on."""
+    print(f"measuring {name} ...", end=" ", file=sys.stderr, flush=True)
+    began = time.monotonic()
+    try:
+        found.results += measure(stage)
+    except LeftOutError as error:
+        found.left_out[name] = str(error)
+    except Exception as error:  # noqa: BLE001 - whatever it was, it is reported in the table and in the exit code
+        found.failed[name] = f"{type(error).__name__}: {error}".strip()
+        traceback.print_exc()
+    found.seconds[name] = round(time.monotonic() - began, 1)
+    if peak_mb := take_peak_mb():
+        peaks_mb[name] = peak_mb
+    print(f"{found.seconds[name]} s", file=sys.stderr, flush=True)
+
+
+def _peaks(peaks_mb: dict[str, float]) -> list[Result]:
+    if not peaks_mb:
+        return []
+    highest = max(peaks_mb.values())
+    goals = (Goal("daemon, memory in every figure", highest, "MB", 80, at_most=True),)
+    return [Result("daemon, peak memory", "mirror", "MB", highest, None, [highest], {}, peaks_mb, goals)]
+
+
+def _write(found: Report, directory: Path) -> str:
+    table = report.table(found)
+    directory.mkdir(parents=True, exist_ok=True)
+    directory.joinpath("bench.md").write_text(table)
+    directory.joinpath("bench.json").write_text(json.dumps(report.document(found), indent=2) + "\n")
+    told = "{processors} processors, source PostgreSQL {source}, target {target}, size {size}, {at}"
+    directory.joinpath("bench.svg").write_text(plot.svg(found.goals, told.format_map(found.environment)))
+    return table
+
+
+def main() -> int:
     arguments = _arguments()
-    figures = _figures(SIZES[arguments.size])
+    size: Size = SIZES[arguments.size]
+    if arguments.rounds:
+        size = replace(size, rounds=arguments.rounds)
+    chosen = figures(size)
     source, target = (arguments.major or 16, arguments.major or 18)
-    results: list[Result] = []
+    peaks_mb: dict[str, float] = {}
     with open_stage(source, target, arguments.directory) as stage:
-        environment = _environment(stage, arguments.size)
-        for name in arguments.figures or figures:
-            print(f"measuring {name} ...", file=sys.stderr, flush=True)
-            results += figures[name](stage)
-    table = report.table(environment, results)
-    arguments.output.mkdir(parents=True, exist_ok=True)
-    arguments.output.joinpath("bench.md").write_text(table)
-    arguments.output.joinpath("bench.json").write_text(
-        json.dumps(report.document(environment, results), indent=2) + "\n"
-    )
-    print(table)
+        found = Report(_environment(stage, arguments.size, size))
+        for name in arguments.figures or chosen:
+            _measure(name, chosen[name], stage, found, peaks_mb)
+            _write(found, arguments.output)  # so that an interrupted run leaves what it has
+    found.results += _peaks(peaks_mb)
+    print(_write(found, arguments.output))
+    return 1 if found.failed else 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

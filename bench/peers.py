@@ -11,12 +11,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from collections.abc import Mapping as AbcMapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import IO
 
 from bench.stage import Connection, Databases, ask, connect
+from bench.usage import note_peak
 from mirror.mapping import Mapping
 from mirror.postgres import connect_blocking
 from mirror.source import install as source_side
@@ -50,7 +52,11 @@ insert into public.trip_memberships (trip_id, user_id, role, status) values (%s,
 on conflict (trip_id, user_id) do update set role = excluded.role, status = excluded.status
 """
 
-Peer = Callable[[Databases], AbstractContextManager[None]]
+Peer = Callable[[Databases], AbstractContextManager[object]]
+
+
+class LeftOutError(Exception):
+    """This peer is not on this machine; the message says what is missing."""
 
 
 def until(condition: Callable[[], object], timeout_s: float = TIMEOUT_S) -> float:
@@ -84,38 +90,42 @@ class Daemon:
 
 
 @contextmanager
-def daemon(databases: Databases, **settings: str) -> Iterator[Daemon]:
+def daemon(databases: Databases, settings: AbcMapping[str, str] | None = None) -> Iterator[Daemon]:
     """`mirror run` as a process of its own, with default settings but for those given."""
     environ = {name: value for name, value in os.environ.items() if not name.startswith(("MIRROR_", "SUPABASE_"))}
     environ |= {"MIRROR_SOURCE_URL": databases.source, "MIRROR_TARGET_URL": databases.target, "MIRROR_HTTP_PORT": "0"}
-    environ |= settings
+    environ |= settings or {}
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen([sys.executable, "-m", "mirror", "run"], env=environ, stderr=log)
         running = Daemon(process, log)
         try:
             yield running
             running.runs()
+            note_peak(process.pid)
         finally:
             process.terminate()
             process.wait(STOP_TIMEOUT_S)
 
 
 @contextmanager
-def mirror(databases: Databases) -> Iterator[None]:
+def mirror(
+    databases: Databases, *, via: Databases | None = None, settings: AbcMapping[str, str] | None = None
+) -> Iterator[Daemon]:
+    """`via`: the same databases, as the daemon reaches them."""
     install_mirror(databases)
-    with daemon(databases) as running, connect(databases.target) as target:
+    with daemon(via or databases, settings) as running, connect(databases.target) as target:
         until(lambda: running.runs() and ask(target, "select primed_at from mirror.state"))
-        yield
+        yield running
 
 
 @contextmanager
-def native(databases: Databases, *, durable: bool = False) -> Iterator[None]:
+def native(databases: Databases, *, durable: bool = False, via: str | None = None) -> Iterator[None]:
     """Publication and subscription, columns as in the mapping. A subscription's default is not to wait for the disk."""
     with connect(databases.source) as source, connect(databases.target) as target:
         source.execute(PUBLICATION)
         target.execute(TARGET_TABLES)
         options = " with (synchronous_commit = on)" if durable else ""
-        target.execute(f"create subscription bench connection '{databases.source}' publication bench{options}")
+        target.execute(f"create subscription bench connection '{via or databases.source}' publication bench{options}")
         try:
             until(lambda: ask(target, "select bool_and(srsubstate = 'r') from pg_subscription_rel"))
             yield
@@ -127,7 +137,7 @@ native_durable: Peer = partial(native, durable=True)
 
 
 @contextmanager
-def relay(databases: Databases) -> Iterator[None]:
+def relay(databases: Databases, *, via: Databases | None = None) -> Iterator[None]:
     """The floor: hear a NOTIFY, select one row by its key, put it into the target durably. Nothing else: one writer,
     nothing kept when the process dies, no batches, no deletes."""
     with connect(databases.source) as source, connect(databases.target) as target:
@@ -139,7 +149,7 @@ def relay(databases: Databases) -> Iterator[None]:
                 for data in out:
                     into.write(data)
         context = multiprocessing.get_context("spawn")
-        process = context.Process(target=_relay, args=(databases,), daemon=True)
+        process = context.Process(target=_relay, args=(via or databases,), daemon=True)
         process.start()
         try:
             until(lambda: ask(source, "select count(*) from pg_stat_activity where query = 'listen bench'"))

@@ -12,13 +12,13 @@ import threading
 import time
 
 from bench import peers
-from bench.latency import latencies_ms
 from bench.peers import TARGET_TABLES, until
-from bench.report import Result, median, percentile
+from bench.probes import latencies_ms
+from bench.report import Goal, Result, median, percentile
 from bench.stage import Connection, Databases, Stage, ask, connect
 from bench.usage import usage
 
-NO_LIMIT = "1000000000"
+NO_LIMIT = {"MIRROR_RECONCILE_ROWS_PER_SECOND": "1000000000"}
 COPY_OUT = "copy (select trip_id, user_id, role, status from public.trip_memberships) to stdout"
 COPY_IN = "copy public.trip_memberships (trip_id, user_id, role, status) from stdin"
 DIGEST = """
@@ -40,13 +40,15 @@ def measure(stage: Stage, *, rounds: int, rows: int, seconds: float) -> list[Res
     return [
         Result(f"first load, {title}", "COPY into COPY", "rows/s", copy, None, found["copy"], {}),
         Result(f"first load, {title}", "mirror", "rows/s", load, None, found["load"], {"/ COPY": load / copy},
-               {"peak RSS MB": middle["rss"]}),
+               {"peak RSS MB": middle["rss"]}, (Goal("first load", load / copy, "× COPY", 0.6),)),
         Result(f"comparison, {title}", "digest scan of both sides", "s", middle["scan"], None, found["scan"], {}),
         Result(f"comparison, {title}", "mirror", "s", middle["verify"], None, found["verify"],
-               {"/ scan": middle["verify"] / middle["scan"]}),
+               {"/ scan": middle["verify"] / middle["scan"]}, {},
+               (Goal("comparison of equal tables", middle["verify"] / middle["scan"], "× scan", 2, at_most=True),)),
         Result("p99 of a change", "nothing else runs", "ms", quiet, None, found["p99"], {}),
         Result("p99 of a change", "comparisons run", "ms", busy, None, found["p99 while comparing"],
-               {"/ quiet": busy / quiet}),
+               {"/ quiet": busy / quiet}, {},
+               (Goal("p99 of a change while comparing", busy / quiet, "× quiet", 3, at_most=True),)),
     ]  # fmt: skip
 
 
@@ -70,7 +72,7 @@ def _mirror(stage: Stage, seconds: float, turn: int) -> dict[str, float]:
         with (
             connect(databases.source) as source,
             connect(databases.target) as target,
-            peers.daemon(databases, MIRROR_RECONCILE_ROWS_PER_SECOND=NO_LIMIT) as running,
+            peers.daemon(databases, NO_LIMIT) as running,
         ):
             began = until(lambda: ask(target, "select epoch > 0 from mirror.state"))
             load = until(lambda: ask(target, "select primed_at from mirror.state")) - began
@@ -109,8 +111,6 @@ def _busy(databases: Databases, seconds: float, turn: int) -> float:
     comparing = threading.Thread(target=compare)
     comparing.start()
     try:
-        with connect(databases.target) as target:
-            target.execute("drop function public.seen cascade")
         return percentile(latencies_ms(databases, seconds, random.Random(turn + 1000), "busy"), 99)
     finally:
         stop.set()

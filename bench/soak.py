@@ -35,7 +35,7 @@ class Worst:
 
 
 def _size(source: psycopg.Connection[object]) -> tuple[float, int]:
-    size = "pg_relation_size('mirror.outbox') + pg_relation_size('mirror.outbox_twin')"
+    size = "mirror.outbox_bytes()"
     megabytes = float(str(ask(source, f"select ({size}) / 1048576.0")))
     return megabytes, int(str(ask(source, "select count(*) from mirror.outbox")))
 

@@ -6,7 +6,7 @@ it. Keys are uuids out of md5, so that pgbench can name a key by its number and 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,12 +19,13 @@ from mirror.demo.servers import Server, temporary_directory
 Connection = psycopg.Connection[Any]
 MEMBERS_PER_TRIP = 20
 USERS = 10_000
+FILE_COPY_ROWS = 200_000  # a template of more rows is copied as files: through the WAL it would take minutes
 SOURCE_TABLES = f"""
 create table public.users (id uuid primary key, email text, username text, last_seen timestamptz);
 create table public.trips (id uuid primary key, name text not null, created_by uuid, deleted_at timestamptz);
 create table public.trip_memberships (
-  id bigint generated always as identity primary key, trip_id uuid not null references public.trips on delete cascade,
-  user_id uuid not null, role text, status text not null default 'ACTIVE', unique (trip_id, user_id));
+  id bigint generated always as identity, trip_id uuid not null, user_id uuid not null, role text,
+  status text not null default 'ACTIVE');
 create function public.key(kind text, n bigint) returns uuid language sql immutable parallel safe
   return md5(kind || n::text)::uuid;
 create function public.trip_of(n bigint) returns uuid language sql immutable parallel safe
@@ -38,6 +39,10 @@ insert into public.users (id, email, username)
 insert into public.trip_memberships (trip_id, user_id, role)
   select public.trip_of(n), public.key('user', n), 'member' from generate_series(0, %(rows)s - 1) as n;
 """
+SOURCE_KEYS = """
+alter table public.trip_memberships add primary key (id), add unique (trip_id, user_id),
+  add foreign key (trip_id) references public.trips on delete cascade;
+"""
 
 
 @dataclass(frozen=True)
@@ -48,25 +53,29 @@ class Databases:
     target: str
 
 
-@dataclass(frozen=True)
+@dataclass
 class Stage:
     source: Server
     target: Server
+    _strategy: str = "wal_log"
 
     def fill(self, rows: int) -> None:
-        """Makes the application's database, with so many memberships, from which each round gets its copy."""
+        """Makes the application's database, with so many memberships, from which each round gets its copy. Keys come
+        last: ten millions of rows would take minutes otherwise."""
         _admin(self.source, "drop database if exists bench_application", "create database bench_application")
         with connect(self.source.url("bench_application")) as connection:
             connection.execute(SOURCE_TABLES)
             sizes = {"rows": rows, "users": USERS, "members_per_trip": MEMBERS_PER_TRIP}
-            for statement in filter(str.strip, SOURCE_ROWS.split(";")):
-                psycopg.ClientCursor(connection).execute(statement, sizes)
+            psycopg.ClientCursor(connection).execute(SOURCE_ROWS, sizes)
+            connection.execute(SOURCE_KEYS)
             connection.execute("vacuum analyze")
+        self._strategy = "file_copy" if rows > FILE_COPY_ROWS else "wal_log"
 
     @contextmanager
     def databases(self) -> Iterator[Databases]:
         """A fresh copy of the application, and an empty target."""
-        _admin(self.source, "create database bench template bench_application")
+        copying = f"template bench_application strategy {self._strategy}"
+        _admin(self.source, f"create database bench {copying}")
         _admin(self.target, "create database bench")
         _admin(self.source, "checkpoint")
         _admin(self.target, "checkpoint")
@@ -78,13 +87,18 @@ class Stage:
 
 
 @contextmanager
-def open_stage(source_major: int, target_major: int, parent: Path | None) -> Iterator[Stage]:
+def open_stage(
+    source_major: int, target_major: int, parent: Path | None, settings: Mapping[str, str] | None = None
+) -> Iterator[Stage]:
+    """`settings`: for both sides, where somebody demands them."""
     with ExitStack() as stack:
         directory = stack.enter_context(temporary_directory("mirror-bench-", parent))
-        source = Server.start(source_major, directory / "source", settings={"wal_level": "logical"})
-        stack.enter_context(source)
-        target = stack.enter_context(Server.start(target_major, directory / "target"))
-        yield Stage(source, target)
+        sides = []
+        for name, major in (("source", source_major), ("target", target_major)):
+            demanded = {"wal_level": "logical"} if name == "source" else {}
+            server = Server.start(major, directory / name, settings=demanded | dict(settings or {}))
+            sides.append(stack.enter_context(server))
+        yield Stage(sides[0], sides[1])
 
 
 def connect(url: str) -> Connection:

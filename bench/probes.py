@@ -1,0 +1,76 @@
+"""Probes: single-row changes at a steady rate, from the reply to COMMIT in the source to the moment the row is visible
+in the target.
+
+The observer is a trigger in the target that notifies: it says so after the commit became visible, costs everybody the
+same, and takes no processor from what is measured, as a polling loop would on a small machine. Writer and observer are
+independent of each other, so a slow change does not slow the load down. The pauses are random: changes also meet a
+daemon that is just going to sleep.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+
+from bench.stage import Connection, Databases, connect
+
+PER_SECOND = 50
+WARM_UP_S = 0.5
+PROBED = 500  # memberships that only probes change: the first so many
+LAST_TIMEOUT_S = 30.0
+# Only the probes are told of: what else is written meanwhile does not notify.
+OBSERVER = """
+drop function if exists public.seen cascade;
+create function public.seen() returns trigger language plpgsql as
+  $$ begin perform pg_notify('seen', new.role); return null; end $$;
+create trigger seen after insert or update on public.trip_memberships for each row when (new.role like 'probe %')
+  execute function public.seen();
+alter table public.trip_memberships enable always trigger seen;
+"""
+INSERT = (
+    "insert into public.trip_memberships (trip_id, user_id, role) values (public.trip_of(%s), gen_random_uuid(), %s)"
+)
+UPDATE = """
+update public.trip_memberships set role = %s where trip_id = public.trip_of(%s) and user_id = public.key('user', %s)
+"""
+
+
+def latencies_ms(databases: Databases, seconds: float, chance: random.Random, name: str = "first") -> list[float]:
+    """`name`: another one for another time on the same rows."""
+    warm_up, n = int(WARM_UP_S * PER_SECOND), int((WARM_UP_S + seconds) * PER_SECOND)
+    with connect(databases.target) as observer, connect(databases.source) as writer:
+        observer.execute(OBSERVER)
+        observer.execute("listen seen")
+        seen: dict[str, float] = {}
+        watching = threading.Thread(target=_watch, args=(observer, seen, n), daemon=True)
+        watching.start()
+        committed = _write(writer, n, chance, name)
+        watching.join(LAST_TIMEOUT_S)
+    missing = committed.keys() - seen.keys()
+    if missing:
+        raise RuntimeError(f"{len(missing)} of {n} changes did not arrive")
+    return [(seen[role] - at) * 1000 for role, at in list(committed.items())[warm_up:]]
+
+
+def _watch(observer: Connection, seen: dict[str, float], n: int) -> None:
+    for notification in observer.notifies(timeout=LAST_TIMEOUT_S):
+        seen.setdefault(notification.payload, time.perf_counter())
+        if len(seen) == n:
+            return
+
+
+def _write(writer: Connection, n: int, chance: random.Random, name: str) -> dict[str, float]:
+    """Inserts and updates in turn, no row twice within 20 seconds; returns when each one's commit was answered."""
+    committed = {}
+    due = time.perf_counter()
+    for i in range(n):
+        due += chance.expovariate(PER_SECOND)
+        time.sleep(max(0.0, due - time.perf_counter()))
+        role, row = f"probe {name} {i}", i // 2 % PROBED
+        if i % 2:
+            writer.execute(INSERT, [row, role], prepare=True)
+        else:
+            writer.execute(UPDATE, [role, row, row], prepare=True)
+        committed[role] = time.perf_counter()
+    return committed
