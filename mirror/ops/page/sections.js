@@ -43,13 +43,18 @@ function meaning(status) {
 }
 
 function figures(status, points) {
-  const entries = status.outbox?.entries;
   return [
-    figure("Lag", span(status.lag_seconds), entries ? `${many(entries, "change")} waiting` : entries === 0 ? "no change waits" : "not known what waits"),
+    figure("Lag", span(status.lag_seconds), waiting(status)),
     figure("Staleness", span(status.staleness_seconds), `stale above ${span(status.stale_after_seconds)}`),
     figure("A change arrives in", ...arrival(points)),
-    figure("Rows applied", number(points.reduce((sum, point) => sum + (point[ROWS] ?? 0), 0)), "in the last 15 minutes"),
+    figure("Rows applied", number(points.reduce((sum, point) => sum + (point[ROWS] ?? 0), 0)), "in 15 minutes"),
   ];
+}
+
+function waiting({ state, outbox }) {
+  if (state !== "leading" || !known(outbox?.entries)) return "not known what waits";
+  const size = known(outbox.bytes) ? `, outbox ${bytes(outbox.bytes)}` : "";
+  return `${outbox.entries ? `${many(outbox.entries, "change")} waiting` : "no change waits"}${size}`;
 }
 
 function arrival(points) {
@@ -75,7 +80,7 @@ function way(status) {
   const standby = status.state !== "leading";
   const through = status.target?.transport === "https" ? "Through HTTPS" : "Directly, as Postgres";
   return [
-    station("Your primary", "source", side(status.source), `${sessions(status.source)}, outbox ${bytes(status.outbox?.bytes)}`),
+    station("Your primary", "source", side(status.source), sessions(status.source)),
     link(status.doorbell ? "good" : standby ? "standby" : "stale", status.doorbell ? "The doorbell rings" : "The doorbell is not proven",
       status.doorbell ? "changes are picked up at once" : standby ? "nobody listens while standing by" : "changes wait for the next poll"),
     station("This daemon", "mirror", leading(status), known(status.epoch) ? `epoch ${number(status.epoch)}` : "no epoch yet"),
@@ -85,7 +90,7 @@ function way(status) {
 }
 
 const side = (answer) => answer?.up ? ["good", "connected"] : ["bad", "does not answer"];
-const sessions = ({ reconnects } = {}) => reconnects === 1 ? "connected once" : `connected ${many(reconnects, "time")}`;
+const sessions = ({ reconnects } = {}) => known(reconnects) && reconnects > 0 ? `${many(reconnects, "session")} so far` : "no session yet";
 
 function leading({ state }) {
   return { leading: ["good", "leads"], standby: ["standby", "stands by"] }[state] ?? ["loading", "is starting"];
