@@ -137,6 +137,21 @@ create or replace function realtime.topic() returns text language sql stable as 
 $$;
 alter function realtime.topic() owner to supabase_realtime_admin;
 
+-- A broadcast from SQL: a row that Realtime reads from the log. It warns where it fails, and never raises.
+create or replace function realtime.send(payload jsonb, event text, topic text, private boolean default true) returns void
+language plpgsql as $$
+begin
+  begin
+    execute format('set local realtime.topic to %L', topic);
+    insert into realtime.messages (payload, event, topic, private, extension)
+    values (payload, event, topic, private, 'broadcast');
+  exception when others then
+    raise warning 'ErrorSendingBroadcastMessage: %', sqlerrm;
+  end;
+end
+$$;
+alter function realtime.send(jsonb, text, text, boolean) owner to supabase_realtime_admin;
+
 -- The tables whose changes Realtime sends to subscribers: none until somebody adds one
 
 do $$

@@ -16,16 +16,19 @@ _IDS = {"uuid": "[0-9a-fA-F-]{36}", "integer": "-?[0-9]{1,10}", "bigint": "-?[0-
 
 def access_places(access: AccessOptions, types: Types, *, subject_is_id: bool) -> dict[str, str]:
     active = array(f"lower({literal(status)})" for status in access.active)
+    is_caller = _is_caller(subject_is_id=subject_is_id)
     is_active = f"lower(m.status::text) = any ({active})"
+    counts = f"{is_active} and {_is_not_parked()}{_is_fresh(access)}"
     own = _joined(access.announce or "", {"{sub}": "_sub"}) if access.announce else "null::text"
     removed = "r.user_id::text" if subject_is_id else "(select u.subject from public.users as u where u.id = r.user_id)"
     epochs = [topic for topic in access.topics if "{epoch}" in topic]
     return {
-        "is_caller": _is_caller(subject_is_id=subject_is_id),
+        "is_caller": is_caller,
         "is_caller_user": "u.id = mirror.as_user_id(_sub)" if subject_is_id else "u.subject = _sub",
         "active": active,
         "is_active": is_active,
-        "counts": f"{is_active} and {_is_not_parked()}{_is_fresh(access)}",
+        "counts": counts,
+        "is_member": f"exists (select from public.trip_memberships as m where m.trip_id = _trip and {is_caller} and {counts})",
         "patterns": array(literal(pattern(topic, types["trip_id"])) for topic in epochs_first(access.topics)),
         "send": array(literal(extension) for extension in access.send),
         "has_epochs": "true" if epochs else "false",

@@ -147,7 +147,6 @@ CREATE OR REPLACE FUNCTION mirror.as_trip_id(trip text)
  RETURNS uuid
  LANGUAGE plpgsql
  IMMUTABLE
- SET search_path TO ''
 AS $function$
 declare _id uuid;
 begin
@@ -162,7 +161,6 @@ CREATE OR REPLACE FUNCTION mirror.as_user_id(sub text)
  RETURNS uuid
  LANGUAGE plpgsql
  IMMUTABLE
- SET search_path TO ''
 AS $function$
 declare _id uuid;
 begin
@@ -213,7 +211,6 @@ CREATE OR REPLACE FUNCTION mirror.caller()
  RETURNS text
  LANGUAGE plpgsql
  STABLE
- SET search_path TO ''
 AS $function$
 declare
   _claims text := nullif(current_setting('request.jwt.claims', true), '');
@@ -862,14 +859,18 @@ CREATE OR REPLACE FUNCTION public.is_topic_member(topic text)
  SET search_path TO ''
 AS $function$
 declare
+  _sub text := mirror.caller();
   _pattern text;
   _found text[];
+  _trip uuid;
 begin
   foreach _pattern in array array['^trip:([0-9a-fA-F-]{36})$']::text[] loop
     _found := regexp_match(topic, _pattern);
+    continue when _found is null;
+    _trip := mirror.as_trip_id(_found[1]);
     if _found[2] is not null then
-      return _found[2] = mirror.epoch_of(_found[1]) and public.is_trip_member(_found[1]);
-    elsif _found is not null and public.is_trip_member(_found[1]) then
+      return _found[2] = mirror.epoch_of(_found[1]) and exists (select from public.trip_memberships as m where m.trip_id = _trip and m.user_id = mirror.as_user_id(_sub) and lower(m.status::text) = any (array[lower('active'), lower('accepted')]::text[]) and not exists (select from mirror.parked as p where p.tbl = 'trip_memberships' and p.k1 = m.trip_id::text and p.k2 = m.user_id::text));
+    elsif exists (select from public.trip_memberships as m where m.trip_id = _trip and m.user_id = mirror.as_user_id(_sub) and lower(m.status::text) = any (array[lower('active'), lower('accepted')]::text[]) and not exists (select from mirror.parked as p where p.tbl = 'trip_memberships' and p.k1 = m.trip_id::text and p.k2 = m.user_id::text)) then
       return true;
     end if;
   end loop;

@@ -6,7 +6,7 @@ declare
   _sub text := mirror.caller();
   _trip {{key}} := {{value}};
 begin
-  return exists (select from public.trip_memberships as m where m.trip_id = _trip and {{is_caller}} and {{counts}});
+  return {{is_member}};
 end
 $mirror$;
 
