@@ -12,6 +12,7 @@ import os
 import re
 from collections.abc import Iterable
 from collections.abc import Mapping as AbcMapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -25,6 +26,7 @@ from pydantic import (
     SecretStr,
     ValidationError,
 )
+from pydantic.fields import FieldInfo
 
 from mirror.errors import ConfigError
 
@@ -35,6 +37,14 @@ _KUBERNETES = re.compile(r"MIRROR_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(
 _TEST_BED = "MIRROR_TEST_"
 _POSTGRES_URL = "a Postgres URL like postgresql://user:password@host:5432/database"
 _WHERE_SUPABASE = "the Postgres URL of Supabase: direct, or the session pooler on port 5432"
+_PROJECT = re.compile(
+    r"((?:https://(?:[\w.-]+|\[[0-9a-f:]+\])|http://(?:localhost|127\.0\.0\.1|\[::1\]))(?::([0-9]{1,5}))?)/?",
+    re.ASCII | re.IGNORECASE,
+)
+_PRINTABLE = re.compile(r"[!-~]+")
+INSTALL_BY_HAND = "Paste what `mirror install target --print` says into Supabase's SQL editor"
+_A_PROJECT = "the https URL of the project and nothing more, such as https://abcdefgh.supabase.co"
+_A_KEY = "a secret key of the project (sb_secret_...) or its service_role key, not a publishable or anon key"
 
 
 def parse_seconds(value: object) -> object:
@@ -55,6 +65,33 @@ def _when(value: str) -> str:
     return value
 
 
+@dataclass(frozen=True, slots=True)
+class Https:
+    """The target as an API: for who has no Postgres URL of it."""
+
+    url: str
+    key: SecretStr
+
+    @classmethod
+    def checked(cls, url: str, key: SecretStr) -> Https:
+        """Only when it is used: others have these variables for something else. Of a URL nothing but scheme and host:
+        people paste what the dashboard shows. The key goes with every request, so in the clear only within a machine;
+        and it is printable, or the library that refuses to send it would quote it."""
+        found = _PROJECT.fullmatch(url)
+        if found is None or int(found[2] or "443") > 65535:
+            raise ConfigError(f"SUPABASE_URL must be {_A_PROJECT}")
+        secret = key.get_secret_value()
+        if not _PRINTABLE.fullmatch(secret) or secret.startswith("sb_publishable_"):
+            raise ConfigError(f"SUPABASE_SECRET_KEY must be {_A_KEY}")
+        return cls(found[1], key)
+
+
+def _hard_to_guess(token: SecretStr) -> SecretStr:
+    if not re.fullmatch(r"[!-~]{16,}", token.get_secret_value(), re.ASCII):
+        raise ValueError("too easy to guess, or nothing that a header can carry")
+    return token
+
+
 Seconds = Annotated[float, BeforeValidator(parse_seconds)]
 
 
@@ -66,11 +103,11 @@ class Settings(BaseModel):
 
     source_url: SecretStr | None = Field(None, validation_alias="MIRROR_SOURCE_URL", description=_POSTGRES_URL)
     target_url: SecretStr | None = Field(None, validation_alias="MIRROR_TARGET_URL", description=_POSTGRES_URL)
-    supabase_url: str | None = Field(None, validation_alias="SUPABASE_URL", description="the URL of the project")
+    supabase_url: str | None = Field(None, validation_alias="SUPABASE_URL", description=_A_PROJECT)
     supabase_key: SecretStr | None = Field(
         None,
         validation_alias=AliasChoices("SUPABASE_SECRET_KEY", "SUPABASE_SERVICE_ROLE_KEY"),
-        description="a secret key of the project",
+        description=_A_KEY,
     )
     config: Path | None = Field(None, validation_alias="MIRROR_CONFIG", description="the path of the mapping file")
     http_host: str = Field(
@@ -79,7 +116,11 @@ class Settings(BaseModel):
     http_port: int = Field(
         9464, ge=0, le=65535, validation_alias="MIRROR_HTTP_PORT", description="a port number, from 0 (any) to 65535"
     )
-    admin_token: SecretStr | None = Field(None, validation_alias="MIRROR_ADMIN_TOKEN", description="a token")
+    admin_token: Annotated[SecretStr, AfterValidator(_hard_to_guess)] | None = Field(
+        None,
+        validation_alias="MIRROR_ADMIN_TOKEN",
+        description="16 or more printable characters without a space, such as what `openssl rand -hex 24` says",
+    )
     reconcile_cron: Annotated[str, AfterValidator(_when)] = Field(
         "*/15 * * * *",
         validation_alias="MIRROR_RECONCILE_CRON",
@@ -108,6 +149,13 @@ class Settings(BaseModel):
         validation_alias="MIRROR_HEARTBEAT_INTERVAL",
         description="a duration such as 10s or 5m, more than 0 and at most 24h",
     )
+    stale_after: Seconds | None = Field(
+        None,
+        gt=0,
+        le=86400,
+        validation_alias="MIRROR_STALE_AFTER",
+        description="a duration such as 60s or 5m, longer than the heartbeat interval and at most 24h",
+    )
     batch_rows: int = Field(
         5000,
         ge=1,
@@ -122,7 +170,7 @@ class Settings(BaseModel):
     @property
     def stale_after_s(self) -> float:
         """Older than this, the target is called stale: some heartbeats in a row must have been missed."""
-        return max(60.0, 3 * self.heartbeat_interval_s)
+        return self.stale_after or max(60.0, 3 * self.heartbeat_interval_s)
 
     def source(self) -> str:
         if self.source_url is None:
@@ -131,15 +179,31 @@ class Settings(BaseModel):
             )
         return self.source_url.get_secret_value()
 
-    def target(self) -> str:
+    def target_way(self) -> str | Https:
+        """A Postgres URL where there is one."""
         if self.target_url is not None:
             return self.target_url.get_secret_value()
-        if self.supabase_url is not None:
+        if self.supabase_url is None:
             raise ConfigError(
-                "applying through HTTPS (SUPABASE_URL) is not available in this version",
-                hint=f"Set MIRROR_TARGET_URL to {_WHERE_SUPABASE}.",
+                "MIRROR_TARGET_URL is not set",
+                hint=f"Set it to {_WHERE_SUPABASE}; without one, set SUPABASE_URL and SUPABASE_SECRET_KEY.",
             )
-        raise ConfigError("MIRROR_TARGET_URL is not set", hint=f"Set it to {_WHERE_SUPABASE}.")
+        if self.supabase_key is None:
+            raise ConfigError(
+                "SUPABASE_URL is set, SUPABASE_SECRET_KEY is not",
+                hint="Supabase shows it under Project Settings, API Keys: a secret key, sb_secret_...",
+            )
+        return Https.checked(self.supabase_url, self.supabase_key)
+
+    def target(self) -> str:
+        """For what only SQL can do."""
+        way = self.target_way()
+        if isinstance(way, Https):
+            raise ConfigError(
+                "MIRROR_TARGET_URL is not set, and through HTTPS nothing can be installed or taken away",
+                hint=f"{INSTALL_BY_HAND}; the source's side is `mirror install source`.",
+            )
+        return way
 
 
 def setting_names() -> list[str]:
@@ -157,11 +221,16 @@ def load_settings(environ: AbcMapping[str, str] | None = None) -> Settings:
     for name in environ:
         if name.startswith("MIRROR_") and name not in known and not _is_somebody_elses(name):
             raise ConfigError(f"{name} is not a setting of the mirror", hint=nearest(name, known))
-    given = {name: value for name in known if (value := environ.get(name, "").strip())}
+    given = {name: value for field in Settings.model_fields.values() for name, value in _given(field, environ)[:1]}
     try:
         return Settings.model_validate(given)
     except ValidationError as error:
         raise _sentence(error) from None  # the cause would carry the value, which may be a secret
+
+
+def _given(field: FieldInfo, environ: AbcMapping[str, str]) -> list[tuple[str, str]]:
+    """Of two names for the same thing the first counts."""
+    return [(name, value) for name in _aliases(field.validation_alias) if (value := environ.get(name, "").strip())]
 
 
 def _is_somebody_elses(name: str) -> bool:

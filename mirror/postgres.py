@@ -20,6 +20,7 @@ from psycopg import conninfo
 from mirror.errors import ConfigError, Incompatible, MirrorError, Refused, Superseded, Unreachable
 
 CONNECT_TIMEOUT_S = 10
+UNDEFINED_FUNCTION = "42883"
 _SESSION = """
     set search_path = ''; set timezone = 'UTC'; set datestyle = 'ISO';
     set lock_timeout = '1s'; set statement_timeout = '60s'; set idle_in_transaction_session_timeout = '60s';

@@ -12,8 +12,8 @@ from mirror.config import Settings, load_settings
 from mirror.errors import Refused
 from mirror.postgres import refuse_pooled_host
 from mirror.source.primary import Primary
-from mirror.target.direct import Direct
 from mirror.target.target import Target
+from mirror.target.ways import open_transport
 
 LEASE_S = 120.0
 
@@ -32,7 +32,7 @@ def _adopt(arguments: argparse.Namespace) -> int:
 
 async def _work(settings: Settings, *, yes: bool) -> int:
     source = await Primary.open(settings.source(), LEASE_S)
-    transport = await Direct.open(settings.target())
+    transport = await open_transport(settings)
     try:
         await source.installed()
         target = Target(transport)

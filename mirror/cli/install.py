@@ -39,8 +39,10 @@ def _install(arguments: argparse.Namespace) -> int:
     settings = load_settings()
     mapping = load_mapping(settings.config)
     types = _given_types(arguments)
-    if not arguments.show and arguments.side is None:
-        refuse_one_database(settings.source(), settings.target())  # before the first of the two is touched
+    if not arguments.show and arguments.side != "source":
+        target = settings.target()  # said before the first of the two is touched
+        if arguments.side is None:
+            refuse_one_database(settings.source(), target)
     if types is not None:
         _install_target(settings, mapping, types, show_only=arguments.show)
         return 0
@@ -80,11 +82,12 @@ def _install_target(settings: Settings, mapping: Mapping, types: dict[str, str],
 
 def _uninstall(arguments: argparse.Namespace) -> int:
     settings = load_settings()
+    url = settings.target() if arguments.side != "source" else None
     if arguments.side != "target":
         with _source(settings) as source:
             source_side.uninstall(source, say)
-    if arguments.side != "source":
-        with connect_blocking(settings.target(), "target") as target:
+    if url is not None:
+        with connect_blocking(url, "target") as target:
             target_side.uninstall(target, say)
     return 0
 

@@ -10,7 +10,7 @@ from mirror import daemon
 from mirror.config import load_settings
 from mirror.mapping import load_mapping
 from mirror.ops import logs
-from mirror.postgres import refuse_one_database
+from mirror.target.ways import refuse_one_side
 
 
 def register(commands: Any) -> None:
@@ -21,7 +21,7 @@ def register(commands: Any) -> None:
 def _run(_: argparse.Namespace) -> int:
     settings = load_settings()
     mapping = load_mapping(settings.config)
-    refuse_one_database(settings.source(), settings.target())
+    refuse_one_side(settings)
     logs.configure(settings.log_format)
     asyncio.run(daemon.run(settings, mapping))
     return 0

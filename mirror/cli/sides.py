@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import Callable
 from types import TracebackType
@@ -9,9 +10,10 @@ from typing import Any, Self
 
 import psycopg
 
-from mirror.config import Settings
-from mirror.errors import ConfigError, MirrorError
-from mirror.postgres import connect_blocking, translated
+from mirror.config import Https, Settings
+from mirror.errors import ConfigError, MirrorError, Refused
+from mirror.postgres import UNDEFINED_FUNCTION, connect_blocking, translated
+from mirror.target.ways import check, open_transport
 
 Connection = psycopg.Connection[Any]
 Report = dict[str, Any]
@@ -29,7 +31,10 @@ class Sides:
     """Keeps its connections, so that watching does not open two every second."""
 
     def __init__(self, settings: Settings) -> None:
-        self._urls = {"target": settings.target(), "source": settings.source()}
+        check(settings)
+        way = settings.target_way()
+        self._settings = settings
+        self._urls = {"source": settings.source()} | ({} if isinstance(way, Https) else {"target": way})
         self._stale_after_s = settings.stale_after_s
         self._open: dict[str, Connection] = {}
 
@@ -45,7 +50,7 @@ class Sides:
     def read(self) -> Report:
         """`verdict` is one word, the rest says why."""
         errors: list[str] = []
-        target = self._ask("target", _target, errors)
+        target = self._ask("target", _target, errors) if "target" in self._urls else self._ask_api(errors)
         source = self._ask("source", _source, errors)
         verdict = "unknown" if target is None or source is None else _verdict(source, target, self._stale_after_s)
         return {"verdict": verdict, "errors": errors, "target": target, "source": source}
@@ -63,6 +68,23 @@ class Sides:
             with contextlib.suppress(KeyError):
                 self._open.pop(side).close()
             return None
+
+    def _ask_api(self, errors: list[str]) -> Report | None:
+        try:
+            return {"installed": True, **asyncio.run(_status(self._settings))}
+        except ConfigError:
+            raise
+        except MirrorError as error:
+            errors.append(str(error))
+            return {"installed": False} if isinstance(error, Refused) and error.sqlstate == UNDEFINED_FUNCTION else None
+
+
+async def _status(settings: Settings) -> Report:
+    transport = await open_transport(settings)
+    try:
+        return await transport.call("mirror_status", None)
+    finally:
+        await transport.close()
 
 
 def _verdict(source: Report, target: Report, stale_after_s: float) -> str:

@@ -19,8 +19,8 @@ from mirror.config import Settings, load_settings
 from mirror.errors import Incompatible, Refused
 from mirror.source.primary import Primary
 from mirror.tables import TABLES
-from mirror.target.direct import Direct
 from mirror.target.target import Target
+from mirror.target.ways import open_transport
 
 LEASE_S = 120.0
 
@@ -58,7 +58,7 @@ async def _look(settings: Settings, table: str | None) -> dict[str, Any]:
     try:
         if not await source.lead():
             raise Refused("source", "a daemon took the lead this moment", hint="Ask again.")
-        transport = await Direct.open(settings.target())
+        transport = await open_transport(settings)
         try:
             target = Target(transport)
             await _check_identity(source, target)

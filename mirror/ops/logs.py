@@ -43,5 +43,5 @@ def configure(style: Literal["auto", "human", "json"], stream: TextIO = sys.stde
     logs = logging.StreamHandler(stream)
     logs.setFormatter(Human() if human else Json())
     logging.basicConfig(level=logging.INFO, handlers=[logs], force=True)
-    for noisy in ("psycopg", "uvicorn", "uvicorn.error", "apscheduler"):
+    for noisy in ("psycopg", "uvicorn", "uvicorn.error", "apscheduler", "httpx", "httpcore"):
         logging.getLogger(noisy).setLevel(logging.ERROR)

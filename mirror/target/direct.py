@@ -16,6 +16,7 @@ _FUNCTIONS = ("mirror_claim", "mirror_apply", "mirror_status", "mirror_adopt", "
 
 class Direct:
     seconds_aimed = 10.0
+    install_hint = "Run `mirror install target`."
 
     def __init__(self, connection: AsyncConnection[Any]) -> None:
         self._connection = connection

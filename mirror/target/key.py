@@ -15,21 +15,21 @@ LEGACY_RETIRED_AT = datetime(2027, 1, 1, tzinfo=UTC).timestamp()
 
 def key_ends(key: SecretStr | None) -> dict[str, float]:
     """When it stops working, in seconds since 1970, by reason (expiry, retirement); nothing when it is no JWT."""
-    claims = None if key is None else _claims(key.get_secret_value())
-    if claims is None:
+    said = None if key is None else claims(key.get_secret_value())
+    if said is None:
         return {}
-    expires = claims.get("exp")
+    expires = said.get("exp")
     ends = {"retirement": LEGACY_RETIRED_AT}
     return ends | ({"expiry": float(expires)} if isinstance(expires, int | float) else {})
 
 
-def _claims(key: str) -> dict[str, object] | None:
+def claims(key: str) -> dict[str, object] | None:
     """Read, not verified: the signature is Supabase's business."""
     parts = key.split(".")
     if len(parts) != 3:
         return None
     try:
-        claims = json.loads(base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))
+        said = json.loads(base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))
     except (binascii.Error, ValueError):
         return None
-    return claims if isinstance(claims, dict) else None
+    return said if isinstance(said, dict) else None

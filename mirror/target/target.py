@@ -22,6 +22,11 @@ class Transport(Protocol):
         """How long a batch should take, well below what would end it."""
         ...
 
+    @property
+    def install_hint(self) -> str:
+        """How the target's side gets there."""
+        ...
+
     async def call(self, function: str, argument: str | None) -> dict[str, Any]: ...
 
     async def close(self) -> None: ...
@@ -50,13 +55,17 @@ class Target:
     def seconds_aimed(self) -> float:
         return self._transport.seconds_aimed
 
+    @property
+    def install_hint(self) -> str:
+        return self._transport.install_hint
+
     async def claim(self, source_json: str) -> Claim:
         """From the reply on, every older daemon is refused by the target itself."""
         reply = await self._call("mirror_claim", source_json)
         if reply["version"] != VERSION:
             raise Incompatible(
                 f"the target's schema is version {reply['version']}, this daemon needs {VERSION}",
-                hint="Run `mirror install target`.",
+                hint=self.install_hint,
             )
         self._epoch, self._batch = reply["epoch"], 0
         return Claim(

@@ -165,7 +165,7 @@ def test_what_is_no_url_of_a_project_is_said_when_it_is_needed(written: str) -> 
 @pytest.mark.parametrize("key", ["sb_publishable_abc", "two words", "clé", "a\nb"])
 def test_what_is_no_secret_key_is_said_and_not_quoted(key: str) -> None:
     settings = load_settings({"SUPABASE_URL": PROJECT, "SUPABASE_SERVICE_ROLE_KEY": key})
-    with pytest.raises(ConfigError, match="^SUPABASE_SECRET_KEY must be a secret key of the project") as refused:
+    with pytest.raises(ConfigError, match=r"^SUPABASE_SECRET_KEY must be a secret key of the project") as refused:
         settings.target_way()
     assert key not in str(refused.value)
 

@@ -38,6 +38,7 @@ class Wire:
         self.closed = False
 
     seconds_aimed = 2.0
+    install_hint = "Install it."
 
     async def call(self, function: str, argument: str | None) -> dict[str, Any]:
         self.sent.append((function, argument and json.loads(argument)))
@@ -69,7 +70,7 @@ async def test_a_claim_begins_an_epoch_of_batches() -> None:
 
 @pytest.mark.parametrize("version", [0, 2])
 async def test_another_version_of_the_schema_is_refused(version: int) -> None:
-    with pytest.raises(Incompatible, match=f"schema is version {version}, this daemon needs 1. Run `mirror install"):
+    with pytest.raises(Incompatible, match=f"schema is version {version}, this daemon needs 1. Install it."):
         await Target(Wire(version=version)).claim("{}")
 
 
