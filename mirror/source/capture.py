@@ -32,8 +32,7 @@ def triggers_sql(source: Source, table: Table) -> str:
 def _table_sql(source: Source, table: Table) -> str:
     values = _places(source, table)
     values["capture"] = "\n".join(
-        render("source/capture.sql", values | {"event": event, "dirty": _dirty(source.of(table), event)})
-        for event in EVENTS
+        render("source/capture.sql", values | {"event": event} | _queries(source.of(table), event)) for event in EVENTS
     )
     values["of_trips"] = render("source/of_trips.sql", values) if table is MEMBERSHIPS else ""
     return render("source/table.sql", values)
@@ -141,14 +140,55 @@ def _gone_trips(source: Source) -> str:
                       where {_key(t, 0)} = {_cast(t, 0, "_wanted.k1")} and {_has_key(t)})"""
 
 
-def _dirty(p: Projection, event: str) -> str:
-    """The keys that one statement made dirty: (k1, k2, moved)."""
+def _queries(p: Projection, event: str) -> dict[str, str]:
+    """The keys that one statement made dirty. `one` = of a statement over one row, as arrays (many = it has more rows),
+    `dirty` = of any: (k1, k2, moved)."""
     if event == "update":
-        return _dirty_update(p)
+        return {"one": _one_update(p), "dirty": _dirty_update(p)}
     relation = "new_rows" if event == "insert" else "old_rows"
-    moved = str(p.table is TRIPS).lower()
     rows = f"select {_marked(p)} from {relation} as {p.alias} where {_has_key(p)}"
-    return f"select k1, k2, {moved} as moved from ({rows}) as _rows"
+    moved = ("true", "array[k1]") if p.table is TRIPS else ("false", "null::pg_catalog.text[]")
+    return {
+        "one": f"select {_many(relation)} as many, array[k1] as keys1, array[k2] as keys2, {moved[1]} as moved "
+        f"from ({rows} limit 1) as _rows",
+        "dirty": f"select k1, k2, {moved[0]} as moved from ({rows}) as _rows",
+    }
+
+
+def _many(relation: str) -> str:
+    return f"exists (select from {relation} offset 1)"
+
+
+def _one_update(p: Projection) -> str:
+    """One row is compared with itself bytewise (*<>), which needs no text of it. When its key is another one, both are
+    marked."""
+    data = ", ".join(f"({p.expressions[c]}\n)" for c in p.table.values)
+    keys = [_key(p, i) for i in range(len(p.table.keys))]
+    old, new = (
+        f"(select {', '.join(f'{key} as k{n}' for n, key in enumerate(keys, 1))}, row({', '.join(keys)}) as key, "
+        f"({_has_key(p)}) is true as visible, row(({_has_key(p)}) is true, {', '.join(keys)}, {data}) as data "
+        f"from {relation} as {p.alias} limit 1)"
+        for relation in ("old_rows", "new_rows")
+    )
+    both = "_old.visible and _new.visible and _old.key operator(pg_catalog.*<>) _new.key"
+    sides = ", ".join(f"_{side}.k{n} as {side}{n}" for side in ("old", "new") for n in range(1, len(keys) + 1))
+    compared = (
+        f"select {_many('new_rows')} as many, {sides}, _old.visible as was, _new.visible as stays, {both} as rekeyed, "
+        f"_old.data operator(pg_catalog.*<>) _new.data as changed from {old} as _old, {new} as _new offset 0"
+    )
+    moved = "null::pg_catalog.text[]"
+    if p.table is TRIPS:
+        moved = f"case when rekeyed or was operator(pg_catalog.<>) stays then {_both_keys(1)} end"
+    keys2 = f"case when changed then {_both_keys(2)} end" if len(keys) == 2 else "array[null, null]::pg_catalog.text[]"
+    return (
+        f"select many, case when changed then {_both_keys(1)} end as keys1, {keys2} as keys2, {moved} as moved "
+        f"from ({compared}) as _compared"
+    )
+
+
+def _both_keys(n: int) -> str:
+    old, new = f"old{n}::pg_catalog.text", f"new{n}::pg_catalog.text"
+    return f"case when rekeyed then array[{old}, {new}] when stays then array[{new}] when was then array[{old}] end"
 
 
 def _dirty_update(p: Projection) -> str:

@@ -30,30 +30,36 @@ create table if not exists mirror.outbox (
         autovacuum_vacuum_insert_threshold = -1, autovacuum_analyze_threshold = 1000000000,
         autovacuum_vacuum_cost_delay = 0, vacuum_truncate = off);
 
--- Its twin. Writers use the two in turn, a few seconds each, and the daemon truncates the one that rests
--- (mirror.tidy): dead entries never pile up, not even while somebody's long transaction keeps VACUUM from working.
--- Reading mirror.outbox reads both.
-create table if not exists mirror.outbox_twin (
-  id  bigint not null default nextval('mirror.outbox_id'),
-  xid xid8 not null default pg_current_xact_id(),
-  at  timestamptz not null default clock_timestamp()
-) inherits (mirror.outbox)
-  with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000,
-        autovacuum_vacuum_insert_threshold = -1, autovacuum_analyze_threshold = 1000000000,
-        autovacuum_vacuum_cost_delay = 0, vacuum_truncate = off);
-
--- Where somebody publishes FOR ALL TABLES, forgetting is refused without a replica identity. Looks first: an ALTER of a
--- table that writers use would make them queue.
+-- Three more of it. Writers use the four in turn, a few seconds each (mirror.turn), and the daemon truncates those that
+-- rest (mirror.tidy): dead entries never pile up, not even while somebody's long transaction keeps VACUUM from working.
+-- Reading mirror.outbox reads all four. Where somebody publishes FOR ALL TABLES, forgetting is refused without a replica
+-- identity; the catalog is looked at first, since an ALTER of a table that writers use would make them queue.
 do $mirror$
+declare
+  _name text;
 begin
-  if (select relreplident from pg_class where oid = 'mirror.outbox'::regclass) <> 'f' then
-    alter table mirror.outbox replica identity full;
-  end if;
-  if (select relreplident from pg_class where oid = 'mirror.outbox_twin'::regclass) <> 'f' then
-    alter table mirror.outbox_twin replica identity full;
-  end if;
+  foreach _name in array array['outbox', 'outbox_1', 'outbox_2', 'outbox_3'] loop
+    if to_regclass('mirror.' || _name) is null then
+      execute format($table$
+        create table mirror.%I (
+          id  bigint not null default nextval('mirror.outbox_id'),
+          xid xid8 not null default pg_current_xact_id(),
+          at  timestamptz not null default clock_timestamp()
+        ) inherits (mirror.outbox)
+          with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000,
+                autovacuum_vacuum_insert_threshold = -1, autovacuum_analyze_threshold = 1000000000,
+                autovacuum_vacuum_cost_delay = 0, vacuum_truncate = off) $table$, _name);
+    end if;
+    if (select relreplident from pg_class where oid = to_regclass('mirror.' || _name)) <> 'f' then
+      execute format('alter table only mirror.%I replica identity full', _name);
+    end if;
+  end loop;
 end
 $mirror$;
+
+-- Those of the four that new transactions pass by, because somebody who wrote there keeps his transaction open.
+create table if not exists mirror.held (turn integer primary key, since timestamptz not null);
+delete from mirror.held;  -- mirror.turn is made anew below
 
 -- Values that the functions of drain.sql pass around: an entry that was read, and what reading a batch gave.
 do $mirror$
@@ -68,11 +74,42 @@ end
 $mirror$;
 
 -- Whose turn it is, by the start of the caller's TRANSACTION: all entries of one transaction go to one table, so a
--- transaction that stays open for an hour keeps one of the two busy, and no shared flag has to be read or written.
-create or replace function mirror.is_twins_turn() returns boolean language sql stable parallel safe as $mirror$
+-- transaction that stays open for an hour keeps one of the four busy, and no shared flag has to be read or written: what
+-- new transactions are to pass by is written into this function (mirror.pass_by), which costs them nothing.
+create or replace function mirror.slot() returns integer language sql stable parallel safe as $mirror$
   select pg_catalog.mod(pg_catalog.floor(pg_catalog.date_part('epoch', pg_catalog.now())
-                        operator(pg_catalog./) 5::pg_catalog.float8)::pg_catalog.int8, 2::pg_catalog.int8)
-         operator(pg_catalog.=) 1::pg_catalog.int8
+                        operator(pg_catalog./) 5::pg_catalog.float8)::pg_catalog.int8, 4::pg_catalog.int8)::pg_catalog.int4
+$mirror$;
+create or replace function mirror.turn() returns integer language sql stable parallel safe as $mirror$
+  select mirror.slot()
+$mirror$;
+
+-- From now on transactions that begin pass by the tables in mirror.held, each to the next one that is not; those that began
+-- before stay where they are, so that whoever goes on writing does not hold a second table. Two are always left to be used
+-- in turn. With the rights of whoever installed: it changes a function.
+create or replace function mirror.pass_by(turn integer, held boolean) returns void
+language plpgsql security definer set search_path = '' as $mirror$
+declare
+  _cases text;
+begin
+  if pass_by.held then
+    insert into mirror.held select pass_by.turn, now() where (select count(*) from mirror.held) < 2 on conflict do nothing;
+  else
+    delete from mirror.held as h where h.turn = pass_by.turn;
+  end if;
+  if not found then
+    return;
+  end if;
+  select string_agg(format('when mirror.slot() operator(pg_catalog.=) %s then case %s end', t, (
+           select string_agg(format('when %s then %s', coalesce((select format('pg_catalog.now() operator(pg_catalog.<) %L::pg_catalog.timestamptz', h.since)
+                                                                 from mirror.held as h where h.turn = mod(t + n, 4)), 'true'),
+                                    mod(t + n, 4)), ' ' order by n)
+           from generate_series(0, 3) as n)), ' ')
+  into _cases from generate_series(0, 3) as t;
+  execute format('create or replace function mirror.turn() returns integer language sql stable parallel safe as %L',
+                 case when exists (select from mirror.held) then format('select case %s end', _cases)
+                      else 'select mirror.slot()' end);
+end
 $mirror$;
 
 -- The doorbell. NOTIFY takes a global lock at commit and would cost the application most of its write throughput, so
@@ -96,35 +133,51 @@ $mirror$;
 -- every name is written with its schema. `moved` are trips that entered or left the projection: their memberships did too.
 -- It must not raise, and must not write inside a subtransaction either (each would need a transaction id), so what could
 -- go wrong is looked at first: an outbox that somebody has dropped, and a lock_timeout of the caller's that is shorter
--- than the few milliseconds in which mirror.tidy holds a table.
+-- than the few milliseconds in which mirror.tidy holds a table. One key is by far the most frequent: VALUES takes half as
+-- long as UNNEST.
 create or replace function mirror.mark(tbl text, k1 text[], k2 text[], moved text[]) returns void
 language plpgsql security definer as $mirror$
 #variable_conflict use_variable
 declare
+  _turn pg_catalog.int4 := mirror.turn();
   _patience pg_catalog.text := pg_catalog.current_setting('lock_timeout');
 begin
-  if (pg_catalog.has_table_privilege(pg_catalog.to_regclass('mirror.outbox')::pg_catalog.oid, 'insert')
-      and pg_catalog.has_table_privilege(pg_catalog.to_regclass('mirror.outbox_twin')::pg_catalog.oid, 'insert')) is not true then
+  if pg_catalog.has_table_privilege(
+       pg_catalog.to_regclass((array['mirror.outbox', 'mirror.outbox_1', 'mirror.outbox_2', 'mirror.outbox_3'])
+                              [_turn operator(pg_catalog.+) 1])::pg_catalog.oid, 'insert') is not true then
     raise log 'mirror: the outbox is gone: a change of % was not marked', tbl;
     return;
   end if;
   if _patience operator(pg_catalog.<>) '0' then
     perform pg_catalog.set_config('lock_timeout', '0', true);
   end if;
-  if mirror.is_twins_turn() then
-    insert into mirror.outbox_twin (tbl, k1, k2)
-    select mark.tbl, marked.k1, marked.k2 from rows from (pg_catalog.unnest(mark.k1), pg_catalog.unnest(mark.k2)) as marked(k1, k2);
-    if moved is not null then
-      insert into mirror.outbox_twin (tbl, k1)
-      select 'trip_memberships', marked.k1 from pg_catalog.unnest(mark.moved) as marked(k1);
+  if pg_catalog.cardinality(k1) operator(pg_catalog.=) 1 then
+    if _turn operator(pg_catalog.=) 0 then
+      insert into mirror.outbox (tbl, k1, k2) values (tbl, k1[1], k2[1]);
+    elsif _turn operator(pg_catalog.=) 1 then
+      insert into mirror.outbox_1 (tbl, k1, k2) values (tbl, k1[1], k2[1]);
+    elsif _turn operator(pg_catalog.=) 2 then
+      insert into mirror.outbox_2 (tbl, k1, k2) values (tbl, k1[1], k2[1]);
+    else
+      insert into mirror.outbox_3 (tbl, k1, k2) values (tbl, k1[1], k2[1]);
     end if;
   else
-    insert into mirror.outbox (tbl, k1, k2)
-    select mark.tbl, marked.k1, marked.k2 from rows from (pg_catalog.unnest(mark.k1), pg_catalog.unnest(mark.k2)) as marked(k1, k2);
-    if moved is not null then
-      insert into mirror.outbox (tbl, k1)
-      select 'trip_memberships', marked.k1 from pg_catalog.unnest(mark.moved) as marked(k1);
+    if _turn operator(pg_catalog.=) 0 then
+      insert into mirror.outbox (tbl, k1, k2)
+        select tbl, m.k1, m.k2 from rows from (pg_catalog.unnest(mark.k1), pg_catalog.unnest(mark.k2)) as m(k1, k2);
+    elsif _turn operator(pg_catalog.=) 1 then
+      insert into mirror.outbox_1 (tbl, k1, k2)
+        select tbl, m.k1, m.k2 from rows from (pg_catalog.unnest(mark.k1), pg_catalog.unnest(mark.k2)) as m(k1, k2);
+    elsif _turn operator(pg_catalog.=) 2 then
+      insert into mirror.outbox_2 (tbl, k1, k2)
+        select tbl, m.k1, m.k2 from rows from (pg_catalog.unnest(mark.k1), pg_catalog.unnest(mark.k2)) as m(k1, k2);
+    else
+      insert into mirror.outbox_3 (tbl, k1, k2)
+        select tbl, m.k1, m.k2 from rows from (pg_catalog.unnest(mark.k1), pg_catalog.unnest(mark.k2)) as m(k1, k2);
     end if;
+  end if;
+  if pg_catalog.cardinality(moved) operator(pg_catalog.>) 0 then
+    perform mirror.mark('trip_memberships', moved, null, null);
   end if;
   if not pg_catalog.pg_try_advisory_xact_lock_shared(1835627122, 1) and mirror.rings() then
     perform pg_catalog.pg_notify('mirror', '');
@@ -162,29 +215,39 @@ create or replace function mirror.token() returns text language sql stable secur
     coalesce(pg_catalog.pg_current_xact_id_if_assigned()::text, '-'), pg_catalog.pg_current_snapshot()::text)
 $mirror$;
 
+-- How many bytes the four tables take.
+create or replace function mirror.outbox_bytes() returns bigint language sql stable as $mirror$
+  select pg_relation_size('mirror.outbox') + pg_relation_size('mirror.outbox_1')
+       + pg_relation_size('mirror.outbox_2') + pg_relation_size('mirror.outbox_3')
+$mirror$;
+
 -- Gives the space of forgotten entries back. A table whose turn it is not is truncated when it is empty and big, and
 -- nobody is inside: NOWAIT, and held for the few milliseconds that takes, so the application never queues behind it.
 -- Under the lock no entry can be uncommitted, so "empty" is certain, if it is looked at in a snapshot that is younger than
--- the lock: read committed.
+-- the lock: read committed. If somebody is inside all the time it rests, its next turn passes it by.
 create or replace function mirror.tidy(bytes_max bigint) returns void language plpgsql as $mirror$
+declare
+  _table regclass;
+  _empty boolean;
 begin
   if current_setting('transaction_isolation') <> 'read committed' then
     raise exception 'mirror.tidy needs isolation level read committed' using errcode = 'active_sql_transaction';
   end if;
-  if mirror.is_twins_turn() then
-    if pg_relation_size('mirror.outbox') > bytes_max then
-      lock table only mirror.outbox in access exclusive mode nowait;
-      if not exists (select from only mirror.outbox) then
-        truncate only mirror.outbox;
+  for _turn in 0 .. 3 loop
+    _table := ('mirror.outbox' || case when _turn > 0 then '_' || _turn else '' end)::regclass;
+    continue when _turn = mirror.turn() or pg_relation_size(_table) <= bytes_max;
+    begin
+      execute format('lock table only %s in access exclusive mode nowait', _table);
+      execute format('select not exists (select from only %s)', _table) into _empty;
+      if _empty then
+        execute format('truncate only %s', _table);
       end if;
-    end if;
-  elsif pg_relation_size('mirror.outbox_twin') > bytes_max then
-    lock table mirror.outbox_twin in access exclusive mode nowait;
-    if not exists (select from mirror.outbox_twin) then
-      truncate mirror.outbox_twin;
-    end if;
-  end if;
-exception when lock_not_available then
-  null;  -- a writer is inside; the next turn will do
+      perform mirror.pass_by(_turn, false);
+    exception when lock_not_available then
+      if _turn = mod(mirror.slot() + 1, 4) then
+        perform mirror.pass_by(_turn, true);
+      end if;
+    end;
+  end loop;
 end
 $mirror$;

@@ -1,12 +1,14 @@
 
 -- {{event}}: the keys are gathered in a read-only subtransaction (it needs no transaction id of its own, so a transaction
--- of thousands of statements does not overflow the subtransaction cache) and marked outside of it. A statement over more
--- than 1,000 keys marks them a thousand at a time, so that memory stays flat. What cannot be expressed (a column was
--- dropped, renamed or retyped) is marked coarsely: null, the whole table. It runs with the rights and the search_path of
--- whoever changes the table (a SET here would cost 5 % of the application's writes), so all names are written in full.
+-- of thousands of statements does not overflow the subtransaction cache) and marked outside of it. One row is by far the
+-- most frequent, and compared without sorting and grouping. A statement over more than 1,000 keys marks them a thousand at
+-- a time, so that memory stays flat. What cannot be expressed (a column was dropped, renamed or retyped) is marked
+-- coarsely: null, the whole table. It runs with the rights and the search_path of whoever changes the table (a SET here
+-- would cost 5 % of the application's writes), so all names are written in full.
 create or replace function mirror.{{table}}_{{event}}() returns trigger language plpgsql as $mirror$
 #variable_conflict use_column
 declare
+  _many pg_catalog.bool;
   _k1 pg_catalog.text[];
   _k2 pg_catalog.text[];
   _moved pg_catalog.text[];
@@ -17,22 +19,25 @@ begin
     return null;
   end if;
   begin
-    select pg_catalog.array_agg(k1), pg_catalog.array_agg(k2), pg_catalog.array_agg(k1) filter (where moved)
-    into _k1, _k2, _moved
-    from ({{dirty}} limit 1001) as _dirty;
-    if pg_catalog.cardinality(_k1) operator(pg_catalog.>) 1000 then
-      _k1 := '{}'; _k2 := '{}'; _moved := '{}';
-      for _row in {{dirty}} loop
-        _k1 := pg_catalog.array_append(_k1, _row.k1);
-        _k2 := pg_catalog.array_append(_k2, _row.k2);
-        if _row.moved then
-          _moved := pg_catalog.array_append(_moved, _row.k1);
-        end if;
-        if pg_catalog.cardinality(_k1) operator(pg_catalog.=) 1000 then
-          perform mirror.mark('{{table}}', _k1, _k2, _moved);
-          _k1 := '{}'; _k2 := '{}'; _moved := '{}';
-        end if;
-      end loop;
+    select many, keys1, keys2, moved into _many, _k1, _k2, _moved from ({{one}}) as _one;
+    if _many then
+      select pg_catalog.array_agg(k1), pg_catalog.array_agg(k2), pg_catalog.array_agg(k1) filter (where moved)
+      into _k1, _k2, _moved
+      from ({{dirty}} limit 1001) as _dirty;
+      if pg_catalog.cardinality(_k1) operator(pg_catalog.>) 1000 then
+        _k1 := '{}'; _k2 := '{}'; _moved := '{}';
+        for _row in {{dirty}} loop
+          _k1 := pg_catalog.array_append(_k1, _row.k1);
+          _k2 := pg_catalog.array_append(_k2, _row.k2);
+          if _row.moved then
+            _moved := pg_catalog.array_append(_moved, _row.k1);
+          end if;
+          if pg_catalog.cardinality(_k1) operator(pg_catalog.=) 1000 then
+            perform mirror.mark('{{table}}', _k1, _k2, _moved);
+            _k1 := '{}'; _k2 := '{}'; _moved := '{}';
+          end if;
+        end loop;
+      end if;
     end if;
   exception when others then
     raise log 'mirror: capture of {{table}} failed (%): %; the whole table is marked', sqlstate, sqlerrm;

@@ -3,12 +3,16 @@
 -- check outbox rights: it may work on the outbox
 select 'error', format('%I may not %s %s', current_user, w.verb, w.name),
        'Run `mirror install source` as the owner of the tables: it grants what is missing to mirror_daemon.'
-from (values ('mirror.outbox', 'select'), ('mirror.outbox', 'delete'), ('mirror.outbox_twin', 'select'),
-             ('mirror.outbox_twin', 'delete'), ('mirror.request', 'update'), ('mirror.install', 'select')) as w(name, verb)
+from (select c.oid::regclass::text, v.verb
+      from pg_class as c, unnest(array['select', 'delete', 'truncate']) as v(verb)
+      where c.relnamespace = to_regnamespace('mirror') and c.relkind = 'r' and c.relname ~ '^outbox'
+      union all
+      values ('mirror.request', 'update'), ('mirror.install', 'select')) as w(name, verb)
 where not has_schema_privilege('mirror', 'usage') or not has_table_privilege(w.name, w.verb)
 union all
 select 'error', format('%I may not call mirror.drain', current_user), 'Run `mirror install source` as the owner of the tables.'
-where not has_function_privilege(to_regprocedure('mirror.drain(jsonb,text,text,jsonb,text,text,text)')::oid, 'execute')
+where not exists (select from pg_proc as p where p.pronamespace = to_regnamespace('mirror') and p.proname = 'drain'
+                    and has_function_privilege(p.oid, 'execute'))
 
 -- check capture rights: whoever changes the tables may mark what they change
 select 'error', 'PUBLIC may not call mirror.mark: what the application changes is not marked', 'Run `mirror install source`.'
@@ -23,7 +27,8 @@ from mirror.install as i where i.fingerprint is distinct from ({{fingerprint}})
 
 -- check outbox logged: the outbox survives a crash
 select 'error', format('%s is unlogged: a crash loses changes', c.oid::regclass), format('alter table %s set logged;', c.oid::regclass)
-from pg_class as c where c.oid in (to_regclass('mirror.outbox'), to_regclass('mirror.outbox_twin')) and c.relpersistence = 'u'
+from pg_class as c
+where c.relnamespace = to_regnamespace('mirror') and c.relkind = 'r' and c.relname ~ '^outbox' and c.relpersistence = 'u'
 
 -- check outbox: nothing waits for long
 select case when age > 3600 or n >= 100000 then 'error' else 'warning' end,
@@ -37,9 +42,10 @@ from (select count(*) as n, extract(epoch from clock_timestamp() - min(at)) as a
 where age > {{waits_seconds}}
 
 -- check outbox size: its tables are small
-select 'warning', format('the outbox takes %s MB on disk', bytes / 1048576),
+select 'warning', format('the outbox takes %s MB on disk', round(bytes / 1048576)),
        'Is a daemon running (`mirror status`), and is a transaction open for long (see there)?'
-from (select pg_total_relation_size('mirror.outbox') + pg_total_relation_size('mirror.outbox_twin') as bytes) as s
+from (select sum(pg_total_relation_size(oid)) as bytes from pg_class
+      where relnamespace = to_regnamespace('mirror') and relkind = 'r' and relname ~ '^outbox') as s
 where bytes > {{outbox_bytes}}
 
 -- check subscribers: nobody else subscribes to the mirror's own tables

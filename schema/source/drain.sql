@@ -199,7 +199,7 @@ begin
   if (request->>'count')::boolean then
     reply := reply || jsonb_build_object(
       'waiting', (select count(*) from mirror.outbox),
-      'outbox_bytes', pg_relation_size('mirror.outbox') + pg_relation_size('mirror.outbox_twin'));
+      'outbox_bytes', mirror.outbox_bytes());
   end if;
 end
 $mirror$;

@@ -9,6 +9,12 @@ create type mirror.entry (
   at timestamp with time zone
 );
 
+create table mirror.held (
+  turn integer not null,
+  since timestamp with time zone not null,
+  constraint held_pkey PRIMARY KEY (turn)
+);
+
 create table mirror.install (
   one boolean not null default true,
   version integer not null,
@@ -32,7 +38,7 @@ create table mirror.outbox (
 );
 alter table mirror.outbox set (autovacuum_vacuum_scale_factor=0, autovacuum_vacuum_threshold=5000, autovacuum_vacuum_insert_threshold=-1, autovacuum_analyze_threshold=1000000000, autovacuum_vacuum_cost_delay=0, vacuum_truncate=off);
 
-create table mirror.outbox_twin (
+create table mirror.outbox_1 (
   id bigint not null default nextval('mirror.outbox_id'::regclass),
   xid xid8 not null default pg_current_xact_id(),
   at timestamp with time zone not null default clock_timestamp(),
@@ -40,8 +46,30 @@ create table mirror.outbox_twin (
   k1 text,
   k2 text
 );
-alter table mirror.outbox_twin inherit mirror.outbox;
-alter table mirror.outbox_twin set (autovacuum_vacuum_scale_factor=0, autovacuum_vacuum_threshold=5000, autovacuum_vacuum_insert_threshold=-1, autovacuum_analyze_threshold=1000000000, autovacuum_vacuum_cost_delay=0, vacuum_truncate=off);
+alter table mirror.outbox_1 inherit mirror.outbox;
+alter table mirror.outbox_1 set (autovacuum_vacuum_scale_factor=0, autovacuum_vacuum_threshold=5000, autovacuum_vacuum_insert_threshold=-1, autovacuum_analyze_threshold=1000000000, autovacuum_vacuum_cost_delay=0, vacuum_truncate=off);
+
+create table mirror.outbox_2 (
+  id bigint not null default nextval('mirror.outbox_id'::regclass),
+  xid xid8 not null default pg_current_xact_id(),
+  at timestamp with time zone not null default clock_timestamp(),
+  tbl text not null,
+  k1 text,
+  k2 text
+);
+alter table mirror.outbox_2 inherit mirror.outbox;
+alter table mirror.outbox_2 set (autovacuum_vacuum_scale_factor=0, autovacuum_vacuum_threshold=5000, autovacuum_vacuum_insert_threshold=-1, autovacuum_analyze_threshold=1000000000, autovacuum_vacuum_cost_delay=0, vacuum_truncate=off);
+
+create table mirror.outbox_3 (
+  id bigint not null default nextval('mirror.outbox_id'::regclass),
+  xid xid8 not null default pg_current_xact_id(),
+  at timestamp with time zone not null default clock_timestamp(),
+  tbl text not null,
+  k1 text,
+  k2 text
+);
+alter table mirror.outbox_3 inherit mirror.outbox;
+alter table mirror.outbox_3 set (autovacuum_vacuum_scale_factor=0, autovacuum_vacuum_threshold=5000, autovacuum_vacuum_insert_threshold=-1, autovacuum_analyze_threshold=1000000000, autovacuum_vacuum_cost_delay=0, vacuum_truncate=off);
 
 create type mirror.reading (
   scopes text,
@@ -286,16 +314,6 @@ begin
 end
 $function$;
 
-CREATE OR REPLACE FUNCTION mirror.is_twins_turn()
- RETURNS boolean
- LANGUAGE sql
- STABLE PARALLEL SAFE
-AS $function$
-  select pg_catalog.mod(pg_catalog.floor(pg_catalog.date_part('epoch', pg_catalog.now())
-                        operator(pg_catalog./) 5::pg_catalog.float8)::pg_catalog.int8, 2::pg_catalog.int8)
-         operator(pg_catalog.=) 1::pg_catalog.int8
-$function$;
-
 CREATE OR REPLACE FUNCTION mirror.keys(tbl text, keys1 text[], keys2 text[], OUT rows text, OUT gone text)
  RETURNS record
  LANGUAGE plpgsql
@@ -359,7 +377,7 @@ begin
   if (request->>'count')::boolean then
     reply := reply || jsonb_build_object(
       'waiting', (select count(*) from mirror.outbox),
-      'outbox_bytes', pg_relation_size('mirror.outbox') + pg_relation_size('mirror.outbox_twin'));
+      'outbox_bytes', mirror.outbox_bytes());
   end if;
 end
 $function$;
@@ -371,30 +389,45 @@ CREATE OR REPLACE FUNCTION mirror.mark(tbl text, k1 text[], k2 text[], moved tex
 AS $function$
 #variable_conflict use_variable
 declare
+  _turn pg_catalog.int4 := mirror.turn();
   _patience pg_catalog.text := pg_catalog.current_setting('lock_timeout');
 begin
-  if (pg_catalog.has_table_privilege(pg_catalog.to_regclass('mirror.outbox')::pg_catalog.oid, 'insert')
-      and pg_catalog.has_table_privilege(pg_catalog.to_regclass('mirror.outbox_twin')::pg_catalog.oid, 'insert')) is not true then
+  if pg_catalog.has_table_privilege(
+       pg_catalog.to_regclass((array['mirror.outbox', 'mirror.outbox_1', 'mirror.outbox_2', 'mirror.outbox_3'])
+                              [_turn operator(pg_catalog.+) 1])::pg_catalog.oid, 'insert') is not true then
     raise log 'mirror: the outbox is gone: a change of % was not marked', tbl;
     return;
   end if;
   if _patience operator(pg_catalog.<>) '0' then
     perform pg_catalog.set_config('lock_timeout', '0', true);
   end if;
-  if mirror.is_twins_turn() then
-    insert into mirror.outbox_twin (tbl, k1, k2)
-    select mark.tbl, marked.k1, marked.k2 from rows from (pg_catalog.unnest(mark.k1), pg_catalog.unnest(mark.k2)) as marked(k1, k2);
-    if moved is not null then
-      insert into mirror.outbox_twin (tbl, k1)
-      select 'trip_memberships', marked.k1 from pg_catalog.unnest(mark.moved) as marked(k1);
+  if pg_catalog.cardinality(k1) operator(pg_catalog.=) 1 then
+    if _turn operator(pg_catalog.=) 0 then
+      insert into mirror.outbox (tbl, k1, k2) values (tbl, k1[1], k2[1]);
+    elsif _turn operator(pg_catalog.=) 1 then
+      insert into mirror.outbox_1 (tbl, k1, k2) values (tbl, k1[1], k2[1]);
+    elsif _turn operator(pg_catalog.=) 2 then
+      insert into mirror.outbox_2 (tbl, k1, k2) values (tbl, k1[1], k2[1]);
+    else
+      insert into mirror.outbox_3 (tbl, k1, k2) values (tbl, k1[1], k2[1]);
     end if;
   else
-    insert into mirror.outbox (tbl, k1, k2)
-    select mark.tbl, marked.k1, marked.k2 from rows from (pg_catalog.unnest(mark.k1), pg_catalog.unnest(mark.k2)) as marked(k1, k2);
-    if moved is not null then
-      insert into mirror.outbox (tbl, k1)
-      select 'trip_memberships', marked.k1 from pg_catalog.unnest(mark.moved) as marked(k1);
+    if _turn operator(pg_catalog.=) 0 then
+      insert into mirror.outbox (tbl, k1, k2)
+        select tbl, m.k1, m.k2 from rows from (pg_catalog.unnest(mark.k1), pg_catalog.unnest(mark.k2)) as m(k1, k2);
+    elsif _turn operator(pg_catalog.=) 1 then
+      insert into mirror.outbox_1 (tbl, k1, k2)
+        select tbl, m.k1, m.k2 from rows from (pg_catalog.unnest(mark.k1), pg_catalog.unnest(mark.k2)) as m(k1, k2);
+    elsif _turn operator(pg_catalog.=) 2 then
+      insert into mirror.outbox_2 (tbl, k1, k2)
+        select tbl, m.k1, m.k2 from rows from (pg_catalog.unnest(mark.k1), pg_catalog.unnest(mark.k2)) as m(k1, k2);
+    else
+      insert into mirror.outbox_3 (tbl, k1, k2)
+        select tbl, m.k1, m.k2 from rows from (pg_catalog.unnest(mark.k1), pg_catalog.unnest(mark.k2)) as m(k1, k2);
     end if;
+  end if;
+  if pg_catalog.cardinality(moved) operator(pg_catalog.>) 0 then
+    perform mirror.mark('trip_memberships', moved, null, null);
   end if;
   if not pg_catalog.pg_try_advisory_xact_lock_shared(1835627122, 1) and mirror.rings() then
     perform pg_catalog.pg_notify('mirror', '');
@@ -402,6 +435,44 @@ begin
   if _patience operator(pg_catalog.<>) '0' then
     perform pg_catalog.set_config('lock_timeout', _patience, true);
   end if;
+end
+$function$;
+
+CREATE OR REPLACE FUNCTION mirror.outbox_bytes()
+ RETURNS bigint
+ LANGUAGE sql
+ STABLE
+AS $function$
+  select pg_relation_size('mirror.outbox') + pg_relation_size('mirror.outbox_1')
+       + pg_relation_size('mirror.outbox_2') + pg_relation_size('mirror.outbox_3')
+$function$;
+
+CREATE OR REPLACE FUNCTION mirror.pass_by(turn integer, held boolean)
+ RETURNS void
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO ''
+AS $function$
+declare
+  _cases text;
+begin
+  if pass_by.held then
+    insert into mirror.held select pass_by.turn, now() where (select count(*) from mirror.held) < 2 on conflict do nothing;
+  else
+    delete from mirror.held as h where h.turn = pass_by.turn;
+  end if;
+  if not found then
+    return;
+  end if;
+  select string_agg(format('when mirror.slot() operator(pg_catalog.=) %s then case %s end', t, (
+           select string_agg(format('when %s then %s', coalesce((select format('pg_catalog.now() operator(pg_catalog.<) %L::pg_catalog.timestamptz', h.since)
+                                                                 from mirror.held as h where h.turn = mod(t + n, 4)), 'true'),
+                                    mod(t + n, 4)), ' ' order by n)
+           from generate_series(0, 3) as n)), ' ')
+  into _cases from generate_series(0, 3) as t;
+  execute format('create or replace function mirror.turn() returns integer language sql stable parallel safe as %L',
+                 case when exists (select from mirror.held) then format('select case %s end', _cases)
+                      else 'select mirror.slot()' end);
 end
 $function$;
 
@@ -633,6 +704,15 @@ begin
 end
 $function$;
 
+CREATE OR REPLACE FUNCTION mirror.slot()
+ RETURNS integer
+ LANGUAGE sql
+ STABLE PARALLEL SAFE
+AS $function$
+  select pg_catalog.mod(pg_catalog.floor(pg_catalog.date_part('epoch', pg_catalog.now())
+                        operator(pg_catalog./) 5::pg_catalog.float8)::pg_catalog.int8, 4::pg_catalog.int8)::pg_catalog.int4
+$function$;
+
 CREATE OR REPLACE FUNCTION mirror.take(request jsonb, OUT taken mirror.entry[], OUT wide jsonb[], OUT oldest timestamp with time zone, OUT backlog boolean, OUT looked text)
  RETURNS record
  LANGUAGE plpgsql
@@ -672,25 +752,29 @@ CREATE OR REPLACE FUNCTION mirror.tidy(bytes_max bigint)
  RETURNS void
  LANGUAGE plpgsql
 AS $function$
+declare
+  _table regclass;
+  _empty boolean;
 begin
   if current_setting('transaction_isolation') <> 'read committed' then
     raise exception 'mirror.tidy needs isolation level read committed' using errcode = 'active_sql_transaction';
   end if;
-  if mirror.is_twins_turn() then
-    if pg_relation_size('mirror.outbox') > bytes_max then
-      lock table only mirror.outbox in access exclusive mode nowait;
-      if not exists (select from only mirror.outbox) then
-        truncate only mirror.outbox;
+  for _turn in 0 .. 3 loop
+    _table := ('mirror.outbox' || case when _turn > 0 then '_' || _turn else '' end)::regclass;
+    continue when _turn = mirror.turn() or pg_relation_size(_table) <= bytes_max;
+    begin
+      execute format('lock table only %s in access exclusive mode nowait', _table);
+      execute format('select not exists (select from only %s)', _table) into _empty;
+      if _empty then
+        execute format('truncate only %s', _table);
       end if;
-    end if;
-  elsif pg_relation_size('mirror.outbox_twin') > bytes_max then
-    lock table mirror.outbox_twin in access exclusive mode nowait;
-    if not exists (select from mirror.outbox_twin) then
-      truncate mirror.outbox_twin;
-    end if;
-  end if;
-exception when lock_not_available then
-  null;  -- a writer is inside; the next turn will do
+      perform mirror.pass_by(_turn, false);
+    exception when lock_not_available then
+      if _turn = mod(mirror.slot() + 1, 4) then
+        perform mirror.pass_by(_turn, true);
+      end if;
+    end;
+  end loop;
 end
 $function$;
 
@@ -710,6 +794,7 @@ CREATE OR REPLACE FUNCTION mirror.trip_memberships_delete()
 AS $function$
 #variable_conflict use_column
 declare
+  _many pg_catalog.bool;
   _k1 pg_catalog.text[];
   _k2 pg_catalog.text[];
   _moved pg_catalog.text[];
@@ -720,32 +805,40 @@ begin
     return null;
   end if;
   begin
-    select pg_catalog.array_agg(k1), pg_catalog.array_agg(k2), pg_catalog.array_agg(k1) filter (where moved)
-    into _k1, _k2, _moved
-    from (select k1, k2, false as moved from (select (("trip_id"
+    select many, keys1, keys2, moved into _many, _k1, _k2, _moved from (select exists (select from old_rows offset 1) as many, array[k1] as keys1, array[k2] as keys2, null::pg_catalog.text[] as moved from (select (("trip_id"
+)::pg_catalog.text collate pg_catalog."C") as k1, (("user_id"
+)::pg_catalog.text collate pg_catalog."C") as k2 from old_rows as "trip_memberships" where ("trip_id"
+) is not null and ("user_id"
+) is not null and (true
+) limit 1) as _rows) as _one;
+    if _many then
+      select pg_catalog.array_agg(k1), pg_catalog.array_agg(k2), pg_catalog.array_agg(k1) filter (where moved)
+      into _k1, _k2, _moved
+      from (select k1, k2, false as moved from (select (("trip_id"
 )::pg_catalog.text collate pg_catalog."C") as k1, (("user_id"
 )::pg_catalog.text collate pg_catalog."C") as k2 from old_rows as "trip_memberships" where ("trip_id"
 ) is not null and ("user_id"
 ) is not null and (true
 )) as _rows limit 1001) as _dirty;
-    if pg_catalog.cardinality(_k1) operator(pg_catalog.>) 1000 then
-      _k1 := '{}'; _k2 := '{}'; _moved := '{}';
-      for _row in select k1, k2, false as moved from (select (("trip_id"
+      if pg_catalog.cardinality(_k1) operator(pg_catalog.>) 1000 then
+        _k1 := '{}'; _k2 := '{}'; _moved := '{}';
+        for _row in select k1, k2, false as moved from (select (("trip_id"
 )::pg_catalog.text collate pg_catalog."C") as k1, (("user_id"
 )::pg_catalog.text collate pg_catalog."C") as k2 from old_rows as "trip_memberships" where ("trip_id"
 ) is not null and ("user_id"
 ) is not null and (true
 )) as _rows loop
-        _k1 := pg_catalog.array_append(_k1, _row.k1);
-        _k2 := pg_catalog.array_append(_k2, _row.k2);
-        if _row.moved then
-          _moved := pg_catalog.array_append(_moved, _row.k1);
-        end if;
-        if pg_catalog.cardinality(_k1) operator(pg_catalog.=) 1000 then
-          perform mirror.mark('trip_memberships', _k1, _k2, _moved);
-          _k1 := '{}'; _k2 := '{}'; _moved := '{}';
-        end if;
-      end loop;
+          _k1 := pg_catalog.array_append(_k1, _row.k1);
+          _k2 := pg_catalog.array_append(_k2, _row.k2);
+          if _row.moved then
+            _moved := pg_catalog.array_append(_moved, _row.k1);
+          end if;
+          if pg_catalog.cardinality(_k1) operator(pg_catalog.=) 1000 then
+            perform mirror.mark('trip_memberships', _k1, _k2, _moved);
+            _k1 := '{}'; _k2 := '{}'; _moved := '{}';
+          end if;
+        end loop;
+      end if;
     end if;
   exception when others then
     raise log 'mirror: capture of trip_memberships failed (%): %; the whole table is marked', sqlstate, sqlerrm;
@@ -800,6 +893,7 @@ CREATE OR REPLACE FUNCTION mirror.trip_memberships_insert()
 AS $function$
 #variable_conflict use_column
 declare
+  _many pg_catalog.bool;
   _k1 pg_catalog.text[];
   _k2 pg_catalog.text[];
   _moved pg_catalog.text[];
@@ -810,32 +904,40 @@ begin
     return null;
   end if;
   begin
-    select pg_catalog.array_agg(k1), pg_catalog.array_agg(k2), pg_catalog.array_agg(k1) filter (where moved)
-    into _k1, _k2, _moved
-    from (select k1, k2, false as moved from (select (("trip_id"
+    select many, keys1, keys2, moved into _many, _k1, _k2, _moved from (select exists (select from new_rows offset 1) as many, array[k1] as keys1, array[k2] as keys2, null::pg_catalog.text[] as moved from (select (("trip_id"
+)::pg_catalog.text collate pg_catalog."C") as k1, (("user_id"
+)::pg_catalog.text collate pg_catalog."C") as k2 from new_rows as "trip_memberships" where ("trip_id"
+) is not null and ("user_id"
+) is not null and (true
+) limit 1) as _rows) as _one;
+    if _many then
+      select pg_catalog.array_agg(k1), pg_catalog.array_agg(k2), pg_catalog.array_agg(k1) filter (where moved)
+      into _k1, _k2, _moved
+      from (select k1, k2, false as moved from (select (("trip_id"
 )::pg_catalog.text collate pg_catalog."C") as k1, (("user_id"
 )::pg_catalog.text collate pg_catalog."C") as k2 from new_rows as "trip_memberships" where ("trip_id"
 ) is not null and ("user_id"
 ) is not null and (true
 )) as _rows limit 1001) as _dirty;
-    if pg_catalog.cardinality(_k1) operator(pg_catalog.>) 1000 then
-      _k1 := '{}'; _k2 := '{}'; _moved := '{}';
-      for _row in select k1, k2, false as moved from (select (("trip_id"
+      if pg_catalog.cardinality(_k1) operator(pg_catalog.>) 1000 then
+        _k1 := '{}'; _k2 := '{}'; _moved := '{}';
+        for _row in select k1, k2, false as moved from (select (("trip_id"
 )::pg_catalog.text collate pg_catalog."C") as k1, (("user_id"
 )::pg_catalog.text collate pg_catalog."C") as k2 from new_rows as "trip_memberships" where ("trip_id"
 ) is not null and ("user_id"
 ) is not null and (true
 )) as _rows loop
-        _k1 := pg_catalog.array_append(_k1, _row.k1);
-        _k2 := pg_catalog.array_append(_k2, _row.k2);
-        if _row.moved then
-          _moved := pg_catalog.array_append(_moved, _row.k1);
-        end if;
-        if pg_catalog.cardinality(_k1) operator(pg_catalog.=) 1000 then
-          perform mirror.mark('trip_memberships', _k1, _k2, _moved);
-          _k1 := '{}'; _k2 := '{}'; _moved := '{}';
-        end if;
-      end loop;
+          _k1 := pg_catalog.array_append(_k1, _row.k1);
+          _k2 := pg_catalog.array_append(_k2, _row.k2);
+          if _row.moved then
+            _moved := pg_catalog.array_append(_moved, _row.k1);
+          end if;
+          if pg_catalog.cardinality(_k1) operator(pg_catalog.=) 1000 then
+            perform mirror.mark('trip_memberships', _k1, _k2, _moved);
+            _k1 := '{}'; _k2 := '{}'; _moved := '{}';
+          end if;
+        end loop;
+      end if;
     end if;
   exception when others then
     raise log 'mirror: capture of trip_memberships failed (%): %; the whole table is marked', sqlstate, sqlerrm;
@@ -1059,6 +1161,7 @@ CREATE OR REPLACE FUNCTION mirror.trip_memberships_update()
 AS $function$
 #variable_conflict use_column
 declare
+  _many pg_catalog.bool;
   _k1 pg_catalog.text[];
   _k2 pg_catalog.text[];
   _moved pg_catalog.text[];
@@ -1069,9 +1172,39 @@ begin
     return null;
   end if;
   begin
-    select pg_catalog.array_agg(k1), pg_catalog.array_agg(k2), pg_catalog.array_agg(k1) filter (where moved)
-    into _k1, _k2, _moved
-    from (select k1, k2, false as moved from (select k1, k2 from (select (("trip_id"
+    select many, keys1, keys2, moved into _many, _k1, _k2, _moved from (select many, case when changed then case when rekeyed then array[old1::pg_catalog.text, new1::pg_catalog.text] when stays then array[new1::pg_catalog.text] when was then array[old1::pg_catalog.text] end end as keys1, case when changed then case when rekeyed then array[old2::pg_catalog.text, new2::pg_catalog.text] when stays then array[new2::pg_catalog.text] when was then array[old2::pg_catalog.text] end end as keys2, null::pg_catalog.text[] as moved from (select exists (select from new_rows offset 1) as many, _old.k1 as old1, _old.k2 as old2, _new.k1 as new1, _new.k2 as new2, _old.visible as was, _new.visible as stays, _old.visible and _new.visible and _old.key operator(pg_catalog.*<>) _new.key as rekeyed, _old.data operator(pg_catalog.*<>) _new.data as changed from (select ("trip_id"
+) as k1, ("user_id"
+) as k2, row(("trip_id"
+), ("user_id"
+)) as key, (("trip_id"
+) is not null and ("user_id"
+) is not null and (true
+)) is true as visible, row((("trip_id"
+) is not null and ("user_id"
+) is not null and (true
+)) is true, ("trip_id"
+), ("user_id"
+), ("role"
+), ("status"
+)) as data from old_rows as "trip_memberships" limit 1) as _old, (select ("trip_id"
+) as k1, ("user_id"
+) as k2, row(("trip_id"
+), ("user_id"
+)) as key, (("trip_id"
+) is not null and ("user_id"
+) is not null and (true
+)) is true as visible, row((("trip_id"
+) is not null and ("user_id"
+) is not null and (true
+)) is true, ("trip_id"
+), ("user_id"
+), ("role"
+), ("status"
+)) as data from new_rows as "trip_memberships" limit 1) as _new offset 0) as _compared) as _one;
+    if _many then
+      select pg_catalog.array_agg(k1), pg_catalog.array_agg(k2), pg_catalog.array_agg(k1) filter (where moved)
+      into _k1, _k2, _moved
+      from (select k1, k2, false as moved from (select k1, k2 from (select (("trip_id"
 )::pg_catalog.text collate pg_catalog."C") as k1, (("user_id"
 )::pg_catalog.text collate pg_catalog."C") as k2, (("role"
 )::pg_catalog.text collate pg_catalog."C") as role, (("status"
@@ -1086,9 +1219,9 @@ begin
 ) is not null and ("user_id"
 ) is not null and (true
 )) as _sides group by k1, k2, role, status having pg_catalog.min(_side) operator(pg_catalog.=) pg_catalog.max(_side)) as _changed group by k1, k2 limit 1001) as _dirty;
-    if pg_catalog.cardinality(_k1) operator(pg_catalog.>) 1000 then
-      _k1 := '{}'; _k2 := '{}'; _moved := '{}';
-      for _row in select k1, k2, false as moved from (select k1, k2 from (select (("trip_id"
+      if pg_catalog.cardinality(_k1) operator(pg_catalog.>) 1000 then
+        _k1 := '{}'; _k2 := '{}'; _moved := '{}';
+        for _row in select k1, k2, false as moved from (select k1, k2 from (select (("trip_id"
 )::pg_catalog.text collate pg_catalog."C") as k1, (("user_id"
 )::pg_catalog.text collate pg_catalog."C") as k2, (("role"
 )::pg_catalog.text collate pg_catalog."C") as role, (("status"
@@ -1103,16 +1236,17 @@ begin
 ) is not null and ("user_id"
 ) is not null and (true
 )) as _sides group by k1, k2, role, status having pg_catalog.min(_side) operator(pg_catalog.=) pg_catalog.max(_side)) as _changed group by k1, k2 loop
-        _k1 := pg_catalog.array_append(_k1, _row.k1);
-        _k2 := pg_catalog.array_append(_k2, _row.k2);
-        if _row.moved then
-          _moved := pg_catalog.array_append(_moved, _row.k1);
-        end if;
-        if pg_catalog.cardinality(_k1) operator(pg_catalog.=) 1000 then
-          perform mirror.mark('trip_memberships', _k1, _k2, _moved);
-          _k1 := '{}'; _k2 := '{}'; _moved := '{}';
-        end if;
-      end loop;
+          _k1 := pg_catalog.array_append(_k1, _row.k1);
+          _k2 := pg_catalog.array_append(_k2, _row.k2);
+          if _row.moved then
+            _moved := pg_catalog.array_append(_moved, _row.k1);
+          end if;
+          if pg_catalog.cardinality(_k1) operator(pg_catalog.=) 1000 then
+            perform mirror.mark('trip_memberships', _k1, _k2, _moved);
+            _k1 := '{}'; _k2 := '{}'; _moved := '{}';
+          end if;
+        end loop;
+      end if;
     end if;
   exception when others then
     raise log 'mirror: capture of trip_memberships failed (%): %; the whole table is marked', sqlstate, sqlerrm;
@@ -1133,6 +1267,7 @@ CREATE OR REPLACE FUNCTION mirror.trips_delete()
 AS $function$
 #variable_conflict use_column
 declare
+  _many pg_catalog.bool;
   _k1 pg_catalog.text[];
   _k2 pg_catalog.text[];
   _moved pg_catalog.text[];
@@ -1143,28 +1278,34 @@ begin
     return null;
   end if;
   begin
-    select pg_catalog.array_agg(k1), pg_catalog.array_agg(k2), pg_catalog.array_agg(k1) filter (where moved)
-    into _k1, _k2, _moved
-    from (select k1, k2, true as moved from (select (("id"
+    select many, keys1, keys2, moved into _many, _k1, _k2, _moved from (select exists (select from old_rows offset 1) as many, array[k1] as keys1, array[k2] as keys2, array[k1] as moved from (select (("id"
+)::pg_catalog.text collate pg_catalog."C") as k1, null::pg_catalog.text as k2 from old_rows as "trips" where ("id"
+) is not null and (true
+) limit 1) as _rows) as _one;
+    if _many then
+      select pg_catalog.array_agg(k1), pg_catalog.array_agg(k2), pg_catalog.array_agg(k1) filter (where moved)
+      into _k1, _k2, _moved
+      from (select k1, k2, true as moved from (select (("id"
 )::pg_catalog.text collate pg_catalog."C") as k1, null::pg_catalog.text as k2 from old_rows as "trips" where ("id"
 ) is not null and (true
 )) as _rows limit 1001) as _dirty;
-    if pg_catalog.cardinality(_k1) operator(pg_catalog.>) 1000 then
-      _k1 := '{}'; _k2 := '{}'; _moved := '{}';
-      for _row in select k1, k2, true as moved from (select (("id"
+      if pg_catalog.cardinality(_k1) operator(pg_catalog.>) 1000 then
+        _k1 := '{}'; _k2 := '{}'; _moved := '{}';
+        for _row in select k1, k2, true as moved from (select (("id"
 )::pg_catalog.text collate pg_catalog."C") as k1, null::pg_catalog.text as k2 from old_rows as "trips" where ("id"
 ) is not null and (true
 )) as _rows loop
-        _k1 := pg_catalog.array_append(_k1, _row.k1);
-        _k2 := pg_catalog.array_append(_k2, _row.k2);
-        if _row.moved then
-          _moved := pg_catalog.array_append(_moved, _row.k1);
-        end if;
-        if pg_catalog.cardinality(_k1) operator(pg_catalog.=) 1000 then
-          perform mirror.mark('trips', _k1, _k2, _moved);
-          _k1 := '{}'; _k2 := '{}'; _moved := '{}';
-        end if;
-      end loop;
+          _k1 := pg_catalog.array_append(_k1, _row.k1);
+          _k2 := pg_catalog.array_append(_k2, _row.k2);
+          if _row.moved then
+            _moved := pg_catalog.array_append(_moved, _row.k1);
+          end if;
+          if pg_catalog.cardinality(_k1) operator(pg_catalog.=) 1000 then
+            perform mirror.mark('trips', _k1, _k2, _moved);
+            _k1 := '{}'; _k2 := '{}'; _moved := '{}';
+          end if;
+        end loop;
+      end if;
     end if;
   exception when others then
     raise log 'mirror: capture of trips failed (%): %; the whole table is marked', sqlstate, sqlerrm;
@@ -1205,6 +1346,7 @@ CREATE OR REPLACE FUNCTION mirror.trips_insert()
 AS $function$
 #variable_conflict use_column
 declare
+  _many pg_catalog.bool;
   _k1 pg_catalog.text[];
   _k2 pg_catalog.text[];
   _moved pg_catalog.text[];
@@ -1215,28 +1357,34 @@ begin
     return null;
   end if;
   begin
-    select pg_catalog.array_agg(k1), pg_catalog.array_agg(k2), pg_catalog.array_agg(k1) filter (where moved)
-    into _k1, _k2, _moved
-    from (select k1, k2, true as moved from (select (("id"
+    select many, keys1, keys2, moved into _many, _k1, _k2, _moved from (select exists (select from new_rows offset 1) as many, array[k1] as keys1, array[k2] as keys2, array[k1] as moved from (select (("id"
+)::pg_catalog.text collate pg_catalog."C") as k1, null::pg_catalog.text as k2 from new_rows as "trips" where ("id"
+) is not null and (true
+) limit 1) as _rows) as _one;
+    if _many then
+      select pg_catalog.array_agg(k1), pg_catalog.array_agg(k2), pg_catalog.array_agg(k1) filter (where moved)
+      into _k1, _k2, _moved
+      from (select k1, k2, true as moved from (select (("id"
 )::pg_catalog.text collate pg_catalog."C") as k1, null::pg_catalog.text as k2 from new_rows as "trips" where ("id"
 ) is not null and (true
 )) as _rows limit 1001) as _dirty;
-    if pg_catalog.cardinality(_k1) operator(pg_catalog.>) 1000 then
-      _k1 := '{}'; _k2 := '{}'; _moved := '{}';
-      for _row in select k1, k2, true as moved from (select (("id"
+      if pg_catalog.cardinality(_k1) operator(pg_catalog.>) 1000 then
+        _k1 := '{}'; _k2 := '{}'; _moved := '{}';
+        for _row in select k1, k2, true as moved from (select (("id"
 )::pg_catalog.text collate pg_catalog."C") as k1, null::pg_catalog.text as k2 from new_rows as "trips" where ("id"
 ) is not null and (true
 )) as _rows loop
-        _k1 := pg_catalog.array_append(_k1, _row.k1);
-        _k2 := pg_catalog.array_append(_k2, _row.k2);
-        if _row.moved then
-          _moved := pg_catalog.array_append(_moved, _row.k1);
-        end if;
-        if pg_catalog.cardinality(_k1) operator(pg_catalog.=) 1000 then
-          perform mirror.mark('trips', _k1, _k2, _moved);
-          _k1 := '{}'; _k2 := '{}'; _moved := '{}';
-        end if;
-      end loop;
+          _k1 := pg_catalog.array_append(_k1, _row.k1);
+          _k2 := pg_catalog.array_append(_k2, _row.k2);
+          if _row.moved then
+            _moved := pg_catalog.array_append(_moved, _row.k1);
+          end if;
+          if pg_catalog.cardinality(_k1) operator(pg_catalog.=) 1000 then
+            perform mirror.mark('trips', _k1, _k2, _moved);
+            _k1 := '{}'; _k2 := '{}'; _moved := '{}';
+          end if;
+        end loop;
+      end if;
     end if;
   exception when others then
     raise log 'mirror: capture of trips failed (%): %; the whole table is marked', sqlstate, sqlerrm;
@@ -1362,6 +1510,7 @@ CREATE OR REPLACE FUNCTION mirror.trips_update()
 AS $function$
 #variable_conflict use_column
 declare
+  _many pg_catalog.bool;
   _k1 pg_catalog.text[];
   _k2 pg_catalog.text[];
   _moved pg_catalog.text[];
@@ -1372,9 +1521,29 @@ begin
     return null;
   end if;
   begin
-    select pg_catalog.array_agg(k1), pg_catalog.array_agg(k2), pg_catalog.array_agg(k1) filter (where moved)
-    into _k1, _k2, _moved
-    from (select k1, k2, pg_catalog.count(*) operator(pg_catalog.=) 1::pg_catalog.int8 as moved from (select k1, k2 from (select (("id"
+    select many, keys1, keys2, moved into _many, _k1, _k2, _moved from (select many, case when changed then case when rekeyed then array[old1::pg_catalog.text, new1::pg_catalog.text] when stays then array[new1::pg_catalog.text] when was then array[old1::pg_catalog.text] end end as keys1, array[null, null]::pg_catalog.text[] as keys2, case when rekeyed or was operator(pg_catalog.<>) stays then case when rekeyed then array[old1::pg_catalog.text, new1::pg_catalog.text] when stays then array[new1::pg_catalog.text] when was then array[old1::pg_catalog.text] end end as moved from (select exists (select from new_rows offset 1) as many, _old.k1 as old1, _new.k1 as new1, _old.visible as was, _new.visible as stays, _old.visible and _new.visible and _old.key operator(pg_catalog.*<>) _new.key as rekeyed, _old.data operator(pg_catalog.*<>) _new.data as changed from (select ("id"
+) as k1, row(("id"
+)) as key, (("id"
+) is not null and (true
+)) is true as visible, row((("id"
+) is not null and (true
+)) is true, ("id"
+), ("name"
+), ("created_by"
+)) as data from old_rows as "trips" limit 1) as _old, (select ("id"
+) as k1, row(("id"
+)) as key, (("id"
+) is not null and (true
+)) is true as visible, row((("id"
+) is not null and (true
+)) is true, ("id"
+), ("name"
+), ("created_by"
+)) as data from new_rows as "trips" limit 1) as _new offset 0) as _compared) as _one;
+    if _many then
+      select pg_catalog.array_agg(k1), pg_catalog.array_agg(k2), pg_catalog.array_agg(k1) filter (where moved)
+      into _k1, _k2, _moved
+      from (select k1, k2, pg_catalog.count(*) operator(pg_catalog.=) 1::pg_catalog.int8 as moved from (select k1, k2 from (select (("id"
 )::pg_catalog.text collate pg_catalog."C") as k1, null::pg_catalog.text as k2, (("name"
 )::pg_catalog.text collate pg_catalog."C") as name, (("created_by"
 )::pg_catalog.text collate pg_catalog."C") as created_by, 0 as _side from old_rows as "trips" where ("id"
@@ -1385,9 +1554,9 @@ begin
 )::pg_catalog.text collate pg_catalog."C") as created_by, 1 as _side from new_rows as "trips" where ("id"
 ) is not null and (true
 )) as _sides group by k1, k2, name, created_by having pg_catalog.min(_side) operator(pg_catalog.=) pg_catalog.max(_side)) as _changed group by k1, k2 limit 1001) as _dirty;
-    if pg_catalog.cardinality(_k1) operator(pg_catalog.>) 1000 then
-      _k1 := '{}'; _k2 := '{}'; _moved := '{}';
-      for _row in select k1, k2, pg_catalog.count(*) operator(pg_catalog.=) 1::pg_catalog.int8 as moved from (select k1, k2 from (select (("id"
+      if pg_catalog.cardinality(_k1) operator(pg_catalog.>) 1000 then
+        _k1 := '{}'; _k2 := '{}'; _moved := '{}';
+        for _row in select k1, k2, pg_catalog.count(*) operator(pg_catalog.=) 1::pg_catalog.int8 as moved from (select k1, k2 from (select (("id"
 )::pg_catalog.text collate pg_catalog."C") as k1, null::pg_catalog.text as k2, (("name"
 )::pg_catalog.text collate pg_catalog."C") as name, (("created_by"
 )::pg_catalog.text collate pg_catalog."C") as created_by, 0 as _side from old_rows as "trips" where ("id"
@@ -1398,16 +1567,17 @@ begin
 )::pg_catalog.text collate pg_catalog."C") as created_by, 1 as _side from new_rows as "trips" where ("id"
 ) is not null and (true
 )) as _sides group by k1, k2, name, created_by having pg_catalog.min(_side) operator(pg_catalog.=) pg_catalog.max(_side)) as _changed group by k1, k2 loop
-        _k1 := pg_catalog.array_append(_k1, _row.k1);
-        _k2 := pg_catalog.array_append(_k2, _row.k2);
-        if _row.moved then
-          _moved := pg_catalog.array_append(_moved, _row.k1);
-        end if;
-        if pg_catalog.cardinality(_k1) operator(pg_catalog.=) 1000 then
-          perform mirror.mark('trips', _k1, _k2, _moved);
-          _k1 := '{}'; _k2 := '{}'; _moved := '{}';
-        end if;
-      end loop;
+          _k1 := pg_catalog.array_append(_k1, _row.k1);
+          _k2 := pg_catalog.array_append(_k2, _row.k2);
+          if _row.moved then
+            _moved := pg_catalog.array_append(_moved, _row.k1);
+          end if;
+          if pg_catalog.cardinality(_k1) operator(pg_catalog.=) 1000 then
+            perform mirror.mark('trips', _k1, _k2, _moved);
+            _k1 := '{}'; _k2 := '{}'; _moved := '{}';
+          end if;
+        end loop;
+      end if;
     end if;
   exception when others then
     raise log 'mirror: capture of trips failed (%): %; the whole table is marked', sqlstate, sqlerrm;
@@ -1422,12 +1592,21 @@ begin
 end
 $function$;
 
+CREATE OR REPLACE FUNCTION mirror.turn()
+ RETURNS integer
+ LANGUAGE sql
+ STABLE PARALLEL SAFE
+AS $function$
+  select mirror.slot()
+$function$;
+
 CREATE OR REPLACE FUNCTION mirror.users_delete()
  RETURNS trigger
  LANGUAGE plpgsql
 AS $function$
 #variable_conflict use_column
 declare
+  _many pg_catalog.bool;
   _k1 pg_catalog.text[];
   _k2 pg_catalog.text[];
   _moved pg_catalog.text[];
@@ -1438,28 +1617,34 @@ begin
     return null;
   end if;
   begin
-    select pg_catalog.array_agg(k1), pg_catalog.array_agg(k2), pg_catalog.array_agg(k1) filter (where moved)
-    into _k1, _k2, _moved
-    from (select k1, k2, false as moved from (select (("id"
+    select many, keys1, keys2, moved into _many, _k1, _k2, _moved from (select exists (select from old_rows offset 1) as many, array[k1] as keys1, array[k2] as keys2, null::pg_catalog.text[] as moved from (select (("id"
+)::pg_catalog.text collate pg_catalog."C") as k1, null::pg_catalog.text as k2 from old_rows as "users" where ("id"
+) is not null and (true
+) limit 1) as _rows) as _one;
+    if _many then
+      select pg_catalog.array_agg(k1), pg_catalog.array_agg(k2), pg_catalog.array_agg(k1) filter (where moved)
+      into _k1, _k2, _moved
+      from (select k1, k2, false as moved from (select (("id"
 )::pg_catalog.text collate pg_catalog."C") as k1, null::pg_catalog.text as k2 from old_rows as "users" where ("id"
 ) is not null and (true
 )) as _rows limit 1001) as _dirty;
-    if pg_catalog.cardinality(_k1) operator(pg_catalog.>) 1000 then
-      _k1 := '{}'; _k2 := '{}'; _moved := '{}';
-      for _row in select k1, k2, false as moved from (select (("id"
+      if pg_catalog.cardinality(_k1) operator(pg_catalog.>) 1000 then
+        _k1 := '{}'; _k2 := '{}'; _moved := '{}';
+        for _row in select k1, k2, false as moved from (select (("id"
 )::pg_catalog.text collate pg_catalog."C") as k1, null::pg_catalog.text as k2 from old_rows as "users" where ("id"
 ) is not null and (true
 )) as _rows loop
-        _k1 := pg_catalog.array_append(_k1, _row.k1);
-        _k2 := pg_catalog.array_append(_k2, _row.k2);
-        if _row.moved then
-          _moved := pg_catalog.array_append(_moved, _row.k1);
-        end if;
-        if pg_catalog.cardinality(_k1) operator(pg_catalog.=) 1000 then
-          perform mirror.mark('users', _k1, _k2, _moved);
-          _k1 := '{}'; _k2 := '{}'; _moved := '{}';
-        end if;
-      end loop;
+          _k1 := pg_catalog.array_append(_k1, _row.k1);
+          _k2 := pg_catalog.array_append(_k2, _row.k2);
+          if _row.moved then
+            _moved := pg_catalog.array_append(_moved, _row.k1);
+          end if;
+          if pg_catalog.cardinality(_k1) operator(pg_catalog.=) 1000 then
+            perform mirror.mark('users', _k1, _k2, _moved);
+            _k1 := '{}'; _k2 := '{}'; _moved := '{}';
+          end if;
+        end loop;
+      end if;
     end if;
   exception when others then
     raise log 'mirror: capture of users failed (%): %; the whole table is marked', sqlstate, sqlerrm;
@@ -1500,6 +1685,7 @@ CREATE OR REPLACE FUNCTION mirror.users_insert()
 AS $function$
 #variable_conflict use_column
 declare
+  _many pg_catalog.bool;
   _k1 pg_catalog.text[];
   _k2 pg_catalog.text[];
   _moved pg_catalog.text[];
@@ -1510,28 +1696,34 @@ begin
     return null;
   end if;
   begin
-    select pg_catalog.array_agg(k1), pg_catalog.array_agg(k2), pg_catalog.array_agg(k1) filter (where moved)
-    into _k1, _k2, _moved
-    from (select k1, k2, false as moved from (select (("id"
+    select many, keys1, keys2, moved into _many, _k1, _k2, _moved from (select exists (select from new_rows offset 1) as many, array[k1] as keys1, array[k2] as keys2, null::pg_catalog.text[] as moved from (select (("id"
+)::pg_catalog.text collate pg_catalog."C") as k1, null::pg_catalog.text as k2 from new_rows as "users" where ("id"
+) is not null and (true
+) limit 1) as _rows) as _one;
+    if _many then
+      select pg_catalog.array_agg(k1), pg_catalog.array_agg(k2), pg_catalog.array_agg(k1) filter (where moved)
+      into _k1, _k2, _moved
+      from (select k1, k2, false as moved from (select (("id"
 )::pg_catalog.text collate pg_catalog."C") as k1, null::pg_catalog.text as k2 from new_rows as "users" where ("id"
 ) is not null and (true
 )) as _rows limit 1001) as _dirty;
-    if pg_catalog.cardinality(_k1) operator(pg_catalog.>) 1000 then
-      _k1 := '{}'; _k2 := '{}'; _moved := '{}';
-      for _row in select k1, k2, false as moved from (select (("id"
+      if pg_catalog.cardinality(_k1) operator(pg_catalog.>) 1000 then
+        _k1 := '{}'; _k2 := '{}'; _moved := '{}';
+        for _row in select k1, k2, false as moved from (select (("id"
 )::pg_catalog.text collate pg_catalog."C") as k1, null::pg_catalog.text as k2 from new_rows as "users" where ("id"
 ) is not null and (true
 )) as _rows loop
-        _k1 := pg_catalog.array_append(_k1, _row.k1);
-        _k2 := pg_catalog.array_append(_k2, _row.k2);
-        if _row.moved then
-          _moved := pg_catalog.array_append(_moved, _row.k1);
-        end if;
-        if pg_catalog.cardinality(_k1) operator(pg_catalog.=) 1000 then
-          perform mirror.mark('users', _k1, _k2, _moved);
-          _k1 := '{}'; _k2 := '{}'; _moved := '{}';
-        end if;
-      end loop;
+          _k1 := pg_catalog.array_append(_k1, _row.k1);
+          _k2 := pg_catalog.array_append(_k2, _row.k2);
+          if _row.moved then
+            _moved := pg_catalog.array_append(_moved, _row.k1);
+          end if;
+          if pg_catalog.cardinality(_k1) operator(pg_catalog.=) 1000 then
+            perform mirror.mark('users', _k1, _k2, _moved);
+            _k1 := '{}'; _k2 := '{}'; _moved := '{}';
+          end if;
+        end loop;
+      end if;
     end if;
   exception when others then
     raise log 'mirror: capture of users failed (%): %; the whole table is marked', sqlstate, sqlerrm;
@@ -1659,6 +1851,7 @@ CREATE OR REPLACE FUNCTION mirror.users_update()
 AS $function$
 #variable_conflict use_column
 declare
+  _many pg_catalog.bool;
   _k1 pg_catalog.text[];
   _k2 pg_catalog.text[];
   _moved pg_catalog.text[];
@@ -1669,9 +1862,31 @@ begin
     return null;
   end if;
   begin
-    select pg_catalog.array_agg(k1), pg_catalog.array_agg(k2), pg_catalog.array_agg(k1) filter (where moved)
-    into _k1, _k2, _moved
-    from (select k1, k2, false as moved from (select k1, k2 from (select (("id"
+    select many, keys1, keys2, moved into _many, _k1, _k2, _moved from (select many, case when changed then case when rekeyed then array[old1::pg_catalog.text, new1::pg_catalog.text] when stays then array[new1::pg_catalog.text] when was then array[old1::pg_catalog.text] end end as keys1, array[null, null]::pg_catalog.text[] as keys2, null::pg_catalog.text[] as moved from (select exists (select from new_rows offset 1) as many, _old.k1 as old1, _new.k1 as new1, _old.visible as was, _new.visible as stays, _old.visible and _new.visible and _old.key operator(pg_catalog.*<>) _new.key as rekeyed, _old.data operator(pg_catalog.*<>) _new.data as changed from (select ("id"
+) as k1, row(("id"
+)) as key, (("id"
+) is not null and (true
+)) is true as visible, row((("id"
+) is not null and (true
+)) is true, ("id"
+), ("id"
+), ("email"
+), ("username"
+)) as data from old_rows as "users" limit 1) as _old, (select ("id"
+) as k1, row(("id"
+)) as key, (("id"
+) is not null and (true
+)) is true as visible, row((("id"
+) is not null and (true
+)) is true, ("id"
+), ("id"
+), ("email"
+), ("username"
+)) as data from new_rows as "users" limit 1) as _new offset 0) as _compared) as _one;
+    if _many then
+      select pg_catalog.array_agg(k1), pg_catalog.array_agg(k2), pg_catalog.array_agg(k1) filter (where moved)
+      into _k1, _k2, _moved
+      from (select k1, k2, false as moved from (select k1, k2 from (select (("id"
 )::pg_catalog.text collate pg_catalog."C") as k1, null::pg_catalog.text as k2, (("id"
 )::pg_catalog.text collate pg_catalog."C") as subject, (("email"
 )::pg_catalog.text collate pg_catalog."C") as email, (("username"
@@ -1684,9 +1899,9 @@ begin
 )::pg_catalog.text collate pg_catalog."C") as username, 1 as _side from new_rows as "users" where ("id"
 ) is not null and (true
 )) as _sides group by k1, k2, subject, email, username having pg_catalog.min(_side) operator(pg_catalog.=) pg_catalog.max(_side)) as _changed group by k1, k2 limit 1001) as _dirty;
-    if pg_catalog.cardinality(_k1) operator(pg_catalog.>) 1000 then
-      _k1 := '{}'; _k2 := '{}'; _moved := '{}';
-      for _row in select k1, k2, false as moved from (select k1, k2 from (select (("id"
+      if pg_catalog.cardinality(_k1) operator(pg_catalog.>) 1000 then
+        _k1 := '{}'; _k2 := '{}'; _moved := '{}';
+        for _row in select k1, k2, false as moved from (select k1, k2 from (select (("id"
 )::pg_catalog.text collate pg_catalog."C") as k1, null::pg_catalog.text as k2, (("id"
 )::pg_catalog.text collate pg_catalog."C") as subject, (("email"
 )::pg_catalog.text collate pg_catalog."C") as email, (("username"
@@ -1699,16 +1914,17 @@ begin
 )::pg_catalog.text collate pg_catalog."C") as username, 1 as _side from new_rows as "users" where ("id"
 ) is not null and (true
 )) as _sides group by k1, k2, subject, email, username having pg_catalog.min(_side) operator(pg_catalog.=) pg_catalog.max(_side)) as _changed group by k1, k2 loop
-        _k1 := pg_catalog.array_append(_k1, _row.k1);
-        _k2 := pg_catalog.array_append(_k2, _row.k2);
-        if _row.moved then
-          _moved := pg_catalog.array_append(_moved, _row.k1);
-        end if;
-        if pg_catalog.cardinality(_k1) operator(pg_catalog.=) 1000 then
-          perform mirror.mark('users', _k1, _k2, _moved);
-          _k1 := '{}'; _k2 := '{}'; _moved := '{}';
-        end if;
-      end loop;
+          _k1 := pg_catalog.array_append(_k1, _row.k1);
+          _k2 := pg_catalog.array_append(_k2, _row.k2);
+          if _row.moved then
+            _moved := pg_catalog.array_append(_moved, _row.k1);
+          end if;
+          if pg_catalog.cardinality(_k1) operator(pg_catalog.=) 1000 then
+            perform mirror.mark('users', _k1, _k2, _moved);
+            _k1 := '{}'; _k2 := '{}'; _moved := '{}';
+          end if;
+        end loop;
+      end if;
     end if;
   exception when others then
     raise log 'mirror: capture of users failed (%): %; the whole table is marked', sqlstate, sqlerrm;
@@ -1775,8 +1991,6 @@ grant execute on function mirror.gone_first(mirror.entry[],integer,text[],pg_sna
 
 grant execute on function mirror.identity() to mirror_daemon;
 
-grant execute on function mirror.is_twins_turn() to mirror_daemon;
-
 grant execute on function mirror.keys(text,text[],text[]) to mirror_daemon;
 
 grant execute on function mirror.look(jsonb) to mirror_daemon;
@@ -1784,6 +1998,10 @@ grant execute on function mirror.look(jsonb) to mirror_daemon;
 grant execute on function mirror.mark(text,text[],text[],text[]) to public;
 
 grant execute on function mirror.mark(text,text[],text[],text[]) to mirror_daemon;
+
+grant execute on function mirror.outbox_bytes() to mirror_daemon;
+
+grant execute on function mirror.pass_by(integer,boolean) to mirror_daemon;
 
 grant execute on function mirror.possible(text,text,text) to mirror_daemon;
 
@@ -1806,6 +2024,8 @@ grant execute on function mirror.resync(text,text,text,boolean,boolean) to mirro
 grant execute on function mirror.rings() to mirror_daemon;
 
 grant execute on function mirror.slice(text,text,text,text,text,text,integer,text) to mirror_daemon;
+
+grant execute on function mirror.slot() to mirror_daemon;
 
 grant execute on function mirror.take(jsonb) to mirror_daemon;
 
@@ -1855,6 +2075,8 @@ grant execute on function mirror.trips_truncate() to mirror_daemon;
 
 grant execute on function mirror.trips_update() to mirror_daemon;
 
+grant execute on function mirror.turn() to mirror_daemon;
+
 grant execute on function mirror.users_delete() to mirror_daemon;
 
 grant execute on function mirror.users_gone(pg_snapshot,integer) to mirror_daemon;
@@ -1881,7 +2103,11 @@ grant select on table mirror.install to mirror_daemon;
 
 grant delete, select, truncate on table mirror.outbox to mirror_daemon;
 
-grant delete, select, truncate on table mirror.outbox_twin to mirror_daemon;
+grant delete, select, truncate on table mirror.outbox_1 to mirror_daemon;
+
+grant delete, select, truncate on table mirror.outbox_2 to mirror_daemon;
+
+grant delete, select, truncate on table mirror.outbox_3 to mirror_daemon;
 
 grant delete, insert, select, update on table mirror.request to mirror_daemon;
 

@@ -388,7 +388,7 @@ def test_triggers_are_put_right(source_url: str, admin: Connection, damage: str)
         "revoke select (email) on users from mirror_daemon",
         "grant select (last_seen) on users to mirror_daemon",
         "alter table mirror.outbox replica identity default",
-        "drop table mirror.outbox_twin",
+        "drop table mirror.outbox_1",
         "revoke execute on function mirror.mark from public",
     ],
 )

@@ -33,14 +33,29 @@ def test_rendering_is_the_same_each_time(source: Source) -> None:
 
 FUNCTION = re.compile(r"create or replace function mirror\.(\w+)\(.*?\$mirror\$(.*?)\$mirror\$", re.DOTALL)
 CALLED = re.compile(r"(?<!as )(?<![\w.\"])(\w+)\s*\(")
-KEYWORDS = {"and", "as", "by", "case", "filter", "from", "if", "in", "operator", "select", "where"}
+KEYWORDS = {
+    "and",
+    "as",
+    "by",
+    "case",
+    "exists",
+    "filter",
+    "from",
+    "if",
+    "in",
+    "operator",
+    "row",
+    "select",
+    "values",
+    "where",
+}
 
 
 def written_for_the_application(source: Source) -> dict[str, str]:
     """The bodies that run in a session of the application's, without comments and literals."""
     bodies = dict(FUNCTION.findall(capture.functions_sql(source)))
     names = [f"{table.name}_{event}" for table in TABLES for event in (*capture.EVENTS, "truncate")]
-    names += ["mark", "rings", "is_twins_turn"]
+    names += ["mark", "rings", "slot", "turn"]
     return {name: re.sub(r"--.*|'(?:[^']|'')*'", "", bodies[name]) for name in names}
 
 
