@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from mirror.ops.page import load
 
-TOKEN = "correct horse battery staple"
+TOKEN = "correct-horse-battery-staple"
 INTERVAL_S = 2
 Document = dict[str, Any]
 

@@ -170,7 +170,7 @@ function listenToReader() {
   };
   charts.addEventListener("pointermove", under);
   charts.addEventListener("pointerdown", under);
-  charts.addEventListener("pointerleave", () => choose(null));
+  charts.addEventListener("pointerleave", ({ pointerType }) => pointerType === "mouse" && choose(null));  // a finger leaves at once
   charts.addEventListener("blur", () => choose(null));
   charts.addEventListener("keydown", (event) => {
     const from = chart.chosen ?? chart.now, far = event.shiftKey ? MINUTE : 2 * chart.interval;
