@@ -233,6 +233,7 @@ CREATE OR REPLACE FUNCTION mirror.check_digest(asked jsonb)
  SET search_path TO ''
  SET enable_seqscan TO 'off'
  SET max_parallel_workers_per_gather TO '0'
+ SET jit TO 'off'
 AS $function$
 declare
   _n bigint;
@@ -304,6 +305,7 @@ CREATE OR REPLACE FUNCTION mirror.explain(scope jsonb, pending jsonb)
  SET search_path TO ''
  SET enable_seqscan TO 'off'
  SET max_parallel_workers_per_gather TO '0'
+ SET jit TO 'off'
 AS $function$
 declare
   _explained jsonb;
@@ -390,6 +392,7 @@ AS $function$
          ('mirror_staleness', '{authenticated,service_role}'), ('mirror_is_fresh', '{authenticated,service_role}'),
          ('mirror_has', '{authenticated,service_role}'), ('mirror_check_token', '{authenticated,service_role}'),
          ('my_companions', '{authenticated,service_role}'), ('current_topic', '{authenticated,service_role}'),
+         ('my_user_id', '{anon,authenticated,service_role}'),
          ('is_trip_member', '{anon,authenticated,service_role}'), ('my_trips', '{anon,authenticated,service_role}'),
          ('is_topic_member', '{anon,authenticated,service_role}'), ('is_own_topic', '{anon,authenticated,service_role}')) as f(name, callers) on f.name = p.proname
   where p.pronamespace = 'public'::regnamespace and 'search_path=""' = any (p.proconfig)
@@ -1183,6 +1186,18 @@ begin
 end
 $function$;
 
+CREATE OR REPLACE FUNCTION public.my_user_id()
+ RETURNS uuid
+ LANGUAGE plpgsql
+ STABLE SECURITY DEFINER
+ SET search_path TO ''
+AS $function$
+declare _sub text := mirror.caller();
+begin
+  return mirror.as_user_id(_sub);
+end
+$function$;
+
 create policy "mirror: members of your trips" on public.trip_memberships for select to authenticated
   using ((trip_id = ANY (ARRAY( SELECT public.my_trips() AS my_trips))) AND (lower(status) = ANY (ARRAY[lower('active'::text), lower('accepted'::text)])));
 
@@ -1279,6 +1294,12 @@ grant execute on function public.my_trips() to anon;
 grant execute on function public.my_trips() to authenticated;
 
 grant execute on function public.my_trips() to service_role;
+
+grant execute on function public.my_user_id() to anon;
+
+grant execute on function public.my_user_id() to authenticated;
+
+grant execute on function public.my_user_id() to service_role;
 
 grant select on table public.trip_memberships to authenticated;
 
