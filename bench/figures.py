@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-from bench import backlog, changes, idle, keeping, latency, proof, writes
+from bench import access, backlog, changes, growth, idle, keeping, latency, proof, writes
 from bench.report import Result
 from bench.stage import Stage
 
@@ -58,5 +58,7 @@ def figures(size: Size) -> dict[str, Measure]:
         "proof": partial(proof.measure, rounds=rounds, rows=size.load, seconds=size.latency_s),
         "writes": partial(writes.measure, rounds=rounds, rows=size.rows, seconds=size.writes_s),
         "keeping": partial(keeping.measure, rows=size.rows, seconds=size.keeping_s),
+        "growth": partial(growth.measure, sizes=size.growth),
+        "access": partial(access.measure, rounds=rounds, sizes=size.access, seconds=size.writes_s),
         "idle": partial(idle.measure, rows=size.rows, seconds=size.idle_s),
     }

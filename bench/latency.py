@@ -83,7 +83,7 @@ def under_load(
         options.append(f"--rate={rate}")
 
     def load() -> None:
-        speeds.append(pgbench(stage, databases, MAPPED, *options).per_second)
+        speeds.append(pgbench(stage, databases.source, MAPPED, *options).per_second)
 
     writing = threading.Thread(target=load)
     writing.start()

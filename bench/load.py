@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from bench.report import percentile
-from bench.stage import Databases, Stage
+from bench.stage import Stage
 
 CLIENTS = 8
 THREADS = 2
@@ -19,30 +19,43 @@ THREADS = 2
 
 @dataclass(frozen=True)
 class Load:
+    """`statements_ms`: the mean of each line of the script."""
+
     per_second: float
+    p50_ms: float
     p99_ms: float
+    statements_ms: list[float]
 
 
-def pgbench(stage: Stage, databases: Databases, script: str, *options: str, durable: bool = True) -> Load:
+def pgbench(
+    stage: Stage,
+    url: str,
+    script: str,
+    *options: str,
+    clients: int = CLIENTS,
+    protocol: Literal["prepared", "simple"] = "prepared",
+) -> Load:
     """Runs one transaction over and over; `options` say for how long, or how often."""
     with tempfile.TemporaryDirectory() as directory:
         file, log = Path(directory, "script.sql"), Path(directory, "log")
         file.write_text(script)
         asked: Sequence[str | Path] = [
-            stage.source.binaries / "pgbench", "--no-vacuum", "--protocol=prepared", f"--file={file}", "--log",
-            f"--log-prefix={log}", f"--client={CLIENTS}", f"--jobs={THREADS}", *options, databases.source,
+            stage.source.binaries / "pgbench", "--no-vacuum", f"--protocol={protocol}", f"--file={file}", "--log",
+            f"--log-prefix={log}", f"--client={clients}", f"--jobs={min(clients, THREADS)}", "--report-per-command",
+            *options, url,
         ]  # fmt: skip
-        settings = {} if durable else {"PGOPTIONS": "-c synchronous_commit=off"}
-        done = subprocess.run(asked, env=os.environ | settings, capture_output=True, text=True, check=False)
+        done = subprocess.run(asked, capture_output=True, text=True, check=False)
         if done.returncode:
             raise RuntimeError(f"pgbench failed: {done.stderr.strip()}")
-        per_second = re.search(r"^tps = ([\d.]+) \(without initial", done.stdout, re.MULTILINE)
-        if per_second is None:
-            raise RuntimeError(f"pgbench said nothing of its speed: {done.stdout}")
-        return Load(float(per_second[1]), _p99_ms(Path(directory)))
+        return _load(done.stdout, Path(directory))
 
 
-def _p99_ms(directory: Path) -> float:
+def _load(said: str, directory: Path) -> Load:
     """The third field of a line of pgbench's log is the time of that transaction in microseconds."""
+    per_second = re.search(r"^tps = ([\d.]+) \(without initial", said, re.MULTILINE)
+    if per_second is None:
+        raise RuntimeError(f"pgbench said nothing of its speed: {said}")
     times = [int(line.split(" ", 3)[2]) for path in directory.glob("log.*") for line in path.open(encoding="ascii")]
-    return percentile(times, 99) / 1000
+    lines = said.partition("statement latencies in milliseconds")[2].splitlines()[1:]
+    statements = [float(line.split(maxsplit=1)[0]) for line in lines if line.strip()]
+    return Load(float(per_second[1]), percentile(times, 50) / 1000, percentile(times, 99) / 1000, statements)

@@ -12,7 +12,7 @@ from html import escape
 
 from bench.report import Goal, shown
 
-WIDTH, LABEL, ROW, TOP, BOTTOM, RIGHT = 960, 360, 26, 64, 40, 210
+WIDTH, LABEL, ROW, TOP, BOTTOM, RIGHT = 960, 330, 26, 64, 40, 260
 LEAST, MOST = 0.25, 8.0  # what is better or worse than this is drawn at the edge
 STYLE = """
   text { font: 13px ui-sans-serif, system-ui, "Segoe UI", Helvetica, Arial, sans-serif; fill: #1f2328 }
@@ -42,7 +42,7 @@ def svg(goals: Sequence[Goal], told: str) -> str:
     for times in (0.25, 0.5, 1, 2, 4, 8):
         x = _x(times)
         kind = "wanted" if times == 1 else "grid"
-        name = "as wanted" if times == 1 else f"{times:g} ×"
+        name = "as wanted" if times == 1 else f"{times:g} × as good"
         parts.append(f'<line class="{kind}" x1="{x:.1f}" x2="{x:.1f}" y1="{TOP}" y2="{bottom + 4}"/>')
         parts.append(f'<text class="small" x="{x:.1f}" y="{bottom + 20}" text-anchor="middle">{name}</text>')
     for row, goal in enumerate(goals):
@@ -53,7 +53,7 @@ def svg(goals: Sequence[Goal], told: str) -> str:
 def _bar(goal: Goal, y: int) -> list[str]:
     kind = "reached" if goal.reached else "missed"
     length = _x(goal.score) - LABEL
-    found = f"{shown(goal.found)} {goal.unit} (wanted {goal.limit})"
+    found = f"{shown(goal.found)} {goal.unit} ({goal.limit})"
     return [
         f'<text x="{LABEL - 10}" y="{y + 17}" text-anchor="end">{escape(goal.what)}</text>',
         f'<rect class="{kind}" x="{LABEL}" y="{y + 5}" width="{length:.1f}" height="{ROW - 10}" rx="2"/>',

@@ -89,10 +89,10 @@ CASES = (
 
 
 WANTED = {
-    (_FIGURE, WITHOUT): ("application's writes", 0.85),
-    (_FIGURE, NATIVE): ("application's writes", 0.95),
-    (_FIGURE, NOTIFYING): ("application's writes", 2.5),
-    (_NOTHING, WITHOUT): ("writes that change nothing mapped", 0.97),
+    (_FIGURE, WITHOUT): ("application's writes", "× without", 0.85),
+    (_FIGURE, NATIVE): ("application's writes", "× native", 0.95),
+    (_FIGURE, NOTIFYING): ("application's writes", "× always NOTIFY", 2.5),
+    (_NOTHING, WITHOUT): ("writes that change nothing mapped", "× without", 0.97),
 }
 
 
@@ -110,7 +110,7 @@ def measure(stage: Stage, *, rounds: int, rows: int, seconds: int) -> list[Resul
 def _run(stage: Stage, databases: Databases, case: Case, rows: int, seconds: int) -> tuple[Load, float]:
     """The load, and how many seconds behind the target was when it ended."""
     variables = (f"--define=rows={rows}", f"--define=users={USERS}")
-    load = pgbench(stage, databases, case.script, f"--time={seconds}", *variables)
+    load = pgbench(stage, databases.source, case.script, f"--time={seconds}", *variables)
     if case.through is None:
         return load, 0.0
     with connect(databases.source) as source, connect(databases.target) as target:
@@ -126,8 +126,8 @@ def _result(case: Case, runs: list[tuple[Load, float]], speeds: dict[Case, float
     p99 = median(load.p99_ms for load, _ in runs)
     also = {"s behind at the end": median(behind_s for _, behind_s in runs)} if case.through else {}
     goals = tuple(
-        Goal(words, ratios[f"/ {other}"], f"× {other}", wanted)
-        for (figure, other), (words, wanted) in WANTED.items()
+        Goal(words, ratios[f"/ {other}"], unit, wanted)
+        for (figure, other), (words, unit, wanted) in WANTED.items()
         if case.who == MIRROR and figure == case.figure
     )
     speed, rounds = speeds[case], [load.per_second for load, _ in runs]
