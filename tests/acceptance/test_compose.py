@@ -10,6 +10,7 @@ import httpx
 import psycopg
 import pytest
 
+from tests.bed.alerts import rules
 from tests.bed.compose import Compose, brought_up, docker, no_engine
 from tests.bed.eventually import eventually
 
@@ -85,6 +86,21 @@ async def test_prometheus_scrapes_the_lag(compose: Compose) -> None:
     await eventually(scraped, timeout_s=30, interval_s=0.2)
     assert ask_prometheus(compose, "mirror_lag_seconds") == pytest.approx(0, abs=5)
     assert ask_prometheus(compose, 'up{job="mirror"}') == 1
+
+
+async def test_prometheus_has_the_alerts_and_none_fires(compose: Compose) -> None:
+    def groups() -> list[dict[str, Any]]:
+        url = f"http://{compose.address('prometheus', 9090)}/api/v1/rules"
+        found: list[dict[str, Any]] = httpx.get(url).raise_for_status().json()["data"]["groups"]
+        return found
+
+    def evaluated() -> bool:
+        return all(rule["health"] == "ok" for group in groups() for rule in group["rules"])
+
+    await eventually(evaluated, timeout_s=30, interval_s=0.2)
+    (group,) = groups()
+    assert {rule["name"] for rule in group["rules"]} == {rule["alert"] for rule in rules()}
+    assert [rule["name"] for rule in group["rules"] if rule["state"] == "firing"] == []
 
 
 async def test_the_container_says_that_it_is_healthy(compose: Compose) -> None:
