@@ -9,6 +9,7 @@ import pytest
 from tests.bed.backends import Pair, open_pair
 from tests.bed.databases import Template, template
 from tests.bed.templates import prepare_source, prepare_target
+from tests.bed.ways import WAYS, Way, open_way
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -61,3 +62,10 @@ async def source(source_url: str) -> AsyncIterator[psycopg.AsyncConnection]:
 async def target(target_url: str) -> AsyncIterator[psycopg.AsyncConnection]:
     async with await psycopg.AsyncConnection.connect(target_url, autocommit=True) as conn:
         yield conn
+
+
+@pytest.fixture(params=WAYS)
+async def way(request: pytest.FixtureRequest, target_url: str) -> AsyncIterator[Way]:
+    """How the mirror reaches the target: a test that asks for this runs on each of the two."""
+    async with open_way(request.param, target_url) as opened:
+        yield opened

@@ -24,6 +24,7 @@ from mirror.daemon import Daemon
 from mirror.mapping import Mapping
 from mirror.postgres import connect_blocking
 from tests.bed.eventually import eventually
+from tests.bed.supabase_api import SECRET_KEY
 
 ROOT = Path(__file__).parent.parent.parent
 # Neither the poll nor the heartbeat can do the work of what is being tested: nobody waits that long.
@@ -51,10 +52,17 @@ def install(source_url: str, target_url: str, mapping: Mapping | None = None) ->
 def _quiet(_: str) -> None: ...
 
 
+def target_environ(url: str) -> dict[str, str]:
+    """A database, or the API of one (tests/bed/supabase_api.py)."""
+    if url.startswith("http"):
+        return {"SUPABASE_URL": url, "SUPABASE_SECRET_KEY": SECRET_KEY}
+    return {"MIRROR_TARGET_URL": url}
+
+
 def environ(source_url: str, target_url: str, **others: str) -> dict[str, str]:
     return {
         "MIRROR_SOURCE_URL": source_url,
-        "MIRROR_TARGET_URL": target_url,
+        **target_environ(target_url),
         "MIRROR_HTTP_PORT": "0",
         "MIRROR_LOG_FORMAT": "json",
         **others,
