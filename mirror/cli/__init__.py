@@ -7,7 +7,7 @@ import argparse
 from collections.abc import Sequence
 
 from mirror import __version__
-from mirror.cli import adopt, demo, doctor, install, resync, run, status, verify
+from mirror.cli import adopt, demo, doctor, install, resync, run, status, verify, why
 from mirror.cli.words import bug, say
 from mirror.errors import MirrorError
 
@@ -23,7 +23,7 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("--version", action="version", version=f"mirror {__version__}")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for module in (install, run, status, verify, resync, doctor, adopt, demo):
+    for module in (install, run, status, verify, resync, why, doctor, adopt, demo):
         module.register(commands)
     return top
 

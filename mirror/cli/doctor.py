@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
-from mirror.cli.words import show, veiled
+from mirror.cli.words import plain, show, veiled
 from mirror.config import load_settings
 from mirror.demo.ink import Ink
 from mirror.doctor import here, pair, source, target
@@ -51,7 +51,7 @@ def _doctor(arguments: argparse.Namespace) -> int:
 
 def _discreet(finding: Finding) -> Finding:
     """What a database calls its things may be anything: an e-mail address as the name of a role, or a password."""
-    sentence, cure = (_EMAIL.sub("***", veiled(text)) for text in (finding.sentence, finding.cure))
+    sentence, cure = (plain(_EMAIL.sub("***", veiled(text))) for text in (finding.sentence, finding.cure))
     return replace(finding, sentence=sentence, cure=cure)
 
 

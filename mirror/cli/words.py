@@ -25,6 +25,11 @@ def show(text: str) -> None:
         raise SystemExit(0) from None
 
 
+def plain(text: str) -> str:
+    """What comes out of a database may be anything: a trip's name must not write to the terminal's title."""
+    return "".join(c if c.isprintable() else "?" for c in text)
+
+
 def say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 

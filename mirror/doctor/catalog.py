@@ -6,7 +6,6 @@ Run one by one, read only, each for a few seconds at most: a doctor who makes th
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -17,13 +16,12 @@ from psycopg import sql
 from mirror.doctor.finding import Finding, Side
 from mirror.errors import Unreachable
 from mirror.postgres import translate
-from mirror.render import render
+from mirror.render import parts
 
 Connection = psycopg.Connection[Any]
 
 ROWS_MAX = 10
 _LIMITS = "set transaction read only; set local statement_timeout = '5s'; set local lock_timeout = '500ms'"
-_CHECK = re.compile(r"^-- check (.+?): (.+)$\n", flags=re.MULTILINE)
 _ABSENT = ("42P01", "42883", "42703", "3F000")
 
 
@@ -36,9 +34,8 @@ class Check:
 
 def checks(file: str, places: Mapping[str, str]) -> Iterator[Check]:
     """`-- check NAME: what is true when there is no row`, then the query."""
-    _, *parts = _CHECK.split(render(file, places))
-    for name, fine, query in zip(parts[::3], parts[1::3], parts[2::3], strict=True):
-        yield Check(name, fine, query.strip().rstrip(";"))
+    for name, fine, query in parts(file, places):
+        yield Check(name, fine, query)
 
 
 def ask(connection: Connection, side: Side, check: Check) -> list[Finding]:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
-import json
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -12,6 +9,7 @@ from urllib.parse import urlsplit
 
 from mirror.config import Settings
 from mirror.doctor.finding import Finding, Verdict
+from mirror.target.key import claims
 
 SOON_S = 30 * 86400
 _CURE = "Set SUPABASE_CURE to a secret key (sb_secret_...): Supabase, Project Settings, API Keys."
@@ -28,14 +26,14 @@ def examine(settings: Settings, now: float | None = None) -> Iterator[Finding]:
     elif key.startswith("sb_publishable_"):
         yield _said("error", "this is a publishable key, which may do nothing here", _CURE)
     else:
-        yield from _legacy(_claims(key), settings.supabase_url or "", time.time() if now is None else now)
+        yield from _legacy(claims(key), settings.supabase_url or "", time.time() if now is None else now)
 
 
-def _legacy(claims: dict[str, object] | None, url: str, now: float) -> Iterator[Finding]:
-    if claims is None:
+def _legacy(said: dict[str, object] | None, url: str, now: float) -> Iterator[Finding]:
+    if said is None:
         yield _said("error", "this is neither a secret key nor a legacy service_role key", _CURE)
         return
-    role, expires, project = claims.get("role"), claims.get("exp"), claims.get("ref")
+    role, expires, project = said.get("role"), said.get("exp"), said.get("ref")
     if role != "service_role":
         yield _said(
             "error", "this is not the service_role key (perhaps the anon key), which may do nothing here", _CURE
@@ -52,18 +50,6 @@ def _legacy(claims: dict[str, object] | None, url: str, now: float) -> Iterator[
         yield _said("error", "this key is of another project than SUPABASE_URL", _CURE)
     else:
         yield _said("warning", "a legacy service_role key: Supabase retires them at the end of 2026", _CURE)
-
-
-def _claims(key: str) -> dict[str, object] | None:
-    """Read, not verified: the signature is Supabase's business."""
-    parts = key.split(".")
-    if len(parts) != 3:
-        return None
-    try:
-        claims = json.loads(base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))
-    except (binascii.Error, ValueError):
-        return None
-    return claims if isinstance(claims, dict) else None
 
 
 def _said(verdict: Verdict, sentence: str, cure: str = "") -> Finding:

@@ -17,6 +17,7 @@ from mirror.errors import MirrorError, Unreachable
 from mirror.mapping import Mapping
 from mirror.postgres import connect_blocking, translate, translated
 from mirror.render import digest, template
+from mirror.target.access import access_places
 from mirror.target.install import VERSION, schema_sql
 
 INSTALL = "Run `mirror install target`."
@@ -59,7 +60,8 @@ def _connected(connection: Connection, mapping: Mapping, notes: dict[str, Any]) 
         yield _said("installed", "error", "the mirror is not installed here", INSTALL)
         return
     yield from _state(connection, mapping, notes)
-    for check in checks("target/doctor_installed.sql", {}):
+    active = access_places(mapping.access, {"trip_id": "text"}, subject_is_id=True)["active"]
+    for check in checks("target/doctor_installed.sql", {"active": active}):
         yield from ask(connection, "target", check)
 
 
@@ -120,7 +122,7 @@ def _state(connection: Connection, mapping: Mapping, notes: dict[str, Any]) -> I
     notes |= {"target types": types, "known": source, "snapshot": snapshot}
     if version != VERSION:
         yield _said("installed", "error", f"its schema is version {version}, this mirror is {VERSION}", INSTALL)
-    elif rendered != digest(schema_sql(types, subject_is_id=mapping.users.subject is None)):
+    elif rendered != digest(schema_sql(types, mapping)):
         yield _said("installed", "warning", "its functions are of another release, or of another mapping", INSTALL)
     elif allowed != list(mapping.target.allow_cascade):
         yield _said("installed", "warning", "[target] allow_cascade in mirror.toml was changed since", INSTALL)

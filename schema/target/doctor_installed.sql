@@ -13,7 +13,7 @@ left join pg_class as c on c.oid = to_regclass(t.name)
 where c.oid is null or c.relpersistence = 'u'
 
 -- check security: who may do what is as it must be
-select 'error', i, 'Run `mirror install target`: it puts grants and row level security right.' from mirror.insecurities() as i
+select 'error', i.finding, i.cure from mirror.insecurities() as i
 
 -- check cascades: no foreign key lets a mirrored delete destroy rows that live only here
 select 'error', o, '' from mirror.obstacles() as o
@@ -37,9 +37,9 @@ where to_regclass(t.name) is not null and not exists (
 
 -- check statuses: memberships have a status that counts
 select 'warning', format('none of the memberships looked at has a status that counts as a member''s; they say %s', seen),
-       'Map it: [trip_memberships] status = "case when ... then ''active'' end".'
+       'Say which ones count: [access] active in mirror.toml, then `mirror install target`.'
 from (select string_agg(distinct quote_nullable(status::text), ', ') as seen, count(*) as n,
-             count(*) filter (where lower(status::text) in ('active', 'accepted')) as counting
+             count(*) filter (where lower(status::text) = any ({{active}})) as counting
       from (select status from public.trip_memberships limit 1000) as s) as found
 where n > 0 and counting = 0
 

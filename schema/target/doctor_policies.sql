@@ -5,4 +5,4 @@ with p as (
            concat_ws(' ', pg_get_expr(o.polqual, o.polrelid), pg_get_expr(o.polwithcheck, o.polrelid)) as expression
     from pg_policy as o) as o
   where is_channel or relation in ('public.users', 'public.trips', 'public.trip_memberships')
-     or expression ~* '\m(public\.)?(users|trips|trip_memberships|is_trip_member|my_trips)\M')
+     or expression ~* '\m(public\.)?(users|trips|trip_memberships|is_trip_member|is_topic_member|my_trips)\M')
