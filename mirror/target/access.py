@@ -13,30 +13,53 @@ Types = dict[str, str]
 _PLACE = re.compile(r"(\{id\}|\{epoch\}|\*)")
 _IDS = {"uuid": "[0-9a-fA-F-]{36}", "integer": "-?[0-9]{1,10}", "bigint": "-?[0-9]{1,19}"}
 
+# How the caller's sub (_sub) finds the caller.
+_BY_ID = {
+    "is_caller": "m.user_id = mirror.as_user_id(_sub)",
+    "is_caller_user": "u.id = mirror.as_user_id(_sub)",
+    "caller_id": "mirror.as_user_id(_sub)",
+    "revoked_sub": "r.user_id::text",
+}
+_BY_SUBJECT = {
+    "is_caller": "m.user_id in (select u.id from public.users as u where u.subject = _sub)",
+    "is_caller_user": "u.subject = _sub",
+    "caller_id": "(select min(u.id::text) from public.users as u where u.subject = _sub)",
+    "revoked_sub": "(select u.subject from public.users as u where u.id = r.user_id)",
+}
+_IS_NOT_PARKED = (
+    "not exists (select from mirror.parked as p where p.tbl = 'trip_memberships' "
+    "and p.k1 = m.trip_id::text and p.k2 = m.user_id::text)"
+)
+
 
 def access_places(access: AccessOptions, types: Types, *, subject_is_id: bool) -> dict[str, str]:
+    caller = _BY_ID if subject_is_id else _BY_SUBJECT
     active = array(f"lower({literal(status)})" for status in access.active)
-    is_caller = _is_caller(subject_is_id=subject_is_id)
     is_active = f"lower(m.status::text) = any ({active})"
-    counts = f"{is_active} and {_is_not_parked()}{_is_fresh(access)}"
-    own = _joined(access.announce or "", {"{sub}": "_sub"}) if access.announce else "null::text"
-    removed = "r.user_id::text" if subject_is_id else "(select u.subject from public.users as u where u.id = r.user_id)"
-    epochs = [topic for topic in access.topics if "{epoch}" in topic]
-    return {
-        "is_caller": is_caller,
-        "is_caller_user": "u.id = mirror.as_user_id(_sub)" if subject_is_id else "u.subject = _sub",
+    counts = f"{is_active} and {_IS_NOT_PARKED}{_is_fresh(access)}"
+    member = f"select from public.trip_memberships as m where m.trip_id = _trip and {caller['is_caller']} and {counts}"
+    return caller | {
         "active": active,
         "is_active": is_active,
         "counts": counts,
-        "is_member": f"exists (select from public.trip_memberships as m where m.trip_id = _trip and {is_caller} and {counts})",
+        "is_member": f"exists ({member})",
         "patterns": array(literal(pattern(topic, types["trip_id"])) for topic in epochs_first(access.topics)),
         "send": array(literal(extension) for extension in access.send),
-        "has_epochs": "true" if epochs else "false",
+        "own_topic": _own_topic(access.announce, "_sub"),
         "announces": "true" if access.announce else "false",
-        "own_topic": own,
-        "announced_topic": _joined(access.announce or "", {"{sub}": removed}) if access.announce else "null::text",
-        "left_topics": array(_topic(topic, "e.trip_id::text", "(e.epoch - 1)::text") for topic in _fixed(epochs)),
-        "current_topic": _current_topic(access.topics),
+        "announced_topic": _own_topic(access.announce, caller["revoked_sub"]),
+        **_epoch_places(access.topics),
+    }
+
+
+def _epoch_places(topics: tuple[str, ...]) -> dict[str, str]:
+    """A topic with a * has no one name that could be told."""
+    fixed = [topic for topic in epochs_first(topics) if "*" not in topic]
+    left = [_topic(topic, "e.trip_id::text", "(e.epoch - 1)::text") for topic in fixed if "{epoch}" in topic]
+    return {
+        "has_epochs": "true" if any("{epoch}" in topic for topic in topics) else "false",
+        "left_topics": array(left),
+        "current_topic": _topic(fixed[0], "_trip", "mirror.epoch_of(_trip)") if fixed else "null::text",
     }
 
 
@@ -69,15 +92,6 @@ def epochs_first(topics: tuple[str, ...]) -> list[str]:
     return sorted(topics, key=lambda topic: "{epoch}" not in topic)
 
 
-def _current_topic(topics: tuple[str, ...]) -> str:
-    fixed = _fixed(epochs_first(topics))
-    return _topic(fixed[0], "_trip", "mirror.epoch_of(_trip)") if fixed else "null::text"
-
-
-def _fixed(topics: list[str]) -> list[str]:
-    return [topic for topic in topics if "*" not in topic]
-
-
 def _topic(topic: str, trip: str, epoch: str) -> str:
     return _joined(topic, {"{id}": trip, "{epoch}": epoch})
 
@@ -91,17 +105,8 @@ def _escaped(text: str) -> str:
     return "".join(c if c.isalnum() or c in "_:@/" else f"\\{c}" for c in text)
 
 
-def _is_caller(*, subject_is_id: bool) -> str:
-    if subject_is_id:
-        return "m.user_id = mirror.as_user_id(_sub)"
-    return "m.user_id in (select u.id from public.users as u where u.subject = _sub)"
-
-
-def _is_not_parked() -> str:
-    return (
-        "not exists (select from mirror.parked as p where p.tbl = 'trip_memberships' "
-        "and p.k1 = m.trip_id::text and p.k2 = m.user_id::text)"
-    )
+def _own_topic(announce: str | None, sub: str) -> str:
+    return _joined(announce, {"{sub}": sub}) if announce else "null::text"
 
 
 def _is_fresh(access: AccessOptions) -> str:

@@ -40,6 +40,15 @@ exception when others then
 end
 $mirror$;
 
+-- Who the caller is in the application; null for nobody. For policies of tables that say who wrote something.
+create or replace function public.my_user_id() returns {{user_id}}
+language plpgsql stable security definer set search_path = '' as $mirror$
+declare _sub text := mirror.caller();
+begin
+  return {{caller_id}};
+end
+$mirror$;
+
 -- The trips that the caller is an active member of. In policies: trip_id = any (array(select public.my_trips())), which is
 -- asked once per query and leaves the index on trip_id to be used.
 create or replace function public.my_trips() returns setof {{trip_id}}

@@ -5,5 +5,6 @@
          ('mirror_staleness', '{authenticated,service_role}'), ('mirror_is_fresh', '{authenticated,service_role}'),
          ('mirror_has', '{authenticated,service_role}'), ('mirror_check_token', '{authenticated,service_role}'),
          ('my_companions', '{authenticated,service_role}'), ('current_topic', '{authenticated,service_role}'),
+         ('my_user_id', '{anon,authenticated,service_role}'),
          ('is_trip_member', '{anon,authenticated,service_role}'), ('my_trips', '{anon,authenticated,service_role}'),
          ('is_topic_member', '{anon,authenticated,service_role}'), ('is_own_topic', '{anon,authenticated,service_role}')
