@@ -145,6 +145,5 @@ function listenToOperator() {
   dialog.addEventListener("close", () => {
     byId("token").value = "";
     complain("", null);
-    byId("open-resync").focus();
   });
 }
