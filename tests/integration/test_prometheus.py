@@ -17,7 +17,7 @@ from tests.bed.alerts import DEPLOY, missing_promtool, rules
 from tests.bed.daemons import NEVER, asleep, becomes_equal, install, leading, running
 from tests.bed.eventually import eventually
 from tests.bed.prometheus import Prometheus, missing_prometheus, watching
-from tests.bed.proofs import asked
+from tests.bed.proofs import asked, verified
 from tests.bed.proxy import Proxy
 from tests.integration.test_daemon_seen import get
 from tests.unit.test_metrics import NOT_OF_A_STANDBY, jwt
@@ -240,3 +240,34 @@ async def test_a_source_that_falls_silent_makes_both_ages_grow(source_url: str, 
         found = {s.name: s.value for f in text_string_to_metric_families(await exposition(daemon)) for s in f.samples}
         assert found["mirror_lag_seconds"] > 1.5
         assert found["mirror_staleness_seconds"] > 1.5
+
+
+async def test_requests_count_by_their_end_and_verifications_do_not(
+    source: Connection, source_url: str, target_url: str
+) -> None:
+    install(source_url, target_url)
+    async with running(source_url, target_url, NEVER) as daemon:
+        await leading(daemon)
+        await verified(source)
+        await asked(source, "resync(usr => gen_random_uuid()::text)")
+        await asked(source, "resync(usr => 'no uuid')")
+        await asked(source, "resync('users')")
+
+        def counted() -> dict[str, float]:
+            ends = ("done", "failed", "braked", "cancelled")
+            return {end: daemon.metrics.resyncs.labels(end)._value.get() for end in ends}
+
+        await eventually(lambda: counted() == {"done": 2, "failed": 1, "braked": 0, "cancelled": 0})
+
+
+async def test_the_outbox_is_measured(source: Connection, source_url: str, target_url: str) -> None:
+    install(source_url, target_url)
+    async with running(source_url, target_url, NEVER) as daemon:
+        await leading(daemon)
+
+        async def measured() -> bool:
+            await source.execute("insert into users (id) select gen_random_uuid() from generate_series(1, 100)")
+            return daemon.vitals.outbox_bytes > 0
+
+        await eventually(measured)
+        assert f"mirror_outbox_bytes {float(daemon.vitals.outbox_bytes)}" in await exposition(daemon)

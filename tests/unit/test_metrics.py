@@ -4,6 +4,7 @@ import base64
 import inspect
 import json
 import time
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -14,7 +15,7 @@ from pydantic import SecretStr
 from mirror import errors
 from mirror.applier import Step
 from mirror.batch import Outcome, Reading
-from mirror.loop import Woken
+from mirror.loop import Woken, _waiting
 from mirror.ops.metrics import Metrics
 from mirror.ops.schedule import next_run
 from mirror.ops.vitals import Vitals
@@ -60,6 +61,17 @@ def a_step(outcome: Outcome | None = None, *, finished: tuple[Finished, ...] = (
         lag_s=0.0, ages_s=ages_s or {}, waiting=None, outbox_bytes=None, asleep=False, taken=None,
     )  # fmt: skip
     return Step(reading, outcome, position=False, began=0.0, read_s=0.1, apply_s=0.2, finished=finished)
+
+
+def a_look(*, entries: int, backlog: bool = False, waiting: int | None = None) -> Reading:
+    return replace(a_step().reading, entries=entries, backlog=backlog, waiting=waiting)
+
+
+def test_between_two_counts_a_backlog_is_not_taken_for_one_batch() -> None:
+    assert _waiting(a_look(entries=5000, backlog=True, waiting=400_000), 0) == 400_000
+    assert _waiting(a_look(entries=5000, backlog=True), 400_000) == 400_000
+    assert _waiting(a_look(entries=5000, backlog=True), 0) == 5000
+    assert _waiting(a_look(entries=12), 400_000) == 12
 
 
 def test_a_leader_exports_everything() -> None:
