@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import secrets
 import socket
 import sys
 from asyncio.subprocess import DEVNULL, PIPE, STDOUT, Process
@@ -36,6 +37,7 @@ def environment(source_url: str, target_url: str, mapping: Path) -> dict[str, st
         "MIRROR_CONFIG": str(mapping),
         "MIRROR_LOG_FORMAT": "json",
         "MIRROR_HTTP_PORT": str(_port()),
+        "MIRROR_ADMIN_TOKEN": secrets.token_hex(8),
     }
 
 
@@ -54,6 +56,7 @@ async def mirror(command: str, settings: dict[str, str]) -> None:
 class Daemon:
     process: Process
     port: int
+    token: str  # that the status page asks for before it starts a resync
     log: Path
 
     async def ended(self) -> None:
@@ -72,7 +75,7 @@ async def running(settings: dict[str, str], directory: Path) -> AsyncIterator[Da
     with log.open("wb") as written:
         process = await _spawn("run", settings, written.fileno())
     dog = processes.watchdog(process.pid, directory)  # should this process be killed, nothing of it stays
-    daemon = Daemon(process, int(settings["MIRROR_HTTP_PORT"]), log)
+    daemon = Daemon(process, int(settings["MIRROR_HTTP_PORT"]), settings["MIRROR_ADMIN_TOKEN"], log)
     try:
         await _until_ready(daemon)
         yield daemon

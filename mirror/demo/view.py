@@ -101,8 +101,9 @@ def summary(state: State, ink: Ink) -> list[str]:
 
 
 def doors(world: World, ink: Ink) -> list[str]:
+    daemon = world.daemon
     return [
-        _labelled("metrics", f"http://127.0.0.1:{world.daemon.port}/metrics", ink),
+        _labelled("page", f"http://127.0.0.1:{daemon.port}/   its token: {daemon.token}", ink),
         _labelled("Neon", f"psql {world.app_url}", ink),
         _labelled("Supabase", f"psql {world.supabase_url}", ink),
     ]

@@ -15,6 +15,7 @@ import psycopg
 import pytest
 
 from mirror.demo.app import App
+from mirror.demo.commands import get
 from mirror.demo.gauges import scrape
 from mirror.demo.realtime import Realtime
 from mirror.demo.traffic import Deed, Happening, Traffic, seed
@@ -66,10 +67,12 @@ async def test_on_a_pipe_traffic_is_told_in_plain_lines_until_ctrl_c() -> None:
         for door in doors[1:]:
             with psycopg.connect(door.split()[-1]) as connection:
                 assert connection.execute("select count(*) > 0 from public.trips").fetchone() == (True,)
-        address = urlsplit(doors[0].split()[-1])
-        assert (address.scheme, address.hostname, address.path) == ("http", "127.0.0.1", "/metrics")
+        address = urlsplit(doors[0].split()[1])
+        assert (address.scheme, address.hostname, address.path) == ("http", "127.0.0.1", "/")
         assert address.port is not None
         assert await asyncio.to_thread(scrape, address.port)
+        status, page = await asyncio.to_thread(get, address.port, "/")
+        assert (status, b"permission mirror" in page) == (200, True)
         traces = run.traces()
         assert len(traces.directories) == 3
         code, out, err = await run.end(signal.SIGINT)

@@ -41,7 +41,7 @@ async def a_world(log: Path) -> World:
     process = await asyncio.create_subprocess_exec(sys.executable, "-c", "raise SystemExit(3)")
     await process.wait()
     url = "postgresql://{}:0651f123@127.0.0.1:31065/{}".format
-    return World(url("neondb_owner", "app"), url("hosted_postgres", "postgres"), "", Daemon(process, 1, log))
+    return World(url("neondb_owner", "app"), url("hosted_postgres", "postgres"), "", Daemon(process, 1, "", log))
 
 
 class TestInk:
