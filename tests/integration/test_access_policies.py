@@ -118,7 +118,8 @@ async def test_members_receive_and_send_on_the_topics_of_their_trips(project: Pr
 @pytest.mark.parametrize(
     "topic",
     ["", "trip", "trip:", "trip::", f"trips:{ROME}", f"trip:{ROME}x", f"x-trip:{ROME}", f"Trip:{ROME}",
-     f"trip-messages-{ROME}-x", f"trip-messages-{ROME}:x", f"v1/{ROME}/chat/x", f"v1/{ROME}", f"trip: {ROME}", f"trip:{ROME}\n", f"\ntrip:{ROME}",
+     f"trip-messages-{ROME}-x", f"trip-messages-{ROME}:x",
+     f"v1/{ROME}/chat/x", f"v1/{ROME}", f"trip: {ROME}", f"trip:{ROME}\n", f"\ntrip:{ROME}",
      f"trip:{{{ROME}}}", "trip:" + ROME.replace("-", ""), f"trip:{ROME[:-1]}", f"trip:{KYIV}:{ROME}",
      ROME, "{id}", "trip:{id}"],
 )  # fmt: skip
