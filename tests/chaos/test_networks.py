@@ -2,7 +2,6 @@
 daemon comes back by itself."""
 
 import asyncio
-import contextlib
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -10,24 +9,30 @@ import psycopg
 import pytest
 
 import mirror.source.primary
-import mirror.target.direct
 from mirror.daemon import Daemon
 from tests.bed.daemons import NEVER, asleep, becomes_equal, install, leading, running, value
 from tests.bed.eventually import eventually
 from tests.bed.proxy import Proxy
+from tests.bed.ways import Way
 
 pytestmark = pytest.mark.chaos
 Connection = psycopg.AsyncConnection[Any]
+# The way to the target matters only to what happens on it.
+Away = tuple[Daemon, dict[str, Proxy]]
+DIRECT = pytest.mark.parametrize("way", ["direct"], indirect=True)
+ANY_SIDE = pytest.mark.parametrize(
+    ("side", "way"), [("source", "direct"), ("target", "direct"), ("target", "https")], indirect=["way"]
+)
 INSERT = "insert into users (id, username) values (gen_random_uuid(), 'new')"
 
 
-@contextlib.asynccontextmanager
-async def far_away(source_url: str, target_url: str) -> AsyncIterator[tuple[Daemon, dict[str, Proxy]]]:
+@pytest.fixture
+async def away(source_url: str, target_url: str, way: Way) -> AsyncIterator[Away]:
     """A daemon that leads, with a proxy on the way to each side."""
     install(source_url, target_url)
-    async with Proxy.to(source_url) as source, Proxy.to(target_url) as target:
-        proxies = {"source": source, "target": target}
-        async with running(source.url(source_url), target.url(target_url), NEVER) as daemon:
+    async with Proxy.to(source_url) as source:
+        proxies = {"source": source, "target": way.proxy}
+        async with running(source.url(source_url), way.url, NEVER) as daemon:
             yield await leading(daemon), proxies
 
 
@@ -35,136 +40,130 @@ def failures(daemon: Daemon) -> float:
     return float(daemon.metrics.batches.labels("failed")._value.get())
 
 
-@pytest.mark.parametrize("side", ["source", "target"])
-async def test_cut_while_asleep(
-    source: Connection, target: Connection, source_url: str, target_url: str, side: str
-) -> None:
-    async with far_away(source_url, target_url) as (_, proxies):
-        await asleep(source)
-        proxies[side].cut()
-        await source.execute(INSERT)
-        assert await becomes_equal(source, target) < 3.0
+@ANY_SIDE
+async def test_cut_while_asleep(source: Connection, target: Connection, away: Away, side: str) -> None:
+    _, proxies = away
+    await asleep(source)
+    proxies[side].cut()
+    await source.execute(INSERT)
+    assert await becomes_equal(source, target) < 3.0
 
 
-async def test_a_lost_working_session_is_noticed_at_once(source: Connection, source_url: str, target_url: str) -> None:
-    async with far_away(source_url, target_url) as (daemon, _):
-        await asleep(source)
-        await source.execute(
-            "select pg_terminate_backend(pid) from pg_locks where locktype = 'advisory' and classid = 1835627122 "
-            "and objid = 2 and database = (select oid from pg_database where datname = current_database())"
-        )
-        await eventually(lambda: failures(daemon) == 1, 1.0)
-        assert daemon._doorbell.reconnects == 0, "it was not the doorbell that told"
+@DIRECT
+async def test_a_lost_working_session_is_noticed_at_once(source: Connection, away: Away) -> None:
+    daemon, _ = away
+    await asleep(source)
+    await source.execute(
+        "select pg_terminate_backend(pid) from pg_locks where locktype = 'advisory' and classid = 1835627122 "
+        "and objid = 2 and database = (select oid from pg_database where datname = current_database())"
+    )
+    await eventually(lambda: failures(daemon) == 1, 1.0)
+    assert daemon._doorbell.reconnects == 0, "it was not the doorbell that told"
 
 
-@pytest.mark.parametrize("side", ["source", "target"])
-async def test_refused_for_a_while(
-    source: Connection, target: Connection, source_url: str, target_url: str, side: str
-) -> None:
-    async with far_away(source_url, target_url) as (daemon, proxies):
-        await asleep(source)
-        proxies[side].refuse()
-        proxies[side].cut()
-        await source.execute(INSERT)
-        await eventually(lambda: failures(daemon) >= 3)
-        assert not daemon.vitals.leader or side == "target"
-        assert daemon.vitals.lag_s > 0
-        assert daemon.vitals.why_not_ready()
-        await proxies[side].accept()
-        assert await becomes_equal(source, target) < 8.0
-        await eventually(lambda: not daemon.vitals.why_not_ready())
+@ANY_SIDE
+async def test_refused_for_a_while(source: Connection, target: Connection, away: Away, side: str) -> None:
+    daemon, proxies = away
+    await asleep(source)
+    proxies[side].refuse()
+    proxies[side].cut()
+    await source.execute(INSERT)
+    await eventually(lambda: failures(daemon) >= 3)
+    assert not daemon.vitals.leader or side == "target"
+    assert daemon.vitals.lag_s > 0
+    assert daemon.vitals.why_not_ready()
+    await proxies[side].accept()
+    assert await becomes_equal(source, target) < 8.0
+    await eventually(lambda: not daemon.vitals.why_not_ready())
 
 
 async def test_a_silent_target_is_given_up_and_asked_anew(
-    source: Connection, target: Connection, source_url: str, target_url: str, monkeypatch: pytest.MonkeyPatch
+    source: Connection, target: Connection, away: Away, way: Way, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(mirror.target.direct, "CALL_TIMEOUT_S", 0.5)
-    async with far_away(source_url, target_url) as (daemon, proxies):
-        proxies["target"].stall()
-        await source.execute(INSERT)
-        await eventually(lambda: failures(daemon) >= 1, 3.0)
-        assert "no reply to mirror_apply" in daemon.vitals.last_error
-        proxies["target"].resume()
-        assert await becomes_equal(source, target) < 3.0
-        await eventually(lambda: value(target, "select epoch >= 2 from mirror.state"))
+    monkeypatch.setattr(way.module, "CALL_TIMEOUT_S", 0.5)
+    daemon, proxies = away
+    proxies["target"].stall()
+    await source.execute(INSERT)
+    await eventually(lambda: failures(daemon) >= 1, 3.0)
+    assert "no reply to mirror_apply" in daemon.record.errors[-1].message
+    proxies["target"].resume()
+    assert await becomes_equal(source, target) < 3.0
+    await eventually(lambda: value(target, "select epoch >= 2 from mirror.state"))
 
 
+@DIRECT
 async def test_a_silent_source_is_given_up_and_asked_anew(
-    source: Connection, target: Connection, source_url: str, target_url: str, monkeypatch: pytest.MonkeyPatch
+    source: Connection, target: Connection, away: Away, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with far_away(source_url, target_url) as (daemon, proxies):
-        monkeypatch.setattr(mirror.source.primary, "ANSWER_TIMEOUT_S", 0.5)
-        await asleep(source)
-        proxies["source"].stall("to_client")
-        daemon._wake.set()
-        await eventually(lambda: failures(daemon) >= 1, 3.0)
-        assert "no answer within" in daemon.vitals.last_error
-        await source.execute(INSERT)
-        proxies["source"].resume()
-        assert await becomes_equal(source, target) < 8.0
+    daemon, proxies = away
+    monkeypatch.setattr(mirror.source.primary, "ANSWER_TIMEOUT_S", 0.5)
+    await asleep(source)
+    proxies["source"].stall("to_client")
+    daemon._wake.set()
+    await eventually(lambda: failures(daemon) >= 1, 3.0)
+    assert "no answer within" in daemon.record.errors[-1].message
+    await source.execute(INSERT)
+    proxies["source"].resume()
+    assert await becomes_equal(source, target) < 8.0
 
 
-async def test_an_unknown_outcome_is_never_sent_again(
-    source: Connection, target: Connection, source_url: str, target_url: str
-) -> None:
+async def test_an_unknown_outcome_is_never_sent_again(source: Connection, target: Connection, away: Away) -> None:
     """The reply of mirror_apply is lost: it was done, nobody knows. A new epoch, a new snapshot, the right result."""
-    async with far_away(source_url, target_url) as (daemon, proxies):
-        await target.execute(
-            "create table sent (epoch bigint, batch bigint); create function note() returns trigger language plpgsql "
-            "security definer set search_path = '' as $$ begin insert into public.sent values (new.epoch, new.batch); "
-            "return null; end $$; create trigger note after update on mirror.state for each row execute function note()"
-        )
-        await asleep(source)
-        before = await value(target, "select epoch from mirror.state")
-        swallowed = proxies["target"].swallow_replies()
-        await source.execute(INSERT)
-        await asyncio.wait_for(swallowed.wait(), 5.0)
-        await source.execute("update users set username = 'newer'")
-        assert await becomes_equal(source, target) < 3.0
-        await eventually(lambda: daemon.vitals.leader)
-        await asleep(source)
-        assert await value(target, "select epoch from mirror.state") == before + 1
-        assert await value(target, "select count(*) from sent where epoch = %s", before) == 1
-        assert await value(target, "select count(*) - count(distinct (epoch, batch)) from sent") == 0
-        assert await value(source, "select count(*) from mirror.outbox") == 0
+    daemon, proxies = away
+    await target.execute(
+        "create table sent (epoch bigint, batch bigint); create function note() returns trigger language plpgsql "
+        "security definer set search_path = '' as $$ begin insert into public.sent values (new.epoch, new.batch); "
+        "return null; end $$; create trigger note after update on mirror.state for each row execute function note()"
+    )
+    await asleep(source)
+    before = await value(target, "select epoch from mirror.state")
+    swallowed = proxies["target"].swallow_replies()
+    await source.execute(INSERT)
+    await asyncio.wait_for(swallowed.wait(), 5.0)
+    await source.execute("update users set username = 'newer'")
+    assert await becomes_equal(source, target) < 3.0
+    await eventually(lambda: daemon.vitals.leader)
+    await asleep(source)
+    assert await value(target, "select epoch from mirror.state") == before + 1
+    assert await value(target, "select count(*) from sent where epoch = %s", before) == 1
+    assert await value(target, "select count(*) - count(distinct (epoch, batch)) from sent") == 0
+    assert await value(source, "select count(*) from mirror.outbox") == 0
 
 
 async def test_a_request_that_arrives_late_cannot_overwrite(
-    source: Connection, target: Connection, source_url: str, target_url: str
+    source: Connection, target: Connection, source_url: str, target_url: str, away: Away
 ) -> None:
     """A batch is held up on its way; another daemon takes over and writes newer rows; then the batch arrives."""
-    async with far_away(source_url, target_url) as (late, proxies):
-        await source.execute("insert into users (id, username) values (gen_random_uuid(), 'old')")
-        await becomes_equal(source, target)
-        await asleep(source)
-        proxies["target"].stall("to_server")
-        await source.execute("update users set username = 'older'")
-        await eventually(lambda: late.metrics.wakeups.labels("rung")._value.get() >= 1)
-        await eventually(
-            lambda: value(source, "select not exists (select from pg_locks where objid = 1 and classid = 1835627122)")
-        )
-        proxies["source"].refuse()  # it stays out for the time being
-        await source.execute(
-            "select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'mirror' "
-            "and datname = current_database()"
-        )
-        async with running(source_url, target_url, NEVER) as other:
-            await leading(other)
-            await source.execute("update users set username = 'newest'")
-            assert await becomes_equal(source, target) < 2.0
-            batch = await value(target, "select epoch || '/' || batch from mirror.state")
-            proxies["target"].resume()
-            await eventually(lambda: late.metrics.batches.labels("superseded")._value.get() == 1)
-            assert await value(target, "select epoch || '/' || batch from mirror.state") == batch
-            assert await value(target, "select username from users") == "newest"
-        await proxies["source"].accept()
-
-
-async def test_a_slow_network_is_only_slow(
-    source: Connection, target: Connection, source_url: str, target_url: str
-) -> None:
-    async with far_away(source_url, target_url) as (_, proxies):
-        for proxy in proxies.values():
-            proxy.delay_s = 0.05
-        await source.execute(INSERT)
+    late, proxies = away
+    await source.execute("insert into users (id, username) values (gen_random_uuid(), 'old')")
+    await becomes_equal(source, target)
+    await asleep(source)
+    proxies["target"].stall("to_server")
+    await source.execute("update users set username = 'older'")
+    await eventually(lambda: late.metrics.wakeups.labels("rung")._value.get() >= 1)
+    await eventually(
+        lambda: value(source, "select not exists (select from pg_locks where objid = 1 and classid = 1835627122)")
+    )
+    proxies["source"].refuse()  # it stays out for the time being
+    await source.execute(
+        "select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'mirror' "
+        "and datname = current_database()"
+    )
+    async with running(source_url, target_url, NEVER) as other:
+        await leading(other)
+        await source.execute("update users set username = 'newest'")
         assert await becomes_equal(source, target) < 2.0
+        batch = await value(target, "select epoch || '/' || batch from mirror.state")
+        proxies["target"].resume()
+        await eventually(lambda: late.metrics.batches.labels("superseded")._value.get() == 1)
+        assert await value(target, "select epoch || '/' || batch from mirror.state") == batch
+        assert await value(target, "select username from users") == "newest"
+    await proxies["source"].accept()
+
+
+async def test_a_slow_network_is_only_slow(source: Connection, target: Connection, away: Away) -> None:
+    _, proxies = away
+    for proxy in proxies.values():
+        proxy.delay_s = 0.05
+    await source.execute(INSERT)
+    assert await becomes_equal(source, target) < 2.0
