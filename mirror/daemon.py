@@ -17,16 +17,20 @@ from mirror.config import Settings
 from mirror.errors import ConfigError, Incompatible, MirrorError, Refused, Superseded, Unreachable
 from mirror.loop import Loop, Session
 from mirror.mapping import Mapping
-from mirror.ops.http import application, serving
+from mirror.ops.connections import connections_max
+from mirror.ops.endpoints import Told, application
+from mirror.ops.http import serving
 from mirror.ops.metrics import Metrics
+from mirror.ops.record import Record
 from mirror.ops.schedule import scheduled
 from mirror.ops.vitals import Vitals
-from mirror.postgres import parameters, refuse_pooled_host
+from mirror.ops.wait import Waiters
+from mirror.postgres import UNDEFINED_FUNCTION, refuse_pooled_host
 from mirror.producers.findings import Order
 from mirror.source.capture import VERSION
 from mirror.source.doorbell import Doorbell
 from mirror.source.primary import Primary
-from mirror.target.direct import Direct
+from mirror.target import ways
 from mirror.target.key import key_ends
 from mirror.target.target import Target
 
@@ -36,7 +40,6 @@ STANDBY_INTERVAL_S = 1.0
 COLLAPSE_ENTRIES = 2_000_000  # more is not worth replaying key by key
 PAUSE_MIN_S, PAUSE_MAX_S = 0.1, 5.0
 STOP_GRACE_S = 1.0  # for the batch under way; after that its connections are ended, which loses nothing
-UNDEFINED_FUNCTION = "42883"
 LEASE_MIN_S = 120.0  # longer than the slowest batch is given in the target
 
 
@@ -48,9 +51,9 @@ class Daemon:
     def __init__(self, settings: Settings, mapping: Mapping) -> None:
         self._settings = settings
         self._mapping = mapping
-        self._source_url, self._target_url = settings.source(), settings.target()
+        self._source_url = settings.source()
         refuse_pooled_host(self._source_url)
-        parameters(self._target_url, "target")
+        ways.check(settings)
         self._wake = asyncio.Event()
         self._stopping = asyncio.Event()
         self._doorbell = Doorbell(self._source_url, self._wake)
@@ -64,9 +67,12 @@ class Daemon:
         self._pause_s = PAUSE_MIN_S
         self.vitals = Vitals(stale_after_s=settings.stale_after_s)
         self.metrics = Metrics(self.vitals, settings.reconcile_cron, key_ends(settings.supabase_key))
+        self.record = Record()
+        self._connections_max = connections_max()
+        self.waiters = Waiters(self._connections_max * 5 // 6)
         self._loop = Loop(
-            self._applier, self._wake, self._stopping, settings.poll_interval_s, self.vitals, self.metrics,
-            lambda: self._doorbell.proven,
+            self._applier, self._wake, self._stopping, settings.poll_interval_s, self.vitals, self.metrics, self.record,
+            self.waiters.reached, lambda: self._doorbell.proven,
         )  # fmt: skip
 
     def stop(self) -> None:
@@ -76,8 +82,8 @@ class Daemon:
     async def run(self) -> None:
         """Until told to stop. Raises only what a person must put right."""
         async with contextlib.AsyncExitStack() as stack:
-            served = serving(application(self.vitals, self.metrics), self._settings.http_host, self._settings.http_port)
-            self.port = await stack.enter_async_context(served)
+            self.port = await stack.enter_async_context(self._serving())
+            stack.callback(self.waiters.dismiss, "the daemon is stopping")
             log.info("serving metrics and health", extra={"port": self.port})
             stack.enter_context(scheduled(self._settings.reconcile_cron, self._reconcile_soon))
             working = asyncio.create_task(self._work())
@@ -91,6 +97,21 @@ class Daemon:
                 await _cancelled(stopped)
                 await _cancelled(working)
         log.info("stopped")
+
+    def _serving(self) -> contextlib.AbstractAsyncContextManager[int]:
+        settings = self._settings
+        told = Told(
+            vitals=self.vitals,
+            metrics=self.metrics,
+            record=self.record,
+            waiters=self.waiters,
+            source_url=self._source_url,
+            open_target=lambda: ways.open_transport(settings),
+            transport=ways.check(settings),
+            admin_token=settings.admin_token,
+            host=settings.http_host,
+        )
+        return serving(application(told), settings.http_host, settings.http_port, self._connections_max)
 
     async def _work(self) -> None:
         while not self._stopping.is_set():
@@ -111,6 +132,10 @@ class Daemon:
             self._applier.reconcile.want(Order("schedule"))
             self._wake.set()
 
+    def _step_soon(self) -> None:
+        self._applier.want_position()
+        self._wake.set()
+
     def _worked(self) -> None:
         self._pause_s = PAUSE_MIN_S
 
@@ -118,7 +143,7 @@ class Daemon:
         superseded = isinstance(error, Superseded)
         if isinstance(error, Unreachable):
             self.vitals.lost(error.side)
-        self.vitals.last_error = str(error)
+        self.record.failed(error)
         self.vitals.turned()
         self.metrics.errors.labels(type(error).__name__).inc()
         self.metrics.batches.labels("superseded" if superseded else "failed").inc()
@@ -137,19 +162,23 @@ class Daemon:
                 await self._doorbell.check()
                 source = await Primary.open(self._source_url, self._lease_s())
                 stack.push_async_callback(source.close)
-                self.metrics.reconnects.labels("source").inc()
+                self._opened("source")
                 await self._check_install(source)
                 self.vitals.source_up = True
                 await self._wait_to_lead(source)
-                transport = await Direct.open(self._target_url)
+                transport = await ways.open_transport(self._settings)
                 stack.push_async_callback(transport.close)
-                self.metrics.reconnects.labels("target").inc()
+                self._opened("target")
                 target = Target(transport)
                 await self._claim(source, target)
                 stack.push_async_callback(_cancelled, asyncio.create_task(self._doorbell.run()))
                 yield Session(source, target, await source.rings())
             finally:
                 self.vitals.ended()
+
+    def _opened(self, side: str) -> None:
+        self.metrics.reconnects.labels(side).inc()
+        self.record.opened[side] += 1
 
     def _lease_s(self) -> float:
         """While it leads, the loop is heard of by the source at least as often as it polls or beats."""
@@ -175,6 +204,7 @@ class Daemon:
             if not standby:
                 standby = True
                 self.vitals.stands_by()
+                self.waiters.dismiss("another daemon leads: ask that one")
                 log.info("standing by: another daemon leads")
             self.vitals.turned()
             await self._pause(STANDBY_INTERVAL_S)
@@ -183,17 +213,15 @@ class Daemon:
 
     async def _claim(self, source: Primary, target: Target) -> None:
         try:
-            claim = await target.claim(json.dumps(await source.identity()))
+            identity = await source.identity()
+            claim = await target.claim(json.dumps(identity))
         except Refused as error:
             if error.sqlstate != UNDEFINED_FUNCTION:
                 raise
-            raise ConfigError(
-                "the mirror is not installed in the target", hint="Run `mirror install target`."
-            ) from error
+            raise ConfigError("the mirror is not installed in the target", hint=target.install_hint) from error
         if claim.types != self._types:
             raise Incompatible(
-                f"the target's keys are {claim.types}, the source's are {self._types}",
-                hint="Run `mirror install target`.",
+                f"the target's keys are {claim.types}, the source's are {self._types}", hint=target.install_hint
             )
         if await source.collapse(COLLAPSE_ENTRIES):
             log.warning("the outbox grew too large while no daemon ran: the tables are compared instead")
@@ -204,6 +232,8 @@ class Daemon:
             self._applier.reconcile.want(Order("start"))
         proven_at = datetime.fromisoformat(claim.proof["at"]).timestamp() if claim.proof else None
         self.vitals.leads(primed=claim.primed, proven_at=proven_at)
+        self.record.leads(claim.epoch, claim.proof)
+        self.waiters.leads(identity["install"], self._step_soon)
         log.info("leading", extra={"epoch": claim.epoch, "primed": claim.primed})
 
 

@@ -16,6 +16,7 @@ from enum import Enum
 from mirror.applier import Applier, Step
 from mirror.batch import Reading
 from mirror.ops.metrics import Metrics
+from mirror.ops.record import Record
 from mirror.ops.vitals import Vitals
 from mirror.producers.findings import Finished, Order
 from mirror.source.primary import TIDY_BYTES, Primary
@@ -54,6 +55,8 @@ class Loop:
     poll_interval_s: float
     vitals: Vitals
     metrics: Metrics
+    record: Record
+    reached: Callable[[str, float], None]  # the target equals this snapshot, which was begun then
     is_heard: Callable[[], bool]  # the doorbell, at this moment
     _tidied_at: float = field(default=float("-inf"))
     _inspected_at: float = field(default=float("-inf"))
@@ -131,6 +134,7 @@ class Loop:
         changed, self.vitals.faults = set(faults) != set(self.vitals.faults), faults
         if fresh:
             log.error("changes are not captured: run `mirror install source`", extra={"faults": fresh})
+            self.record.trouble("NotCaptured", "; ".join(fresh), "Run `mirror install source`.")
         if changed:  # also when they are back: until then changes were missed
             self.applier.reconcile.want(Order("triggers"))
 
@@ -157,9 +161,10 @@ class Loop:
             v.applied_rows += outcome.rows
             if step.position:
                 v.positioned(step.began)
+                self.reached(reading.snapshot, step.began)
         v.braked = {t: f"{r.extra} of {r.target_rows} rows would go" for t, r in self.applier.reconcile.braked.items()}
-        v.reconciling = self.applier.reconcile.progress()
         self.metrics.observe(step)
+        self.record.observe(step, self.applier)
         for finished in step.finished:
             v.proven_at = time.time() if finished.proves else v.proven_at
             _log_finished(finished)

@@ -26,8 +26,6 @@ class Vitals:
     broken: dict[str, str] = field(default_factory=dict)
     faults: list[str] = field(default_factory=list)
     braked: dict[str, str] = field(default_factory=dict)
-    reconciling: dict[str, object] | None = None
-    last_error: str = ""
     outbox_entries: int = 0
     outbox_bytes: int = 0
     walks: int = 0

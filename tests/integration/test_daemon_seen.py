@@ -12,7 +12,7 @@ from urllib.parse import urlsplit, urlunsplit
 import psycopg
 import pytest
 
-import mirror.ops.http
+import mirror.ops.endpoints
 from mirror.applier import Step
 from mirror.daemon import Daemon
 from mirror.demo.servers import Server, temporary_directory
@@ -90,7 +90,7 @@ async def test_when_the_loop_hangs_lag_and_staleness_grow_and_livez_says_so(
     source_url: str, target_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     install(source_url, target_url)
-    monkeypatch.setattr(mirror.ops.http, "LIVE_WITHIN_S", 1.0)
+    monkeypatch.setattr(mirror.ops.endpoints, "LIVE_WITHIN_S", 1.0)
     async with running(source_url, target_url, NEVER) as daemon:
         await leading(daemon)
         hung = asyncio.Event()
