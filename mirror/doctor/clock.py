@@ -13,20 +13,19 @@ SKEW_MAX_S = 2.0
 
 
 def skew(connection: Connection, side: Side, clock: Callable[[], float] = time.time) -> Finding:
-    """Halfway between asking and being answered."""
     before = clock()
     row = connection.execute("select extract(epoch from clock_timestamp())::float8").fetchone()
     after = clock()
-    theirs = float(row[0]) if row else after
+    return judged(side, float(row[0]) if row else after, before, after)
+
+
+def judged(side: Side, theirs: float, before: float, after: float) -> Finding:
+    """They said so between our asking and being answered."""
     off_s = theirs - (before + after) / 2
-    sure_s = abs(off_s) - (after - before) / 2
-    if sure_s <= SKEW_MAX_S:
+    if abs(off_s) - (after - before) / 2 <= SKEW_MAX_S:
         return Finding(side, "clock", "ok", f"its clock and ours differ by less than {SKEW_MAX_S:g} s")
     way = "ahead of" if off_s > 0 else "behind"
-    return Finding(
-        side,
-        "clock",
-        "warning",
-        f"its clock is {abs(off_s):.0f} s {way} this machine's: ages of the source's changes look wrong by that",
-        "Let this machine keep time (NTP).",
+    sentence = (
+        f"its clock is {abs(off_s):.0f} s {way} this machine's: ages look wrong by that, tokens expire sooner or later"
     )
+    return Finding(side, "clock", "warning", sentence, "Let this machine keep time (NTP).")

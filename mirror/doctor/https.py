@@ -1,13 +1,80 @@
-"""A target that is only reached through HTTPS."""
+"""A target that is reached through HTTPS only: what its API says of itself. Most of the catalog is out of sight."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
+from datetime import datetime
+from typing import Any
 
-from mirror.config import Settings
-from mirror.doctor.finding import Finding
+from mirror.config import Https
+from mirror.doctor.clock import judged
+from mirror.doctor.finding import Finding, Verdict
+from mirror.errors import MirrorError, Refused, Unreachable
+from mirror.target.once import Api, opened
+from mirror.target.target import VERSION
+
+INSTALL = "Paste what `mirror install target --print` says into Supabase's SQL editor."
 
 
-def examine(settings: Settings) -> Iterator[Finding]:
-    del settings
-    yield Finding("target", "connection", "unknown", "without MIRROR_TARGET_URL most of it cannot be asked")
+def examine(https: Https, notes: dict[str, Any]) -> Iterator[Finding]:
+    try:
+        with opened(https) as api:
+            yield from _asked(api, notes)
+    except Unreachable as error:
+        yield _said("connection", "unknown", error.message, error.hint)
+    except MirrorError as error:
+        yield _said("connection", "error", error.message, error.hint)
+    cure = "Set MIRROR_TARGET_URL as well, if only for this command."
+    yield _said("policies", "unknown", "policies, indexes and foreign keys cannot be looked at through HTTPS", cure)
+
+
+def _asked(api: Api, notes: dict[str, Any]) -> Iterator[Finding]:
+    before = time.time()
+    status = api.call("mirror_status")
+    after = time.time()
+    yield _said("connection", "ok", "the API answers, exposes schema public and takes the key")
+    yield judged("target", datetime.fromisoformat(status["clock"]).timestamp(), before, after)
+    yield from _state(status, notes)
+    yield from _insecurities(api)
+    yield _closed(api)
+
+
+def _state(status: dict[str, Any], notes: dict[str, Any]) -> Iterator[Finding]:
+    notes |= {"target types": status["types"], "known": status["source"], "snapshot": status["snapshot"]}
+    if status["version"] != VERSION:
+        sentence = f"its schema is version {status['version']}, this mirror is {VERSION}"
+        yield _said("installed", "error", sentence, INSTALL)
+    else:
+        yield _said("installed", "ok", f"version {VERSION}")
+    if status["primed_at"] is None:
+        yield _said("loaded", "warning", "the first load is not complete", "Start the daemon: mirror run")
+    if status["parked"]:
+        sentence = f"{len(status['parked'])} rows are refused"
+        yield _said("parked", "warning", sentence, "See `mirror status` for the reasons.")
+    for table in status["braked"]:
+        sentence = f"a comparison of {table} would delete a large part of it, and did not"
+        yield _said("brake", "warning", sentence, "Look at the primary, then `mirror resync --force`.")
+
+
+def _insecurities(api: Api) -> Iterator[Finding]:
+    found = api.call("mirror_insecurities")["insecurities"]
+    for insecurity in found:
+        yield _said("security", "error", insecurity["finding"], insecurity["cure"])
+    if not found:
+        yield _said("security", "ok", "who may do what is as it must be")
+
+
+def _closed(api: Api) -> Finding:
+    """The API's own word for a schema that it does not serve is PGRST106."""
+    try:
+        api.call("mirror_status", schema="mirror")
+    except Refused as error:
+        if error.sqlstate == "PGRST106":
+            return _said("exposed schemas", "ok", "schema mirror is not served by the API")
+    cure = "Take mirror out of the exposed schemas: Project Settings, Data API."
+    return _said("exposed schemas", "error", "schema mirror is served by the API", cure)
+
+
+def _said(check: str, verdict: Verdict, sentence: str, cure: str = "") -> Finding:
+    return Finding("target", check, verdict, sentence, cure)

@@ -7,26 +7,20 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from urllib.parse import urlsplit
 
-from mirror.config import Settings
+from mirror.config import Https
 from mirror.doctor.finding import Finding, Verdict
 from mirror.target.key import claims
 
 SOON_S = 30 * 86400
-_CURE = "Set SUPABASE_CURE to a secret key (sb_secret_...): Supabase, Project Settings, API Keys."
+_CURE = "Set SUPABASE_SECRET_KEY to a secret key (sb_secret_...): Supabase, Project Settings, API Keys."
 
 
-def examine(settings: Settings, now: float | None = None) -> Iterator[Finding]:
-    if settings.supabase_key is None:
-        if settings.supabase_url is not None and settings.target_url is None:
-            yield _said("error", "SUPABASE_URL is set and no key", _CURE)
-        return
-    key = settings.supabase_key.get_secret_value()
+def examine(https: Https, now: float | None = None) -> Iterator[Finding]:
+    key = https.key.get_secret_value()
     if key.startswith("sb_secret_"):
         yield _said("ok", "a secret key, which has no expiry")
-    elif key.startswith("sb_publishable_"):
-        yield _said("error", "this is a publishable key, which may do nothing here", _CURE)
     else:
-        yield from _legacy(claims(key), settings.supabase_url or "", time.time() if now is None else now)
+        yield from _legacy(claims(key), https.url, time.time() if now is None else now)
 
 
 def _legacy(said: dict[str, object] | None, url: str, now: float) -> Iterator[Finding]:

@@ -8,12 +8,12 @@ from typing import Any
 
 import psycopg
 
-from mirror.config import Settings
-from mirror.doctor import address, https, key
+from mirror.config import Https, Settings
+from mirror.doctor import address, key
 from mirror.doctor.catalog import Connection, ask, checks
 from mirror.doctor.clock import skew
 from mirror.doctor.finding import Finding, Verdict
-from mirror.errors import MirrorError, Unreachable
+from mirror.errors import ConfigError, MirrorError, Unreachable
 from mirror.mapping import Mapping
 from mirror.postgres import connect_blocking, translate, translated
 from mirror.render import digest, template
@@ -31,12 +31,22 @@ select exists (select from (select subject from public.users limit 10000) as u
 
 
 def examine(settings: Settings, mapping: Mapping, notes: dict[str, Any]) -> Iterator[Finding]:
-    yield from key.examine(settings)
-    if settings.target_url is None and settings.supabase_url is not None:
-        yield from https.examine(settings)
-        return
     try:
-        url = settings.target()
+        way = settings.target_way()
+    except ConfigError as error:
+        yield _said("settings", "error", error.message, error.hint)
+        return
+    if isinstance(way, Https):
+        from mirror.doctor import https  # noqa: PLC0415 - a third of a second, for those who go this way
+
+        yield from key.examine(way)
+        yield from https.examine(way, notes)
+    else:
+        yield from _direct(way, mapping, notes)
+
+
+def _direct(url: str, mapping: Mapping, notes: dict[str, Any]) -> Iterator[Finding]:
+    try:
         yield from address.ipv6_only(url)
         with connect_blocking(url, "target") as connection, translated("target"):
             yield from _connected(connection, mapping, notes)
