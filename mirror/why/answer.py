@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from mirror.mapping import AccessOptions
-from mirror.why.evidence import Evidence, Mirror, Primary, Row
+from mirror.why.evidence import Evidence, Glimpse, Mirror, Primary, Row
 
 Verdict = Literal["yes", "no", "unknown"]
 
@@ -23,7 +23,7 @@ def judge(evidence: Evidence, max_staleness_s: float | None = None) -> Answer:
     """What Supabase's own policies say is the verdict; everything else explains it."""
     mirror, primary = evidence.mirror, evidence.primary
     if mirror is None:
-        return Answer("unknown", "Supabase could not be asked", _expected(primary))
+        return Answer("unknown", "the policies of Supabase could not be asked", _expected(primary, evidence.glimpse))
     may = enters(mirror)
     if may is None:
         trouble = mirror.channel.trouble if mirror.channel else "is_trip_member gave no answer"
@@ -59,13 +59,18 @@ def connected(may: bool | None, access: AccessOptions) -> str:
     return f"a client that is in already keeps receiving {until}{told}"
 
 
-def _expected(primary: Primary | None) -> str:
+def _expected(primary: Primary | None, glimpse: Glimpse | None) -> str:
+    """What follows from the rest, for whoever has only that."""
     if primary is None:
         return "Ask again when it answers."
-    wants = (
-        "the primary has an active-looking membership" if primary.wants else "the primary has no membership to mirror"
-    )
-    return f"Only this is known: {wants}."
+    wants = "wants them in" if primary.wants else "does not want them in"
+    known = [f"the primary {wants}", _waits(primary) if primary.waiting else "nothing waits"]
+    if glimpse is not None:
+        known += [f"{parked['tbl']} is parked: {parked['reason']}" for parked in glimpse.parked]
+        known.append(
+            "never loaded" if glimpse.staleness_s is None else f"the mirror is {_seconds(glimpse.staleness_s)} old"
+        )
+    return f"This is known: {', '.join(known)}."
 
 
 def _welcome(primary: Primary | None, mirror: Mirror) -> Answer:

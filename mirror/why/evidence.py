@@ -60,9 +60,19 @@ class Mirror:
 
 
 @dataclass(frozen=True, slots=True)
+class Glimpse:
+    """What can be known of Supabase through HTTPS: how fresh it is, and what it refuses of these keys."""
+
+    snapshot: str | None
+    staleness_s: float | None
+    parked: tuple[Row, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Evidence:
     person: Person
     trip: str
     primary: Primary | None
     mirror: Mirror | None
+    glimpse: Glimpse | None = None
     errors: tuple[str, ...] = ()

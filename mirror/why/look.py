@@ -2,39 +2,61 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import ExitStack
+from typing import Literal, TypeVar
 
-from mirror.config import Settings
+from mirror.config import Https, Settings
 from mirror.errors import ConfigError, MirrorError
 from mirror.mapping import Mapping
+from mirror.postgres import translated
 from mirror.why import source, target
 from mirror.why.evidence import Evidence, Person, Row
 
+NOT_THROUGH_HTTPS = "target: through HTTPS nobody can ask as this user; set MIRROR_TARGET_URL, if only for this command"
+T = TypeVar("T")
+
 
 def look(settings: Settings, mapping: Mapping, who: str, trip: str, topic: str | None) -> Evidence:
-    errors: list[str] = []
+    way, errors = settings.target_way(), _Errors()
     with ExitStack() as stack:
-        supabase = primary = None
+        primary = errors.spare("source", lambda: stack.enter_context(source.opened(settings, mapping)))
+        supabase = None
+        if isinstance(way, Https):
+            errors.said.append(NOT_THROUGH_HTTPS)
+        else:
+            supabase = errors.spare("target", lambda: stack.enter_context(target.opened(way)))
+        person = _person(who, _people(primary, supabase, who, errors))
+        mirror = glimpse = None
+        if isinstance(way, Https):
+            glimpse = errors.spare("target", lambda: target.glimpse(way, person, trip))
+        elif supabase is not None:
+            mirror = errors.spare("target", lambda: supabase.look(person, trip, topic, mapping.access.topics))
+        known = mirror.position["snapshot"] if mirror else glimpse.snapshot if glimpse else None
+        told = errors.spare("source", lambda: primary.look(person, trip, known)) if primary else None
+        return Evidence(person, trip, told, mirror, glimpse, tuple(errors.said))
+
+
+class _Errors:
+    """What one side does not say must not keep the other from talking."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def spare(self, side: Literal["source", "target"], ask: Callable[[], T]) -> T | None:
         try:
-            supabase = stack.enter_context(target.opened(settings))
+            with translated(side):
+                return ask()
         except MirrorError as error:
-            errors.append(str(error))
-        try:
-            primary = stack.enter_context(source.opened(settings, mapping))
-        except MirrorError as error:
-            errors.append(str(error))
-        side = primary or supabase
-        if side is None:
-            return Evidence(Person(who, who, known=False), trip, None, None, tuple(errors))
-        person = _person(who, side.people(who))
-        position = supabase.position() if supabase else None
-        return Evidence(
-            person,
-            trip,
-            primary.look(person, trip, position["snapshot"] if position else None) if primary else None,
-            supabase.look(person, trip, topic or supabase.topic(mapping.access.topics, trip)) if supabase else None,
-            tuple(errors),
-        )
+            self.said.append(str(error))
+            return None
+
+
+def _people(primary: source.Asked | None, supabase: target.Asked | None, who: str, errors: _Errors) -> list[Row]:
+    found = errors.spare("source", lambda: primary.people(who)) if primary else None
+    if found is None and supabase is not None:
+        found = errors.spare("target", lambda: supabase.people(who))
+    return found or []
 
 
 def _person(who: str, found: list[Row]) -> Person:

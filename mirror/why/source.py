@@ -12,7 +12,7 @@ from psycopg.rows import dict_row
 
 from mirror.config import Settings
 from mirror.mapping import Mapping
-from mirror.postgres import connect_blocking, refuse_pooled_host, translated
+from mirror.postgres import connect_blocking, refuse_pooled_host
 from mirror.render import parts
 from mirror.source.install import read_install
 from mirror.source.projection import Source, look
@@ -70,7 +70,7 @@ class Asked:
 def opened(settings: Settings, mapping: Mapping) -> Iterator[Asked]:
     url = settings.source()
     refuse_pooled_host(url)
-    with connect_blocking(url, "source") as connection, translated("source"):
+    with connect_blocking(url, "source") as connection:
         connection.execute(LIMITS)
         install = read_install(connection)
         if install is not None:

@@ -10,12 +10,12 @@ from typing import Any
 import psycopg
 from psycopg.rows import dict_row
 
-from mirror.config import Settings
+from mirror.config import Https
 from mirror.errors import Refused
-from mirror.postgres import connect_blocking, translated
+from mirror.postgres import connect_blocking
 from mirror.render import parts
 from mirror.target.access import epochs_first
-from mirror.why.evidence import Channel, Mirror, Person, Row
+from mirror.why.evidence import Channel, Glimpse, Mirror, Person, Row
 
 Connection = psycopg.Connection[Any]
 LIMITS = "set statement_timeout = '10s'"
@@ -32,30 +32,27 @@ class Asked:
     def people(self, who: str) -> list[Row]:
         return self._rows("person", who=who)
 
-    def position(self) -> Row:
-        row = self._row("position")
-        if row is None:
-            raise Refused("target", "an install did not end", hint="Run `mirror install target`.")
-        return row
-
-    def topic(self, topics: tuple[str, ...], trip: str) -> str:
-        """The channel that a client of this trip joins, where the mapping says what those are called."""
-        pattern = next(iter(epochs_first(topics)), "trip:{id}")
-        epoch = str((self._row("epoch", trip=trip) or {})["epoch"]) if "{epoch}" in pattern else ""
-        return pattern.replace("{id}", trip).replace("{epoch}", epoch).replace("*", "any")
-
-    def look(self, person: Person, trip: str, topic: str) -> Mirror:
+    def look(self, person: Person, trip: str, topic: str | None, topics: tuple[str, ...]) -> Mirror:
+        """`topic`: the channel; None: the first of the mapping's `topics`."""
         keys = {"user": person.id, "trip": trip}
-        membership = self._row("membership", **keys)
+        position = self._row("position")
+        if position is None:
+            raise Refused("target", "an install did not end", hint="Run `mirror install target`.")
+        channel = topic or self._topic(topics, trip)
         return Mirror(
             user=self._row("user", **keys),
             trip=self._row("trip", **keys),
-            membership=membership,
+            membership=self._row("membership", **keys),
             parked=tuple(self._rows("parked", **keys)),
-            position=self.position(),
-            is_member=self._is_member(person, trip, topic),
-            channel=self._channel(person, topic),
+            position=position,
+            is_member=self._is_member(person, trip, channel),
+            channel=self._channel(person, channel),
         )
+
+    def _topic(self, topics: tuple[str, ...], trip: str) -> str:
+        pattern = next(iter(epochs_first(topics)), "trip:{id}")
+        epoch = str((self._row("epoch", trip=trip) or {})["epoch"]) if "{epoch}" in pattern else ""
+        return pattern.replace("{id}", trip).replace("{epoch}", epoch).replace("*", "any")
 
     def _is_member(self, person: Person, trip: str, topic: str) -> bool | None:
         with self._connection.transaction(force_rollback=True):
@@ -108,9 +105,19 @@ class Asked:
             return list(cursor.execute(self._queries[query].encode(), values).fetchall())
 
 
+def glimpse(https: Https, person: Person, trip: str) -> Glimpse:
+    from mirror.target.once import opened as api_opened  # noqa: PLC0415 - a third of a second, for those who go this way
+
+    with api_opened(https) as api:
+        status = api.call("mirror_status")
+    keys = (("users", person.id, ""), ("trips", trip, ""), ("trip_memberships", trip, person.id))
+    parked = tuple(p for p in status["parked"] if (p["tbl"], p["k1"], p["k2"]) in keys)
+    return Glimpse(status["snapshot"], status["staleness_seconds"], parked)
+
+
 @contextmanager
-def opened(settings: Settings) -> Iterator[Asked]:
-    with connect_blocking(settings.target(), "target") as connection, translated("target"):
+def opened(url: str) -> Iterator[Asked]:
+    with connect_blocking(url, "target") as connection:
         connection.execute(LIMITS)
         row = connection.execute("select to_regclass('mirror.state') is not null").fetchone()
         if not (row and row[0]):
