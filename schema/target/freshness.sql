@@ -27,7 +27,7 @@ declare
   _parts text[];
 begin
   if octet_length(token) < 100000 then
-    _parts := regexp_match(token, '^([^/]+)/(-|[0-9]{1,19})/([0-9]{1,19}:[0-9]{1,19}:[0-9,]*)$');
+    _parts := regexp_match(token, '^([0-9A-Za-z-]{1,64})/(-|[0-9]{1,19})/([0-9]{1,19}:[0-9]{1,19}:[0-9,]*)$');
   end if;
   begin
     _own := nullif(_parts[2], '-')::xid8;
