@@ -142,9 +142,9 @@ async def test_why_not(project: Project) -> None:
     assert await kind(good) == "foreign"
     for garbage in (
         None, "", "/", "//", "x", f"{INSTALL}/-", f"{INSTALL}/-/", f"{INSTALL}//5:5:", f"{INSTALL}/-/5",
-        f"{INSTALL}/-/9:5:", f"{INSTALL}/x/5:5:", f"{INSTALL}/-1/5:5:", f"{INSTALL}/0x5/5:5:", f"{INSTALL}/-/5:9:8,6", f"{INSTALL}/-/5:9:9",
-        f"{INSTALL}/-/0:0:", f" {good}", f"{good}\n", f"{good}/", f"{INSTALL}/{'9' * 20}/5:5:",
-        f"{INSTALL}/-/5:{'9' * 30}:",
+        f"{INSTALL}/-/9:5:", f"{INSTALL}/x/5:5:", f"{INSTALL}/-1/5:5:", f"{INSTALL}/0x5/5:5:", f"{INSTALL}/-/5:9:8,6",
+        f"{INSTALL}/-/5:9:9", f"{INSTALL}/-/0:0:", f" {good}", f"{good}\n", f"{good}/",
+        f"{INSTALL}/{'9' * 20}/5:5:", f"{INSTALL}/-/5:{'9' * 30}:",
         "x" * 200_000, f"{INSTALL}/-/5:5:" + "," * 150_000,
     ):  # fmt: skip
         assert await kind(garbage) == "garbage", str(garbage)[:60]
