@@ -1,6 +1,13 @@
 // The last minutes as two drawings over one axis of time: how old the copy is, and how long a change takes. The scale is
 // logarithmic: a millisecond and an hour are both to be seen. What nobody measured is hatched, never drawn as a line.
-const SHOWN_S = 900;
+const KEPT_S = 900;
+// The shortest that has room for all points is shown, so that a daemon that has just started is not lost in it; each with
+// the minutes that are named below, on a wide page and on a narrow one.
+const SPANS = [
+  [120, [2, 1.5, 1, 0.5, 0], [2, 1, 0]],
+  [300, [5, 4, 3, 2, 1, 0], [5, 3, 1, 0]],
+  [KEPT_S, [15, 12, 9, 6, 3, 0], [15, 10, 5, 0]],
+];
 const TICKS = [
   [0.001, "1 ms"], [0.01, "10 ms"], [0.1, "100 ms"], [1, "1 s"], [10, "10 s"], [60, "1 min"], [600, "10 min"],
   [HOUR, "1 h"], [DAY, "1 day"], [30 * DAY, "30 days"],
@@ -34,14 +41,16 @@ function scaled(panel, width, height) {
   const top = Math.max(panel.least, ...panel.columns.map(highest), panel.columns.includes(LAG) ? chart.limit ?? 0 : 0);
   const ticks = TICKS.filter(([value], n) => value >= panel.floor && (n === 0 || TICKS[n - 1][0] < top * 1.15));
   const low = Math.log10(panel.floor), high = Math.log10(ticks.at(-1)[0]);
-  const bottom = height - BOTTOM, from = chart.now - SHOWN_S;
+  const bottom = height - BOTTOM, from = chart.now - shownS();
   return {
     width, height, bottom, ticks, from,
-    x: (at) => GUTTER + ((at - from) / SHOWN_S) * (width - GUTTER - RIGHT),
+    x: (at) => GUTTER + ((at - from) / shownS()) * (width - GUTTER - RIGHT),
     y: (value) => bottom - ((Math.log10(Math.max(value, panel.floor)) - low) / (high - low)) * (bottom - TOP),
   };
 }
 
+const shown = () => SPANS.find(([seconds]) => seconds >= chart.now - (chart.points[0]?.[AT] ?? 0)) ?? SPANS.at(-1);
+const shownS = () => shown()[0];
 const highest = (column) => chart.points.reduce((most, point) => Math.max(most, point[column] ?? 0), 0);
 const crisp = (value) => Math.round(value) + 0.5;
 const round = (value) => Math.round(value * 10) / 10;
@@ -49,11 +58,10 @@ const round = (value) => Math.round(value * 10) / 10;
 function grid({ width, height, bottom, ticks, from, x, y }) {
   const lines = ticks.map(([value]) => `M${GUTTER} ${crisp(y(value))}H${width - RIGHT}`).join("");
   const names = ticks.map(([value, name]) => drawn("text", { x: GUTTER - 8, y: round(y(value) + 4), class: "of-y" }, name));
-  const minutes = width < 480 ? [15, 10, 5, 0] : [15, 12, 9, 6, 3, 0];
-  const times = minutes.map((ago) => {
-    const side = ago === 0 ? "end" : ago === 15 ? "start" : "middle";
-    const said = ago === 0 ? "now" : `${ago} min${ago === 15 && width >= 480 ? " ago" : ""}`;
-    return drawn("text", { x: round(x(from + SHOWN_S - ago * MINUTE)), y: height - 4, class: `of-x ${side}` }, said);
+  const [, wide, narrow] = shown(), isNarrow = width < 480;
+  const times = (isNarrow ? narrow : wide).map((ago, n) => {
+    const said = ago === 0 ? "now" : `${span(ago * MINUTE)}${n === 0 && !isNarrow ? " ago" : ""}`;
+    return drawn("text", { x: round(x(chart.now - ago * MINUTE)), y: height - 4, class: `of-x ${ago === 0 ? "end" : n === 0 ? "start" : "middle"}` }, said);
   });
   return [drawn("path", { class: "grid", d: lines }), drawn("path", { class: "axis", d: `M${GUTTER} ${crisp(bottom)}H${width - RIGHT}` }), ...names, ...times];
 }
@@ -152,7 +160,7 @@ function describe() {
 
 function tellSlider(at, value) {
   const slider = byId("charts"), minutes = chart.chosen === null ? 0 : Math.round((chart.chosen - chart.now) / MINUTE);
-  slider.setAttribute("aria-valuenow", Math.max(-15, minutes));
+  slider.setAttribute("aria-valuenow", Math.max(-KEPT_S / MINUTE, minutes));
   slider.setAttribute("aria-valuetext", `${at}: staleness ${value(STALENESS, "not known")}, lag ${value(LAG, "not known")}, a change took ${value(MEDIAN, "no change")}`);
 }
 
@@ -166,7 +174,7 @@ function listenToReader() {
   const under = (event) => {
     const { left, width } = charts.getBoundingClientRect();
     const share = (event.clientX - left - GUTTER) / (width - GUTTER - RIGHT);
-    choose(chart.now - SHOWN_S + Math.min(1, Math.max(0, share)) * SHOWN_S);
+    choose(chart.now - shownS() * (1 - Math.min(1, Math.max(0, share))));
   };
   charts.addEventListener("pointermove", under);
   charts.addEventListener("pointerdown", under);
@@ -178,7 +186,7 @@ function listenToReader() {
     if (!(event.key in to)) return;
     event.preventDefault();
     const at = to[event.key];
-    choose(at === null || at >= chart.now ? null : Math.max(chart.now - SHOWN_S, at));
+    choose(at === null || at >= chart.now ? null : Math.max(chart.now - shownS(), at));
   });
   new ResizeObserver(drawCharts).observe(charts);
 }

@@ -39,7 +39,7 @@ function hear(status) {
   Object.assign(heard, { status, at: performance.now(), silent: false });
   const newest = chart.points.at(-1)?.[AT] ?? -Infinity;
   chart.points.push(...(status.history?.points ?? []).filter((point) => point[AT] > newest));
-  chart.points = chart.points.filter((point) => point[AT] > status.now - SHOWN_S);
+  chart.points = chart.points.filter((point) => point[AT] > status.now - KEPT_S);
   chart.interval = status.history?.interval_seconds ?? chart.interval;
   chart.limit = known(status.stale_after_seconds) ? status.stale_after_seconds : null;
   chart.now = status.now;

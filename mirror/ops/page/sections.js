@@ -117,11 +117,11 @@ function proof(status, now) {
 const because = (reason) => BECAUSE[reason] ?? foreign(reason);
 
 function tables(status) {
-  const heads = ["Table", "Rows", "Upserted", "Deleted", "State", "Digest"];
+  const heads = ["Table", "Rows proven", "Upserted", "Deleted", "State", "Digest"];
   const head = element("thead", {}, element("tr", {}, heads.map((name, n) => element("th", { scope: "col", class: n > 0 && n < 4 ? "count" : null }, name))));
   const rows = Object.entries(status.tables ?? {}).map(([name, table]) => element("tr", {},
     element("th", { scope: "row" }, foreign(name)),
-    ...["rows", "upserted", "deleted"].map((name) => element("td", { class: "count", "data-name": name }, known(table[name]) ? number(table[name]) : "—")),
+    ...[["rows proven", table.rows], ["upserted", table.upserted], ["deleted", table.deleted]].map(([name, count]) => element("td", { class: "count", "data-name": name }, known(count) ? number(count) : "—")),
     element("td", { class: "condition" }, condition(table, status.state)),
     element("td", { "data-name": "digest" }, element("code", { class: "digest" }, foreign(status.proof?.tables?.[name]?.digest ?? "—")))));
   return [head, element("tbody", {}, rows)];
