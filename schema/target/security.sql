@@ -29,7 +29,8 @@ language sql stable set search_path = '' as $mirror$
     where a.grantee <> t.relowner
   )
   select 'not published', format('%s is in the publication supabase_realtime: deletes go to every subscriber', t.name),
-         case when p.puballtables then 'Make the publication anew, with the tables that are meant.'
+         case when p.puballtables or exists (select from pg_catalog.pg_publication_namespace as n where n.pnpubid = p.oid)
+              then 'Make the publication anew, for the tables that are meant.'
               else format('alter publication supabase_realtime drop table %s;', t.name) end
   from pg_catalog.pg_publication as p, tables as t
   where p.pubname = 'supabase_realtime'

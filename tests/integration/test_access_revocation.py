@@ -18,7 +18,8 @@ ANN, BOB, CID = an_id(1), an_id(2), an_id(3)
 ROME, OSLO = an_id(11), an_id(12)
 BOTH = {"broadcast", "presence"}
 LIVE = AccessOptions(topics=("trip:{id}:*", "trip:{id}:e{epoch}", "chat-{id}-{epoch}"), announce="user:{sub}")
-FAILING = """create or replace function realtime.send(payload jsonb, event text, topic text, private boolean default true)
+FAILING = """
+create or replace function realtime.send(payload jsonb, event text, topic text, private boolean default true)
 returns void language plpgsql as $$ begin raise exception 'out of order' using errcode = '40001'; end $$"""
 TRIGGERS = "select count(*) from pg_trigger where not tgisinternal"
 
