@@ -5,14 +5,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
+
+import psycopg
 
 from mirror.config import Settings
 from mirror.doctor import address
 from mirror.doctor.catalog import Connection, ask, checks, values
 from mirror.doctor.clock import skew
 from mirror.doctor.finding import Finding, Verdict
-from mirror.errors import ConfigError, MirrorError, Unreachable
+from mirror.errors import ConfigError, MirrorError, Refused, Unreachable
 from mirror.mapping import Mapping
 from mirror.postgres import connect_blocking, refuse_pooled_host, translated
 from mirror.render import digest
@@ -31,7 +34,9 @@ LIMITS = {
     "outbox_bytes": "100000000",
     "queue_share": "0.5",
 }
-_RELATION = "select coalesce(to_regclass(%(r)s), to_regclass('public.' || %(r)s))::oid"
+_RELATION = """
+    select coalesce(to_regclass(%(r)s),
+                    case when cardinality(parse_ident(%(r)s)) = 1 then to_regclass('public.' || %(r)s) end)::oid"""
 
 
 def examine(settings: Settings, mapping: Mapping, notes: dict[str, Any]) -> Iterator[Finding]:
@@ -65,7 +70,10 @@ def _connected(connection: Connection, mapping: Mapping, notes: dict[str, Any]) 
 
 def _relations(connection: Connection, mapping: Mapping) -> Iterator[tuple[str, int | None, str]]:
     for table in TABLES:
-        row = connection.execute(_RELATION, {"r": mapping.relation(table)}).fetchone()
+        row = None
+        with suppress(psycopg.DataError, psycopg.ProgrammingError, psycopg.NotSupportedError):
+            # Where it is no name of a table at all, the check of the mapping says so.
+            row = connection.execute(_RELATION, {"r": mapping.relation(table)}).fetchone()
         yield table.name, row[0] if row else None, mapping.where(table)
 
 
@@ -82,6 +90,9 @@ def _projected(connection: Connection, mapping: Mapping) -> tuple[Source | None,
             return look(connection, mapping), _said("mapping", "ok", "the mapping fits the tables")
     except ConfigError as error:
         return None, _said("mapping", "error", error.message, error.hint)
+    except Refused as error:  # it takes the right to make temporary views
+        verdict: Verdict = "error" if error.sqlstate == "42501" else "unknown"
+        return None, _said("mapping", verdict, f"could not be looked at: {error.message}", error.hint)
 
 
 def _installed(

@@ -60,6 +60,10 @@ from {{columns}} as c(oid, name)
 where not has_column_privilege(c.oid, c.name, 'select')
    or not has_schema_privilege((select relnamespace from pg_class where pg_class.oid = c.oid), 'usage')
 group by c.oid
+union all
+select 'error', format('%I may not read %s', current_user, r.oid::regclass),
+       'Run `mirror install source` as the owner of the tables: it grants exactly what is mapped to mirror_daemon.'
+from {{relations}} as r(tbl, oid, filter) where not has_any_column_privilege(r.oid, 'select')
 
 -- check excess rights: it may do little more than it has to
 select 'warning', format('%I can do more than a mirror needs: it %s', current_user, string_agg(can, ', ' order by can)),
@@ -105,9 +109,8 @@ where database = current_database() and prepared < clock_timestamp() - {{long_se
 
 -- check disk: the database is well below the limit of its plan, where it tells one
 select case when share > 0.95 then 'error' else 'warning' end,
-       format('the database has used %s %% of the %s MB that it may have; when it is full the application cannot write', round(share * 100), limit_mb),
+       format('the database has used %s %% of the %s that it may have; when it is full the application cannot write', round(share * 100), allowed),
        'Make room, or take a larger plan.'
-from (select current_setting('neon.max_cluster_size', true) as limit_mb,
-             pg_database_size(current_database()) / 1048576.0
-             / nullif((substring(current_setting('neon.max_cluster_size', true) from '^\d+')::numeric), 0) as share) as d
+from (select allowed, pg_database_size(current_database()) / nullif(pg_size_bytes(allowed), 0)::numeric as share
+      from (select substring(current_setting('neon.max_cluster_size', true) from '^\d+ ?[kMGT]B$') as allowed) as a) as d
 where share > 0.85

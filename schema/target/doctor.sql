@@ -65,7 +65,8 @@ where p.expression ~* '\m(from|join) \(*(public\.)?trip_memberships\M'
 
 -- check time limits: the API's roles have time enough
 select 'warning', format('%s has a statement_timeout of %s', r.rolname, v.value), format('alter role %I set statement_timeout = ''8s'';', r.rolname)
-from pg_roles as r, unnest(r.rolconfig) as c(setting),
+from pg_db_role_setting as d join pg_roles as r on r.oid = d.setrole, unnest(d.setconfig) as c(setting),
      lateral (select substring(c.setting from '^statement_timeout=(.*)$') as value) as v,
      lateral (select (case when v.value ~ '^\d+$' then v.value || 'ms' when v.value ~ '^\d+(ms|s|min|h)$' then v.value end)::interval as time) as t
-where r.rolname in ('authenticator', 'authenticated', 'service_role') and t.time > interval '0' and t.time < interval '3 seconds'
+where d.setdatabase in (0, (select oid from pg_database where datname = current_database()))
+  and r.rolname in ('authenticator', 'authenticated', 'service_role') and t.time > interval '0' and t.time < interval '3 seconds'
