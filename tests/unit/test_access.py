@@ -58,8 +58,8 @@ TOPICS = "a list of topics with one {id} each, perhaps * or {epoch} after it and
     [
         *((f'topics = ["{topic}"]', "topics", TOPICS) for topic in (
             "", "trip", "trip:{id}:{id}", "trip:{id}*", "*{id}", "trip:{id}{epoch}", "e{epoch}:{id}",
-            "trip:{id}:{epoch}:{epoch}", "trip:{id}:{user}", "trip:{id}}", "{{id}}", "trip:{ID}", "trip {id}", "trip:{id}'",
-            "trip:{id}$", "trip:{id}\\\\n", "trip:{id}:**", "tríp:{id}", "x" * 200 + "{id}",
+            "trip:{id}:{epoch}:{epoch}", "trip:{id}:{user}", "trip:{id}}", "{{id}}", "trip:{ID}", "trip {id}",
+            "trip:{id}'", "trip:{id}$", "trip:{id}\\\\n", "trip:{id}:**", "tríp:{id}", "x" * 200 + "{id}",
         )),
         ('topics = "trip:{id}"', "topics", TOPICS),
         ("active = []", "active", "a list of statuses, such as"),

@@ -11,6 +11,7 @@ from mirror.config import setting_names
 from mirror.mapping import Mapping, load_mapping
 from mirror.ops.metrics import Metrics
 from mirror.ops.vitals import Vitals
+from mirror.render import template
 
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 
@@ -63,3 +64,16 @@ def test_the_examples_of_a_mapping_are_valid(tmp_path: Path) -> None:
         path = tmp_path / f"{n}.toml"
         path.write_text("\n".join(line.removeprefix("   ") for line in example.splitlines()), encoding="utf-8")
         load_mapping(path)
+
+
+def test_every_function_for_policies_and_clients_is_in_the_table_and_no_other() -> None:
+    """What only the daemon calls is nobody's business, but for the question about security."""
+    functions = set(re.findall(r"\('(\w+)', '\{(.*?)\}'\)", template("target/functions.sql")))
+    public = {name for name, callers in functions if callers != "service_role"}
+    named = {line.partition("(")[0] for line in first_column("Let Realtime ask the mirror")}
+    assert named - {"mirror_insecurities"} == public
+
+
+def test_every_recipe_is_named() -> None:
+    named = set(re.findall(r"`(\w+\.sql)`", section("Let Realtime ask the mirror")))
+    assert named == {path.name for path in (Path(__file__).parents[2] / "schema" / "target" / "recipes").iterdir()}
