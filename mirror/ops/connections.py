@@ -81,7 +81,11 @@ class Patient(H11Protocol):
         super().connection_lost(exc)
 
     def send_400_response(self, msg: str) -> None:
-        """Whoever talks nonsense after our answer (in a body that nobody wanted) has no right to another one."""
+        """Once. Whoever talks nonsense after our answer (in a body that nobody wanted) has no right to another one, and
+        an endpoint that is still at work on the request before has nobody to answer any more."""
+        if self.cycle is not None:
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
             super().send_400_response(msg)
         else:
