@@ -14,7 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 HERE = Path(__file__).parent
-SCRIPTS = ("words.js", "elements.js", "chart.js", "sections.js", "resync.js", "page.js")  # each may use those before it
+SCRIPTS = (  # each may use those before it
+    "words.js", "elements.js", "chart.js", "reader.js", "lists.js", "verdict.js", "sections.js", "resync.js", "page.js",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -1,19 +1,27 @@
-// The last minutes as two drawings over one axis of time: how old the copy is, and how long a change takes. The scale is
-// logarithmic: a millisecond and an hour are both to be seen. What nobody measured is hatched, never drawn as a line.
+// The last minutes as two drawings over one axis of time: how old the copy is, and how long a change takes. The scale
+// is logarithmic: a millisecond and an hour are both to be seen. What nobody measured is hatched, never drawn.
 const KEPT_S = 900;
-// The shortest that has room for all points is shown, so that a daemon that has just started is not lost in it; each with
-// the minutes that are named below, on a wide page and on a narrow one.
+// The shortest that has room for all points is shown, so that a daemon that has just started is not lost in it; each
+// with the minutes that are named below, on a wide page and on a narrow one.
 const SPANS = [
   [120, [2, 1.5, 1, 0.5, 0], [2, 1, 0]],
   [300, [5, 4, 3, 2, 1, 0], [5, 3, 1, 0]],
   [KEPT_S, [15, 12, 9, 6, 3, 0], [15, 10, 5, 0]],
 ];
 const TICKS = [
-  [0.001, "1 ms"], [0.01, "10 ms"], [0.1, "100 ms"], [1, "1 s"], [10, "10 s"], [60, "1 min"], [600, "10 min"],
-  [HOUR, "1 h"], [DAY, "1 day"], [30 * DAY, "30 days"],
+  [0.001, "1 ms"],
+  [0.01, "10 ms"],
+  [0.1, "100 ms"],
+  [1, "1 s"],
+  [10, "10 s"],
+  [60, "1 min"],
+  [600, "10 min"],
+  [HOUR, "1 h"],
+  [DAY, "1 day"],
+  [30 * DAY, "30 days"],
 ];
-const AT = 0, LAG = 1, STALENESS = 2, MEDIAN = 3, SLOWEST = 4, ROWS = 5;  // places in a point of the history
-const GUTTER = 52, RIGHT = 10, TOP = 8, BOTTOM = 22;
+const [AT, LAG, STALENESS, MEDIAN, SLOWEST, ROWS] = [0, 1, 2, 3, 4, 5]; // places in a point of the history
+const [GUTTER, RIGHT, TOP, BOTTOM] = [52, 10, 8, 22];
 
 const PANELS = [
   { id: "age", columns: [LAG, STALENESS], floor: 0.01, least: 10, draw: drawAge },
@@ -29,21 +37,38 @@ function drawCharts() {
 }
 
 function drawPanel(panel) {
-  const svg = byId(panel.id), { width, height } = svg.getBoundingClientRect();
+  const svg = byId(panel.id);
+  const { width, height } = svg.getBoundingClientRect();
   if (!width) return;
   const scale = scaled(panel, width, height);
   svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
-  const wanted = [hatch(panel.id), ...grid(scale), ...unknown(panel, scale), ...panel.draw(scale), ...pointer(panel, scale)];
+  const wanted = [
+    hatch(panel.id),
+    ...grid(scale),
+    ...unknown(panel, scale),
+    ...panel.draw(scale),
+    ...pointer(panel, scale),
+  ];
   patchChildren(svg, wanted);
 }
 
 function scaled(panel, width, height) {
-  const top = Math.max(panel.least, ...panel.columns.map(highest), panel.columns.includes(LAG) ? chart.limit ?? 0 : 0);
+  const top = Math.max(
+    panel.least,
+    ...panel.columns.map(highest),
+    panel.columns.includes(LAG) ? (chart.limit ?? 0) : 0,
+  );
   const ticks = TICKS.filter(([value], n) => value >= panel.floor && (n === 0 || TICKS[n - 1][0] < top * 1.15));
-  const low = Math.log10(panel.floor), high = Math.log10(ticks.at(-1)[0]);
-  const bottom = height - BOTTOM, from = chart.now - shownS();
+  const low = Math.log10(panel.floor);
+  const high = Math.log10(ticks.at(-1)[0]);
+  const bottom = height - BOTTOM;
+  const from = chart.now - shownS();
   return {
-    width, height, bottom, ticks, from,
+    width,
+    height,
+    bottom,
+    ticks,
+    from,
     x: (at) => GUTTER + ((at - from) / shownS()) * (width - GUTTER - RIGHT),
     y: (value) => bottom - ((Math.log10(Math.max(value, panel.floor)) - low) / (high - low)) * (bottom - TOP),
   };
@@ -57,44 +82,77 @@ const round = (value) => Math.round(value * 10) / 10;
 
 function grid({ width, height, bottom, ticks, from, x, y }) {
   const lines = ticks.map(([value]) => `M${GUTTER} ${crisp(y(value))}H${width - RIGHT}`).join("");
-  const names = ticks.map(([value, name]) => drawn("text", { x: GUTTER - 8, y: round(y(value) + 4), class: "of-y" }, name));
-  const [, wide, narrow] = shown(), isNarrow = width < 480;
+  const names = ticks.map(([value, name]) =>
+    drawn("text", { x: GUTTER - 8, y: round(y(value) + 4), class: "of-y" }, name),
+  );
+  const [, wide, narrow] = shown();
+  const isNarrow = width < 480;
   const times = (isNarrow ? narrow : wide).map((ago, n) => {
     const said = ago === 0 ? "now" : `${span(ago * MINUTE)}${n === 0 && !isNarrow ? " ago" : ""}`;
-    return drawn("text", { x: round(x(chart.now - ago * MINUTE)), y: height - 4, class: `of-x ${ago === 0 ? "end" : n === 0 ? "start" : "middle"}` }, said);
+    return drawn(
+      "text",
+      {
+        x: round(x(chart.now - ago * MINUTE)),
+        y: height - 4,
+        class: `of-x ${ago === 0 ? "end" : n === 0 ? "start" : "middle"}`,
+      },
+      said,
+    );
   });
-  return [drawn("path", { class: "grid", d: lines }), drawn("path", { class: "axis", d: `M${GUTTER} ${crisp(bottom)}H${width - RIGHT}` }), ...names, ...times];
+  return [
+    drawn("path", { class: "grid", d: lines }),
+    drawn("path", { class: "axis", d: `M${GUTTER} ${crisp(bottom)}H${width - RIGHT}` }),
+    ...names,
+    ...times,
+  ];
 }
 
 function hatch(id) {
   const line = drawn("path", { d: "M0 6L6 0", class: "hatching" });
-  return drawn("defs", {}, drawn("pattern", { id: `hatch-${id}`, width: 6, height: 6, patternUnits: "userSpaceOnUse" }, line));
+  return drawn(
+    "defs",
+    {},
+    drawn("pattern", { id: `hatch-${id}`, width: 6, height: 6, patternUnits: "userSpaceOnUse" }, line),
+  );
 }
 
 /** Where nothing was measured: before the first point, after the last one, and between two that are too far apart. */
 function unknown(panel, { from, bottom, x }) {
-  const seen = chart.points.filter((point) => panel.columns.includes(MEDIAN) || known(point[LAG]) || known(point[STALENESS]));
+  const seen = chart.points.filter(
+    (point) => panel.columns.includes(MEDIAN) || known(point[LAG]) || known(point[STALENESS]),
+  );
   const times = [from, ...seen.map((point) => point[AT]), chart.now];
   const holes = [];
   for (let n = 1; n < times.length; n++) {
     if (apart(times[n - 1], times[n])) holes.push([Math.max(from, times[n - 1]), times[n]]);
   }
-  return holes.map(([start, end]) => drawn("rect", {
-    class: "hole", x: round(x(start)), y: TOP, width: round(Math.max(0, x(end) - x(start))), height: bottom - TOP,
-    fill: `url(#hatch-${panel.id})`,
-  }));
+  return holes.map(([start, end]) =>
+    drawn("rect", {
+      class: "hole",
+      x: round(x(start)),
+      y: TOP,
+      width: round(Math.max(0, x(end) - x(start))),
+      height: bottom - TOP,
+      fill: `url(#hatch-${panel.id})`,
+    }),
+  );
 }
 
 const apart = (before, after) => after - before > Math.max(3, 2.6 * chart.interval);
 
 /** Unbroken pieces of one column, as points of the drawing. Where it has no room for all, the worst of each few. */
 function pieces(column, { x, y, width }) {
-  const found = [], room = width < 480 ? 4 : 0;
+  const found = [];
+  const room = width < 480 ? 4 : 0;
   let last = null;
   for (const point of chart.points) {
-    if (!known(point[column])) { last = null; continue; }
+    if (!known(point[column])) {
+      last = null;
+      continue;
+    }
     if (last === null || apart(last, point[AT])) found.push([]);
-    const piece = found.at(-1), here = [round(x(point[AT])), round(y(point[column]))];
+    const piece = found.at(-1);
+    const here = [round(x(point[AT])), round(y(point[column]))];
     if (piece.length && here[0] - piece.at(-1)[0] < room) piece.at(-1)[1] = Math.min(piece.at(-1)[1], here[1]);
     else piece.push(here);
     last = point[AT];
@@ -102,17 +160,26 @@ function pieces(column, { x, y, width }) {
   return found;
 }
 
-const line = (found) => found.map((piece) => `M${piece.map((xy) => xy.join(" ")).join("L")}${piece.length === 1 ? "h.1" : ""}`).join("");
+const line = (found) =>
+  found.map((piece) => `M${piece.map((xy) => xy.join(" ")).join("L")}${piece.length === 1 ? "h.1" : ""}`).join("");
 
 function area(found, bottom) {
-  return found.map((piece) => `M${piece[0][0]} ${bottom}L${piece.map((xy) => xy.join(" ")).join("L")}L${piece.at(-1)[0]} ${bottom}Z`).join("");
+  return found
+    .map(
+      (piece) => `M${piece[0][0]} ${bottom}L${piece.map((xy) => xy.join(" ")).join("L")}L${piece.at(-1)[0]} ${bottom}Z`,
+    )
+    .join("");
 }
 
 function drawAge(scale) {
   const lag = pieces(LAG, scale);
   const limit = chart.limit && [
     drawn("path", { class: "limit", d: `M${GUTTER} ${crisp(scale.y(chart.limit))}H${scale.width - RIGHT}` }),
-    drawn("text", { class: "of-limit", x: GUTTER + 6, y: round(scale.y(chart.limit) - 6) }, `stale above ${span(chart.limit)}`),
+    drawn(
+      "text",
+      { class: "of-limit", x: GUTTER + 6, y: round(scale.y(chart.limit) - 6) },
+      `stale above ${span(chart.limit)}`,
+    ),
   ];
   return [
     drawn("path", { class: "lag-area", d: area(lag, scale.bottom) }),
@@ -126,67 +193,13 @@ function drawTakes({ x, y }) {
   const changes = chart.points.filter((point) => known(point[MEDIAN]));
   const spread = changes.filter((point) => known(point[SLOWEST]));
   return [
-    drawn("path", { class: "spread", d: spread.map((p) => `M${round(x(p[AT]))} ${round(y(p[MEDIAN]))}V${round(y(p[SLOWEST]))}`).join("") }),
-    drawn("path", { class: "median", d: changes.map((p) => `M${round(x(p[AT]))} ${round(y(p[MEDIAN]))}h.01`).join("") }),
+    drawn("path", {
+      class: "spread",
+      d: spread.map((p) => `M${round(x(p[AT]))} ${round(y(p[MEDIAN]))}V${round(y(p[SLOWEST]))}`).join(""),
+    }),
+    drawn("path", {
+      class: "median",
+      d: changes.map((p) => `M${round(x(p[AT]))} ${round(y(p[MEDIAN]))}h.01`).join(""),
+    }),
   ];
-}
-
-function pointer(panel, { x, y, bottom }) {
-  const point = chart.chosen === null ? null : nearest(chart.chosen);
-  if (!point) return [];
-  const marks = panel.columns.filter((column) => known(point[column]))
-    .map((column) => drawn("circle", { class: `mark of-${column}`, cx: round(x(point[AT])), cy: round(y(point[column])), r: 4 }));
-  return [drawn("path", { class: "pointer", d: `M${crisp(x(point[AT]))} ${TOP}V${bottom}` }), ...marks];
-}
-
-function nearest(at) {
-  let best = null;
-  for (const point of chart.points) {
-    if (best === null || Math.abs(point[AT] - at) < Math.abs(best[AT] - at)) best = point;
-  }
-  return best;
-}
-
-/** The read-out, which is the legend as well. */
-function describe() {
-  const point = chart.chosen === null ? chart.points.at(-1) : nearest(chart.chosen);
-  const at = point ? `${clockTime.format(point[AT] * 1000)}${chart.chosen === null ? " (newest)" : ""}` : "nothing measured yet";
-  const value = (column, none) => (point && known(point[column]) ? span(point[column]) : none);
-  const entry = (name, title, said) => element("span", { class: "entry" }, element("i", { class: `swatch ${name}` }), `${title} `, element("b", {}, said));
-  show("read-age", element("span", { class: "at" }, at), entry("staleness", "staleness", value(STALENESS, "not known")), entry("lag", "lag", value(LAG, "not known")));
-  show("read-takes", entry("median", "median", value(MEDIAN, "no change")), entry("slowest", "slowest", value(SLOWEST, "no change")), entry("rows", "rows applied", point ? number(point[ROWS]) : "0"));
-  tellSlider(at, value);
-}
-
-function tellSlider(at, value) {
-  const slider = byId("charts"), minutes = chart.chosen === null ? 0 : Math.round((chart.chosen - chart.now) / MINUTE);
-  slider.setAttribute("aria-valuenow", Math.max(-KEPT_S / MINUTE, minutes));
-  slider.setAttribute("aria-valuetext", `${at}: staleness ${value(STALENESS, "not known")}, lag ${value(LAG, "not known")}, a change took ${value(MEDIAN, "no change")}`);
-}
-
-function choose(at) {
-  chart.chosen = at;
-  drawCharts();
-}
-
-function listenToReader() {
-  const charts = byId("charts");
-  const under = (event) => {
-    const { left, width } = charts.getBoundingClientRect();
-    const share = (event.clientX - left - GUTTER) / (width - GUTTER - RIGHT);
-    choose(chart.now - shownS() * (1 - Math.min(1, Math.max(0, share))));
-  };
-  charts.addEventListener("pointermove", under);
-  charts.addEventListener("pointerdown", under);
-  charts.addEventListener("pointerleave", ({ pointerType }) => pointerType === "mouse" && choose(null));  // a finger leaves at once
-  charts.addEventListener("blur", () => choose(null));
-  charts.addEventListener("keydown", (event) => {
-    const from = chart.chosen ?? chart.now, far = event.shiftKey ? MINUTE : 2 * chart.interval;
-    const to = { ArrowLeft: from - far, ArrowRight: from + far, Home: chart.points[0]?.[AT] ?? null, End: null, Escape: null };
-    if (!(event.key in to)) return;
-    event.preventDefault();
-    const at = to[event.key];
-    choose(at === null || at >= chart.now ? null : Math.max(chart.now - shownS(), at));
-  });
-  new ResizeObserver(drawCharts).observe(charts);
 }

@@ -29,6 +29,12 @@ function furnished(node, attributes, children) {
   return node;
 }
 
+const paragraph = (...said) => element("p", {}, ...said);
+const detail = (...said) => element("p", { class: "detail" }, ...said);
+const bold = (...said) => element("strong", {}, ...said);
+const code = (...said) => element("code", {}, ...said);
+const item = (...said) => element("li", {}, ...said);
+
 function shape(name) {
   const [outline, sign] = SHAPES[name];
   const parts = [drawn("path", { class: "outline", d: outline }), drawn("path", { class: "sign", d: sign })];
@@ -52,7 +58,8 @@ function show(id, ...children) {
 }
 
 function patchChildren(parent, children) {
-  const present = [...parent.childNodes], wanted = [...children];
+  const present = [...parent.childNodes];
+  const wanted = [...children];
   wanted.forEach((node, n) => (n < present.length ? patch(present[n], node) : parent.append(node)));
   present.slice(wanted.length).forEach((node) => node.remove());
 }

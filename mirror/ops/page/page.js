@@ -1,10 +1,13 @@
 // Asks the daemon every two seconds and shows what it says. When it does not answer, the page says so in its largest
 // letters and stops claiming anything: what stands below is from then on labelled with its age.
-const ASK_EVERY_MS = 2000, ASK_EVERY_HIDDEN_MS = 15_000, ANSWER_WITHIN_MS = 4000;
-const OLD_AFTER_MS = 2 * ASK_EVERY_MS + ANSWER_WITHIN_MS;  // a tab that slept: nobody has asked for so long
+const ASK_EVERY_MS = 2000;
+const ASK_EVERY_HIDDEN_MS = 15_000;
+const ANSWER_WITHIN_MS = 4000;
+const OLD_AFTER_MS = 2 * ASK_EVERY_MS + ANSWER_WITHIN_MS; // a tab that slept: nobody has asked for so long
 
 const heard = { status: null, at: 0, trouble: "", since: performance.now() };
-let timer = null, asking = false;
+let timer = null;
+let asking = false;
 
 async function ask() {
   if (asking) return;
@@ -27,7 +30,10 @@ class Unintelligible extends Error {}
 
 async function reply() {
   const since = chart.points.length ? `?since=${chart.points.at(-1)[AT]}` : "";
-  const answer = await fetch(`api/status${since}`, { cache: "no-store", signal: AbortSignal.timeout(ANSWER_WITHIN_MS) });
+  const answer = await fetch(`api/status${since}`, {
+    cache: "no-store",
+    signal: AbortSignal.timeout(ANSWER_WITHIN_MS),
+  });
   const status = await answer.json().catch(() => null);
   if (typeof status?.verdict !== "string" || !known(status.now)) {
     throw new Unintelligible(`Something answers here (${answer.status}), but not with the status of the daemon.`);
@@ -37,6 +43,7 @@ async function reply() {
 
 function hear(status) {
   Object.assign(heard, { status, at: performance.now(), silent: false });
+  if (status.now < chart.points.at(-1)?.[AT]) chart.points = []; // another daemon, whose clock is behind
   const newest = chart.points.at(-1)?.[AT] ?? -Infinity;
   chart.points.push(...(status.history?.points ?? []).filter((point) => point[AT] > newest));
   chart.points = chart.points.filter((point) => point[AT] > status.now - KEPT_S);
@@ -81,7 +88,8 @@ function renderCopy(status) {
 }
 
 function renderVerdict(name) {
-  const { word, tone, shape: form } = VERDICTS[name], live = name in { silent: 1, asking: 1 } === false;
+  const { word, tone, shape: form } = VERDICTS[name];
+  const live = !["silent", "asking"].includes(name);
   document.body.dataset.tone = tone;
   document.body.classList.toggle("old", !live);
   show("sign", shape(form));
@@ -94,12 +102,15 @@ function renderVerdict(name) {
 
 function silence(name) {
   if (name === "asking") return heard.status ? "Nobody looked for a while." : "The daemon has not answered yet.";
-  return heard.trouble || (heard.status ? `The daemon has not answered for ${spell(age())}.` : "The daemon does not answer.");
+  return (
+    heard.trouble || (heard.status ? `The daemon has not answered for ${spell(age())}.` : "The daemon does not answer.")
+  );
 }
 
 function remains() {
   if (!heard.status) return heard.silent ? "Is it running? Its log says why, when it is not." : "";
-  return `What is shown below is ${spell(age())} old, from ${clockTime.format(heard.status.now * 1000)}. How fresh the copy is now is not known.`;
+  const from = clockTime.format(heard.status.now * 1000);
+  return `What is shown below is ${spell(age())} old, from ${from}. How fresh the copy is now is not known.`;
 }
 
 /** A screen reader hears the verdict when it changes, not twice a second; the tab's title and icon say it as well. */
@@ -109,7 +120,9 @@ function announce(word, live) {
   document.title = `${word} · permission mirror`;
   const colour = getComputedStyle(document.body).getPropertyValue("--tone").trim();
   const [outline, sign] = SHAPES[VERDICTS[verdict()].shape];
-  const drawing = `<svg xmlns="${SVG}" viewBox="0 0 24 24" fill="${colour}"><path d="${outline}"/><path d="${sign}" fill="none" stroke="#fff" stroke-width="2.6"/></svg>`;
+  const drawing =
+    `<svg xmlns="${SVG}" viewBox="0 0 24 24" fill="${colour}"><path d="${outline}"/>` +
+    `<path d="${sign}" fill="none" stroke="#fff" stroke-width="2.6"/></svg>`;
   const address = `data:image/svg+xml,${encodeURIComponent(drawing)}`;
   if (byId("icon").href !== address) byId("icon").href = address;
 }

@@ -3,8 +3,8 @@ const grouped = new Intl.NumberFormat("en");
 const clockTime = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-digit", second: "2-digit" });
 const dayAndTime = new Intl.DateTimeFormat("en-GB", { dateStyle: "medium", timeStyle: "medium" });
 
-const MINUTE = 60, HOUR = 3600, DAY = 86400;
-const LONGEST_TEXT = 600;  // of a reason or an error: the whole of it is in the log
+const [MINUTE, HOUR, DAY] = [60, 3600, 86400];
+const LONGEST_TEXT = 600; // of a reason or an error: the whole of it is in the log
 
 const known = (value) => typeof value === "number" && Number.isFinite(value);
 
@@ -63,5 +63,9 @@ function clipped(text) {
 }
 
 const capital = (text) => text.charAt(0).toUpperCase() + text.slice(1);
-const listed = (words) => words.length < 2 ? words.join("") : `${words.slice(0, -1).join(", ")} and ${words.at(-1)}`;
-const key = (parts) => parts.filter((part) => part !== null && part !== undefined).map(String).join(" / ");
+const listed = (words) => (words.length < 2 ? words.join("") : `${words.slice(0, -1).join(", ")} and ${words.at(-1)}`);
+const key = (parts) =>
+  parts
+    .filter((part) => part !== null && part !== undefined)
+    .map(String)
+    .join(" / ");
