@@ -13,7 +13,7 @@ from mirror.doctor import address, key
 from mirror.doctor.catalog import Connection, ask, checks
 from mirror.doctor.clock import skew
 from mirror.doctor.finding import Finding, Verdict
-from mirror.errors import ConfigError, MirrorError, Unreachable
+from mirror.errors import ConfigError, MirrorError, Refused, Unreachable
 from mirror.mapping import Mapping
 from mirror.postgres import connect_blocking, translate, translated
 from mirror.render import digest, template
@@ -53,7 +53,9 @@ def _direct(url: str, mapping: Mapping, notes: dict[str, Any]) -> Iterator[Findi
     except Unreachable as error:
         yield _said("connection", "unknown", error.message, error.hint or address.cure(url, "target"))
     except MirrorError as error:
-        yield _said("connection", "error", f"{error.message}; what comes after that was not asked", error.hint)
+        own = isinstance(error, Refused) and error.sqlstate == "42501"  # the daemon calls functions and needs no more
+        sentence = f"{error.message}; what comes after that was not asked"
+        yield _said("connection", "unknown" if own else "error", sentence, error.hint)
 
 
 def _connected(connection: Connection, mapping: Mapping, notes: dict[str, Any]) -> Iterator[Finding]:
@@ -69,10 +71,10 @@ def _connected(connection: Connection, mapping: Mapping, notes: dict[str, Any]) 
     if not _one(connection, "select to_regclass('mirror.state') is not null"):
         yield _said("installed", "error", "the mirror is not installed here", INSTALL)
         return
-    yield from _state(connection, mapping, notes)
     active = access_places(mapping.access, {"trip_id": "text"}, subject_is_id=True)["active"]
     for check in checks("target/doctor_installed.sql", {"active": active}):
         yield from ask(connection, "target", check)
+    yield from _state(connection, mapping, notes)
 
 
 def _one(connection: Connection, query: str) -> Any:
