@@ -48,7 +48,7 @@ function deeds(body) {
       : body.trip || body.user
         ? null
         : ["If that would delete a large part of a table, the brake stops it and nothing of that table is changed."],
-    ["Your primary is only read."],
+    ["The tables of your primary are only read."],
   ]
     .filter(Boolean)
     .map((said) => item(said));
