@@ -47,6 +47,12 @@ language sql stable set search_path = '' as $mirror$
   where p.pronamespace = 'public'::regnamespace and 'search_path=""' = any (p.proconfig)
 $mirror$;
 
+-- Realtime's table of messages, where there is one. (to_regclass() is an error for whoever may not enter the schema.)
+create or replace function mirror.messages() returns regclass language sql stable set search_path = '' as $mirror$
+  select c.oid::regclass from pg_catalog.pg_class as c join pg_catalog.pg_namespace as n on n.oid = c.relnamespace
+  where n.nspname = 'realtime' and c.relname = 'messages'
+$mirror$;
+
 -- What is there of ours, as text: a function that somebody dropped or changed, a grant that is missing, a role that came
 -- later or a new column of an adopted table make it differ, and the next `mirror install target` puts things right.
 create or replace function mirror.fingerprint() returns text language sql stable set search_path = '' as $mirror$
@@ -72,7 +78,7 @@ create or replace function mirror.fingerprint() returns text language sql stable
     from pg_catalog.pg_proc as p
     where p.pronamespace = 'mirror'::regnamespace or p.oid in (select f.function from mirror.functions() as f)
     union all
-    select to_regclass('realtime.messages')::text
+    select c.oid::text from pg_catalog.pg_class as c where c.oid = mirror.messages()
     union all
     select r.rolname from pg_catalog.pg_roles as r where r.rolname in ('anon', 'authenticated', 'service_role')) as l(line)
 $mirror$;

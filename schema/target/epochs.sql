@@ -43,7 +43,8 @@ declare
   _until timestamptz := clock_timestamp() + interval '1 second';
   _t record;
 begin
-  if to_regprocedure('realtime.send(jsonb,text,text,boolean)') is null then
+  if not exists (select from pg_catalog.pg_proc as p join pg_catalog.pg_namespace as n on n.oid = p.pronamespace
+                 where n.nspname = 'realtime' and p.proname = 'send') then
     return;
   end if;
   for _t in

@@ -126,7 +126,8 @@ declare
   _until timestamptz := clock_timestamp() + interval '1 second';
   _t record;
 begin
-  if to_regprocedure('realtime.send(jsonb,text,text,boolean)') is null then
+  if not exists (select from pg_catalog.pg_proc as p join pg_catalog.pg_namespace as n on n.oid = p.pronamespace
+                 where n.nspname = 'realtime' and p.proname = 'send') then
     return;
   end if;
   for _t in
@@ -373,7 +374,7 @@ AS $function$
     from pg_catalog.pg_proc as p
     where p.pronamespace = 'mirror'::regnamespace or p.oid in (select f.function from mirror.functions() as f)
     union all
-    select to_regclass('realtime.messages')::text
+    select c.oid::text from pg_catalog.pg_class as c where c.oid = mirror.messages()
     union all
     select r.rolname from pg_catalog.pg_roles as r where r.rolname in ('anon', 'authenticated', 'service_role')) as l(line)
 $function$;
@@ -456,7 +457,7 @@ AS $function$
   union all
   select 'row level security', 'row level security of realtime.messages is off: every channel is open to everybody',
          'alter table realtime.messages enable row level security;'
-  from pg_catalog.pg_class as c where c.oid = to_regclass('realtime.messages') and not c.relrowsecurity
+  from pg_catalog.pg_class as c where c.oid = mirror.messages() and not c.relrowsecurity
   union all
   select 'no policy for everybody', format('the policy %I on %s shows every row', p.polname, t.name),
          format('drop policy %I on %s;', p.polname, t.name)
@@ -500,6 +501,16 @@ CREATE OR REPLACE FUNCTION mirror.make_durable()
  SET search_path TO ''
 AS $function$
   select set_config('synchronous_commit', 'on', true) where current_setting('synchronous_commit') in ('off', 'local')
+$function$;
+
+CREATE OR REPLACE FUNCTION mirror.messages()
+ RETURNS regclass
+ LANGUAGE sql
+ STABLE
+ SET search_path TO ''
+AS $function$
+  select c.oid::regclass from pg_catalog.pg_class as c join pg_catalog.pg_namespace as n on n.oid = c.relnamespace
+  where n.nspname = 'realtime' and c.relname = 'messages'
 $function$;
 
 CREATE OR REPLACE FUNCTION mirror.obstacles()

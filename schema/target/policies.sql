@@ -23,7 +23,7 @@ $mirror$;
 do $mirror$
 declare _name text;
 begin
-  if to_regclass('realtime.messages') is null
+  if mirror.messages() is null
      or not exists (select from pg_catalog.pg_roles where rolname = 'authenticated') then
     perform set_config('client_min_messages', 'notice', true);
     raise notice 'mirror: there is no realtime.messages here, so there are no policies for private channels';
@@ -31,7 +31,7 @@ begin
     return;
   end if;
   for _name in select polname from pg_catalog.pg_policy
-               where polrelid = to_regclass('realtime.messages') and polname like 'mirror: %' loop
+               where polrelid = mirror.messages() and polname like 'mirror: %' loop
     execute format('drop policy %I on realtime.messages', _name);
   end loop;
   if cardinality({{patterns}}) > 0 then

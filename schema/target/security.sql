@@ -55,7 +55,7 @@ language sql stable set search_path = '' as $mirror$
   union all
   select 'row level security', 'row level security of realtime.messages is off: every channel is open to everybody',
          'alter table realtime.messages enable row level security;'
-  from pg_catalog.pg_class as c where c.oid = to_regclass('realtime.messages') and not c.relrowsecurity
+  from pg_catalog.pg_class as c where c.oid = mirror.messages() and not c.relrowsecurity
   union all
   select 'no policy for everybody', format('the policy %I on %s shows every row', p.polname, t.name),
          format('drop policy %I on %s;', p.polname, t.name)

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Iterator
 import psycopg
 import pytest
 
+from mirror.errors import Incompatible
 from mirror.mapping import AccessOptions, Mapping
 from mirror.postgres import connect_blocking
 from mirror.target import install as target_side
@@ -235,3 +236,16 @@ async def test_a_policy_asks_once_and_uses_the_index(project: Project) -> None:
     assert "Index" in json.dumps(plan)
     assert "Seq Scan" not in json.dumps(plan)
     assert plan["Plan"]["Actual Rows"] == 2
+
+
+def test_whoever_may_not_make_policies_there_is_told_what_to_do(target_url: str) -> None:
+    with psycopg.connect(target_url, autocommit=True) as connection:
+        connection.execute("do $$ begin create role plain login; exception when duplicate_object then null; end $$")
+        connection.execute(
+            "do $$ begin execute format('grant create on database %I to plain', current_database()); end $$"
+        )
+        connection.execute("grant create on schema public to plain")
+    with pytest.raises(Incompatible) as refused:
+        put_in_place(as_role(target_url, "plain"))
+    assert "policies on realtime.messages may not be made as plain" in str(refused.value)
+    assert "topics = []" in str(refused.value)

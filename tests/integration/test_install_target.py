@@ -191,7 +191,7 @@ def test_uninstall_leaves_the_tables_and_nothing_else(
         assert "with their rows" in capsys.readouterr().err
         left = describe(there)
         assert "mirror" not in left
-        assert "policy public.users mine" in left
+        assert "create policy mine on public.users" in left
         assert there.execute("select id from public.users").fetchall() == [("ann",)]
         # The tables stay closed: whoever reads them has policies of his own.
         assert there.execute("select bool_and(relrowsecurity) from pg_class where relname like 'trip%'").fetchone()
