@@ -60,10 +60,15 @@ class Clients:
         return client
 
     async def ask(
-        self, method: str, path: str, body: bytes = b"", headers: Mapping[str, str] | None = None, **query: str
+        self,
+        method: str,
+        path: str,
+        body: bytes = b"",
+        headers: Mapping[str, str] | None = None,
+        query: Mapping[str, str] | None = None,
     ) -> Reply:
         """One request on a connection of its own; as many as you like at the same time."""
-        query_text = "&".join(f"{name}={quote(value, safe='')}" for name, value in query.items())
+        query_text = "&".join(f"{name}={quote(value, safe='')}" for name, value in (query or {}).items())
         lines = {"host": "localhost", "connection": "close", "content-length": str(len(body)), **(headers or {})}
         head = f"{method} {path}{'?' if query else ''}{query_text} HTTP/1.1\r\n"
         head += "".join(f"{name}: {value}\r\n" for name, value in lines.items()) + "\r\n"
@@ -77,7 +82,7 @@ class Clients:
         return Reply(int(answered.split()[1]), answered, text)
 
     async def get(self, path: str, **query: str) -> Reply:
-        return await self.ask("GET", path, **query)
+        return await self.ask("GET", path, query=query)
 
     def leave(self) -> None:
         for client in self._raw:
