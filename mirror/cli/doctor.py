@@ -61,10 +61,10 @@ def _lines(findings: Sequence[Finding], ink: Ink) -> Iterator[str]:
         mine = [finding for finding in findings if finding.side == side]
         if mine:
             yield ink(side, "bold")
-            for finding in sorted(mine, key=lambda f: _WORST_FIRST.index(f.verdict)):
-                if finding.verdict != "ok" or finding.cure:
-                    yield from _told(finding, ink)
-            fine = sorted({f.check for f in mine if f.verdict == "ok"} - {f.check for f in mine if f.verdict != "ok"})
+            told = [finding for finding in mine if finding.verdict != "ok" or finding.cure]
+            for finding in sorted(told, key=lambda f: _WORST_FIRST.index(f.verdict)):
+                yield from _told(finding, ink)
+            fine = sorted({f.check for f in mine} - {f.check for f in told})
             if fine:
                 yield from _wrapped(ink("ok".ljust(9), "green"), ", ".join(fine), "  ")
     yield _summary(findings, ink)
