@@ -24,6 +24,7 @@ QUEUE_MAX = 20
 PAUSE_S = 0.1  # between two sessions
 STATE_KEPT_S, STATES_MAX = 0.5, 100
 PARKED_KEPT_S, PARKED_MAX = 5.0, 50
+PARKED_WAIT_S = 1.0  # whoever asks how it goes is not kept waiting by a target that hangs
 
 
 class Primary:
@@ -82,20 +83,27 @@ class Parked:
         self._open = open_target
         self._vitals = vitals
         self._clock = clock
-        self._turn = asyncio.Lock()
         self._asked_at = float("-inf")
+        self._asking: asyncio.Task[None] | None = None
         self._known: list[dict[str, Any]] = []
 
     async def keys(self) -> list[dict[str, Any]]:
         if not any(self._vitals.parked.values()):
             return []
-        async with self._turn:
-            if self._clock() - self._asked_at > PARKED_KEPT_S:
-                self._asked_at = self._clock()
-                # The loop asks the same target, and says what is wrong with it: then these are the last ones known.
-                with suppress(MirrorError, TimeoutError):
-                    self._known = await self._ask()
+        if self._asking is None and self._clock() - self._asked_at > PARKED_KEPT_S:
+            self._asked_at = self._clock()
+            self._asking = asyncio.create_task(self._refresh())
+        if self._asking is not None:
+            await asyncio.wait((self._asking,), timeout=PARKED_WAIT_S)
         return self._known
+
+    async def _refresh(self) -> None:
+        """The loop asks the same target, and says what is wrong with it: then these are the last ones known."""
+        try:
+            with suppress(MirrorError, TimeoutError):
+                self._known = await self._ask()
+        finally:
+            self._asking = None
 
     async def _ask(self) -> list[dict[str, Any]]:
         async with asyncio.timeout(TIMEOUT_S):
