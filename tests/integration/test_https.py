@@ -11,6 +11,7 @@ import pytest
 from starlette.responses import HTMLResponse
 
 import mirror.target.ways
+from mirror.applier import BYTES_MAX
 from mirror.cli import main
 from mirror.config import load_settings
 from mirror.errors import Refused, UnknownOutcome
@@ -150,6 +151,23 @@ async def test_nothing_that_the_mirror_raises_is_tried_again_by_the_api(
     with pytest.raises(Refused):
         await transport.call("mirror_status", None)
     assert supabase.rest.retried == RETRIES_MAX, "so that would have been seen"
+
+
+async def test_bodies_are_bounded_however_large_the_rows(
+    source: psycopg.AsyncConnection[Any], target: Connection, source_url: str, target_url: str
+) -> None:
+    """At most a batch of entries and a slice in one, each of its own bound."""
+    await source.execute(
+        "insert into users (id, username) select gen_random_uuid(), repeat('x', 500000) from generate_series(1, 20)"
+    )
+    install(source_url, target_url)
+    async with api(target_url) as supabase, running(source_url, supabase.url, NEVER) as daemon:
+        await leading(daemon, 15.0)
+        await source.execute("update users set username = repeat('y', 500000)")
+        await becomes_equal(source, target)
+    sizes = [sent.size for sent in supabase.calls]
+    assert sum(sizes) > 20_000_000
+    assert max(sizes) < 2 * BYTES_MAX + 10_000
 
 
 async def test_a_first_load_of_a_slow_target_finds_its_pace(
