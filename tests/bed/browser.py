@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
-from playwright.async_api import Browser, ConsoleMessage, Dialog, Page, async_playwright
+from playwright.async_api import Browser, ConsoleMessage, Dialog, Page, async_playwright, expect
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-TIMEOUT_MS = 8000
+TIMEOUT_MS = 10_000
 _STATUS = "Failed to load resource: the server responded"  # 401, 502: Chromium says so, and tests mean them
 _NOBODY = "net::ERR_CONNECTION_REFUSED"
 
@@ -19,6 +19,7 @@ _NOBODY = "net::ERR_CONNECTION_REFUSED"
 @contextlib.asynccontextmanager
 async def chromium() -> AsyncIterator[Browser]:
     """Without its sandbox: that one refuses to run as root, and it shows our own page to nobody."""
+    expect.set_options(timeout=TIMEOUT_MS)
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         try:
