@@ -109,10 +109,15 @@ async def test_a_phone_needs_no_scrolling_to_the_side_and_the_night_is_dark(brow
     assert len(papers) == 2
 
 
-async def test_the_keyboard_is_enough(browser: Browser) -> None:
+async def test_the_mouse_reads_the_chart_and_the_keyboard_is_enough(browser: Browser) -> None:
     with canned() as server:
         async with visit(browser, server.url, reduced_motion="reduce") as page:
             await expect(page.locator("#read-age .at")).to_contain_text("(newest)")
+            hole = await page.locator("#age .hole").nth(1).bounding_box()
+            assert hole is not None
+            await page.mouse.move(hole["x"] + hole["width"] / 2, hole["y"] + 50)
+            await expect(page.locator("#read-age .at")).to_contain_text("nothing measured")
+            await page.mouse.move(0, 0)
             await page.focus("#charts")
             await page.keyboard.press("ArrowLeft")
             await expect(page.locator("#read-age .at")).not_to_contain_text("(newest)")

@@ -1,30 +1,27 @@
 // Pointing at a moment of the charts, by mouse, finger or keyboard, and what was measured then.
 function pointer(panel, { x, y, bottom }) {
-  const point = chart.chosen === null ? null : nearest(chart.chosen);
-  if (!point) return [];
+  if (chart.chosen === null) return [];
+  const point = measured(chart.chosen);
+  const at = x(point?.[AT] ?? chart.chosen);
   const marks = panel.columns
-    .filter((column) => known(point[column]))
-    .map((column) =>
-      drawn("circle", { class: `mark of-${column}`, cx: round(x(point[AT])), cy: round(y(point[column])), r: 4 }),
-    );
-  return [drawn("path", { class: "pointer", d: `M${crisp(x(point[AT]))} ${TOP}V${bottom}` }), ...marks];
+    .filter((column) => known(point?.[column]))
+    .map((column) => drawn("circle", { class: `mark of-${column}`, cx: round(at), cy: round(y(point[column])), r: 4 }));
+  return [drawn("path", { class: "pointer", d: `M${crisp(at)} ${TOP}V${bottom}` }), ...marks];
 }
 
-function nearest(at) {
-  let best = null;
-  for (const point of chart.points) {
-    if (best === null || Math.abs(point[AT] - at) < Math.abs(best[AT] - at)) best = point;
-  }
-  return best;
+/** The point nearest to a moment; none within a hole. */
+function measured(at) {
+  const distance = (point) => Math.abs(point[AT] - at);
+  const near = chart.points.filter((point) => !apart(0, distance(point)));
+  return near.sort((a, b) => distance(a) - distance(b))[0];
 }
 
 /** The read-out, which is the legend as well. */
 function describe() {
-  const point = chart.chosen === null ? chart.points.at(-1) : nearest(chart.chosen);
-  const at = point
-    ? `${clockTime.format(point[AT] * 1000)}${chart.chosen === null ? " (newest)" : ""}`
-    : "nothing measured yet";
-  const value = (column, none) => (point && known(point[column]) ? span(point[column]) : none);
+  const point = chart.chosen === null ? chart.points.at(-1) : measured(chart.chosen);
+  const time = clockTime.format((point?.[AT] ?? chart.chosen ?? chart.now) * 1000);
+  const at = !point ? `${time}: nothing measured` : `${time}${chart.chosen === null ? " (newest)" : ""}`;
+  const value = (column, none) => (known(point?.[column]) ? span(point[column]) : point ? none : "not known");
   const entry = (name, title, said) =>
     element("span", { class: "entry" }, element("i", { class: `swatch ${name}` }), `${title} `, element("b", {}, said));
   show(
@@ -37,7 +34,7 @@ function describe() {
     "read-takes",
     entry("median", "median", value(MEDIAN, "no change")),
     entry("slowest", "slowest", value(SLOWEST, "no change")),
-    entry("rows", "rows applied", point ? number(point[ROWS]) : "0"),
+    entry("rows", "rows applied", number(point?.[ROWS])),
   );
   tellSlider(at, value);
 }
