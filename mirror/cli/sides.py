@@ -22,8 +22,17 @@ _WAITING = """
     select count(*), coalesce(extract(epoch from now() - min(at)), 0)::float8,
            exists (select from pg_locks
                    where locktype = 'advisory' and classid = 1835627122 and objid = 2 and granted
-                     and database = (select oid from pg_database where datname = current_database()))
+                     and database = (select oid from pg_database where datname = current_database())),
+           (select sum(pg_total_relation_size(c.oid))::float8 from pg_class as c
+            where c.relnamespace = to_regnamespace('mirror') and c.relkind = 'r' and c.relname ~ '^outbox'),
+           mirror.faults()
     from mirror.outbox
+"""
+_RESYNC = """
+    select json_build_object('id', id, 'state', state, 'reason', kind, 'table', coalesce(progress->>'table', tbl),
+                             'phase', progress->>'phase', 'done_rows', coalesce((progress->>'rows_checked')::bigint, 0),
+                             'total_rows', nullif((progress->>'rows_expected')::bigint, 0))
+    from mirror.request where done_at is null order by id limit 1
 """
 
 
@@ -53,7 +62,13 @@ class Sides:
         target = self._ask("target", _target, errors) if "target" in self._urls else self._ask_api(errors)
         source = self._ask("source", _source, errors)
         verdict = "unknown" if target is None or source is None else _verdict(source, target, self._stale_after_s)
-        return {"verdict": verdict, "errors": errors, "target": target, "source": source}
+        return {
+            "verdict": verdict,
+            "stale_after_seconds": self._stale_after_s,
+            "errors": errors,
+            "target": target,
+            "source": source,
+        }
 
     def _ask(self, side: str, question: Callable[[Connection], Report], errors: list[str]) -> Report | None:
         try:
@@ -92,7 +107,7 @@ def _verdict(source: Report, target: Report, stale_after_s: float) -> str:
         return "not installed"
     if target["primed_at"] is None:
         return "not primed"
-    return "fresh" if target["staleness_seconds"] < stale_after_s else "stale"
+    return "fresh" if target["staleness_seconds"] <= stale_after_s else "stale"
 
 
 def _target(connection: Connection) -> Report:
@@ -106,4 +121,13 @@ def _source(connection: Connection) -> Report:
     row = connection.execute(_WAITING).fetchone() if row and row[0] else None
     if row is None:
         return {"installed": False}
-    return {"installed": True, "outbox_entries": row[0], "lag_seconds": row[1], "leader": row[2]}
+    resync = connection.execute(_RESYNC).fetchone()
+    return {
+        "installed": True,
+        "outbox_entries": row[0],
+        "outbox_bytes": int(row[3]),
+        "lag_seconds": row[1],
+        "leader": row[2],
+        "faults": row[4],
+        "resync": resync[0] if resync else None,
+    }

@@ -10,10 +10,12 @@ from collections.abc import Iterator
 from typing import Any
 
 from mirror.cli.sides import Report, Sides
-from mirror.cli.words import show
+from mirror.cli.words import plain, show
 from mirror.config import load_settings
+from mirror.demo.ink import Ink
 
 EXIT_CODES = {"fresh": 0, "stale": 1, "not primed": 1, "not installed": 1, "unknown": 3}
+_STYLES = {"fresh": "green", "stale": "red", "not primed": "yellow", "not installed": "yellow", "unknown": "red"}
 WATCH_INTERVAL_S = 1.0
 _REDRAW = "\x1b[H\x1b[J"  # from the upper left corner, over what was there
 
@@ -46,14 +48,14 @@ def _watch(sides: Sides, *, as_json: bool) -> int:
 
 
 def _text(report: Report, *, as_json: bool) -> str:
-    return json.dumps(report, default=str) if as_json else "\n".join(_lines(report))
+    return json.dumps(report, default=str) if as_json else "\n".join(_lines(report, Ink.on(sys.stdout)))
 
 
-def _lines(report: Report) -> Iterator[str]:
+def _lines(report: Report, ink: Ink) -> Iterator[str]:
     target, source = report["target"], report["source"]
-    yield _headline(report["verdict"], target)
+    yield ink(_headline(report["verdict"], target), "bold", _STYLES[report["verdict"]])
     if source:
-        yield _source_line(source)
+        yield from _source_lines(source)
     if target:
         yield from _target_lines(target)
     yield from (f"error: {error}" for error in report["errors"])
@@ -72,11 +74,22 @@ def _headline(verdict: str, target: Report | None) -> str:
             return "UNKNOWN: one side could not be asked."
 
 
-def _source_line(source: Report) -> str:
+def _source_lines(source: Report) -> Iterator[str]:
     if not source["installed"]:
-        return "source: the mirror is not installed."
+        yield "source: the mirror is not installed."
+        return
     leader = "a daemon leads" if source["leader"] else "NO daemon leads"
-    return f"source: {leader}; {source['outbox_entries']} entries wait, the oldest for {source['lag_seconds']:.1f} s."
+    size = f"{source['outbox_bytes'] / 1e6:.1f} MB"
+    yield (
+        f"source: {leader}; {source['outbox_entries']} entries wait, the oldest for {source['lag_seconds']:.1f} s; "
+        f"the outbox takes {size}."
+    )
+    for fault in source["faults"]:
+        yield f"fault: {fault}; run `mirror install source`."
+    if resync := source["resync"]:
+        rows = f"{resync['done_rows']} of {resync['total_rows'] or '?'} rows"
+        where = f", {resync['phase']} {resync['table']}, {rows}" if resync["phase"] else ""
+        yield f"{resync['reason']} {resync['id']}: {resync['state']}{where}."
 
 
 def _target_lines(target: Report) -> Iterator[str]:
@@ -94,4 +107,4 @@ def _target_lines(target: Report) -> Iterator[str]:
         )
     for parked in target["parked"]:
         key = "/".join(k for k in (parked["k1"], parked["k2"]) if k)
-        yield f"parked: {parked['tbl']} {key}: {parked['reason']} (tried {parked['tries']} times)"
+        yield plain(f"parked: {parked['tbl']} {key}: {parked['reason']} (tried {parked['tries']} times)")

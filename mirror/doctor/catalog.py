@@ -21,6 +21,7 @@ from mirror.render import parts
 Connection = psycopg.Connection[Any]
 
 ROWS_MAX = 10
+TESTED = {"oldest": "15", "newest": "18"}  # majors
 _LIMITS = "set transaction read only; set local statement_timeout = '5s'; set local lock_timeout = '500ms'"
 _ABSENT = ("42P01", "42883", "42703", "3F000")
 
@@ -34,7 +35,7 @@ class Check:
 
 def checks(file: str, places: Mapping[str, str]) -> Iterator[Check]:
     """`-- check NAME: what is true when there is no row`, then the query."""
-    for name, fine, query in parts(file, places):
+    for name, fine, query in parts(file, {**TESTED, **places}):
         yield Check(name, fine, query)
 
 

@@ -1,9 +1,9 @@
 -- What `mirror doctor` asks of Supabase, installed or not.
 
 -- check version: a version that the mirror is tested on
-select case when major < 15 then 'error' when major between 15 and 18 then 'ok' else 'warning' end,
+select case when major < {{oldest}} then 'error' when major <= {{newest}} then 'ok' else 'warning' end,
        format('PostgreSQL %s', current_setting('server_version')),
-       case when major between 15 and 18 then '' else 'The mirror is tested on PostgreSQL 15 to 18.' end
+       case when major between {{oldest}} and {{newest}} then '' else 'The mirror is tested on PostgreSQL {{oldest}} to {{newest}}.' end
 from (select current_setting('server_version_num')::integer / 10000 as major) as v
 
 -- check writable: the database takes writes

@@ -10,12 +10,12 @@ import pytest
 from psycopg import sql
 
 from mirror.demo.servers import Server, temporary_directory
-from mirror.doctor import source
+from mirror.doctor import catalog, source
 from mirror.mapping import Mapping
 from mirror.source import doorbell
 from tests.bed import pgbouncer
 from tests.bed.backends import SETTINGS
-from tests.bed.findings import NOWHERE, examined_source, fired, silent, wrong
+from tests.bed.findings import NOWHERE, examined_source, examined_target, fired, silent, wrong
 from tests.bed.source_side import SOFT, install, role
 
 Connection = psycopg.Connection
@@ -87,7 +87,7 @@ def test_damage_after_the_install(installed: str, admin: Connection, monkeypatch
     fired(found, "capture rights", "error: PUBLIC may not call mirror.mark")
     fired(found, "functions", "error: something in schema mirror is not as the mirror left it")
     fired(found, "outbox logged", "error: mirror.outbox_1 is unlogged")
-    fired(found, "outbox", "entries wait, the oldest for 0 s, and no daemon leads -> Start it")
+    fired(found, "outbox", "s, and no daemon leads -> Start it: mirror run")
     fired(found, "outbox size", "warning: the outbox takes 0 MB")
     fired(found, "subscribers", "warning: publication everything is FOR ALL TABLES")
     fired(found, "install finished", "warning: an install was interrupted while it waited for writers of trips")
@@ -198,3 +198,11 @@ def test_a_pooled_host_is_known_by_its_name() -> None:
 def test_unreachable_or_not_set() -> None:
     fired(wrong(examined_source(NOWHERE)), "connection", "unknown: source: connection to server")
     fired(wrong(examined_source("")), "connection", "error: MIRROR_SOURCE_URL is not set")
+
+
+def test_versions_that_nobody_has_tried(source_url: str, target_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(catalog.TESTED, "newest", "14")
+    fired(wrong(examined_source(source_url)), "version", "is tested on PostgreSQL 15 to 14.")
+    fired(wrong(examined_target(target_url)), "version", "warning: PostgreSQL ")
+    monkeypatch.setitem(catalog.TESTED, "oldest", "99")
+    fired(wrong(examined_target(target_url)), "version", "error: PostgreSQL ")
