@@ -13,17 +13,18 @@ Types = dict[str, str]
 _PLACE = re.compile(r"(\{id\}|\{epoch\}|\*)")
 _IDS = {"uuid": "[0-9a-fA-F-]{36}", "integer": "-?[0-9]{1,10}", "bigint": "-?[0-9]{1,19}"}
 
-# How the caller's sub (_sub) finds the caller.
+# Who asks (_me), and what is theirs.
 _BY_ID = {
-    "is_caller": "m.user_id = mirror.as_user_id(_sub)",
-    "is_caller_user": "u.id = mirror.as_user_id(_sub)",
-    "caller_id": "mirror.as_user_id(_sub)",
+    "is_caller": "m.user_id = _me",
+    "is_caller_user": "u.id = _me",
+    "caller_id": "_me",
     "revoked_sub": "r.user_id::text",
 }
 _BY_SUBJECT = {
-    "is_caller": "m.user_id in (select u.id from public.users as u where u.subject = _sub)",
-    "is_caller_user": "u.subject = _sub",
-    "caller_id": "(select min(u.id::text) from public.users as u where u.subject = _sub)",
+    "me": "text := mirror.caller()",
+    "is_caller": "m.user_id in (select u.id from public.users as u where u.subject = _me)",
+    "is_caller_user": "u.subject = _me",
+    "caller_id": "(select min(u.id::text) from public.users as u where u.subject = _me)",
     "revoked_sub": "(select u.subject from public.users as u where u.id = r.user_id)",
 }
 _IS_NOT_PARKED = (
@@ -33,7 +34,7 @@ _IS_NOT_PARKED = (
 
 
 def access_places(access: AccessOptions, types: Types, *, subject_is_id: bool) -> dict[str, str]:
-    caller = _BY_ID if subject_is_id else _BY_SUBJECT
+    caller = _BY_ID | {"me": f"{types['user_id']} := mirror.caller_id()"} if subject_is_id else _BY_SUBJECT
     active = array(f"lower({literal(status)})" for status in access.active)
     is_active = f"lower(m.status::text) = any ({active})"
     counts = f"{is_active} and {_IS_NOT_PARKED}{_is_fresh(access)}"

@@ -19,12 +19,33 @@ exception when others then
 end
 $mirror$;
 
+-- The same as an id, in one go: the statements and the block of its own that it saves are a fifth of a check.
+create or replace function mirror.caller_id() returns {{user_id}} language plpgsql stable as $mirror$
+declare
+  _claims text := nullif(current_setting('request.jwt.claims', true), '');
+  _json jsonb;
+  _sub text;
+  _id {{user_id}};
+begin
+  if _claims is null then
+    _sub := current_setting('request.jwt.claim.sub', true);
+  else
+    _json := _claims::jsonb -> 'sub';
+    _sub := case when jsonb_typeof(_json) in ('string', 'number') then _json #>> '{}' end;
+  end if;
+  _id := nullif(_sub, '')::{{user_id}};
+  return case when _id::text = _sub or _id::text = lower(_sub) then _id end;
+exception when others then
+  return null;
+end
+$mirror$;
+
 -- A key out of any text; null when it cannot be one. What merely reads as one (" 17", "0x11") is none: ids are names.
 create or replace function mirror.as_trip_id(trip text) returns {{trip_id}} language plpgsql immutable as $mirror$
 declare _id {{trip_id}};
 begin
   _id := trip::{{trip_id}};
-  return case when _id::text in (trip, lower(trip)) then _id end;
+  return case when _id::text = trip or _id::text = lower(trip) then _id end;
 exception when others then
   return null;
 end
@@ -34,7 +55,7 @@ create or replace function mirror.as_user_id(sub text) returns {{user_id}} langu
 declare _id {{user_id}};
 begin
   _id := sub::{{user_id}};
-  return case when _id::text in (sub, lower(sub)) then _id end;
+  return case when _id::text = sub or _id::text = lower(sub) then _id end;
 exception when others then
   return null;
 end
@@ -43,7 +64,7 @@ $mirror$;
 -- Who the caller is in the application; null for nobody. For policies of tables that say who wrote something.
 create or replace function public.my_user_id() returns {{user_id}}
 language plpgsql stable security definer set search_path = '' as $mirror$
-declare _sub text := mirror.caller();
+declare _me {{me}};
 begin
   return {{caller_id}};
 end
@@ -53,7 +74,7 @@ $mirror$;
 -- asked once per query and leaves the index on trip_id to be used.
 create or replace function public.my_trips() returns setof {{trip_id}}
 language plpgsql stable security definer rows 20 set search_path = '' as $mirror$
-declare _sub text := mirror.caller();
+declare _me {{me}};
 begin
   return query
     select m.trip_id::{{trip_id}} from public.trip_memberships as m where {{is_caller}} and {{counts}};
@@ -63,7 +84,7 @@ $mirror$;
 -- The caller, and who is in a trip with the caller now.
 create or replace function public.my_companions() returns setof {{user_id}}
 language plpgsql stable security definer rows 100 set search_path = '' as $mirror$
-declare _sub text := mirror.caller();
+declare _me {{me}};
 begin
   return query
     select u.id::{{user_id}} from public.users as u where {{is_caller_user}}
@@ -78,7 +99,7 @@ $mirror$;
 create or replace function public.is_topic_member(topic text) returns boolean
 language plpgsql stable security definer set search_path = '' as $mirror$
 declare
-  _sub text := mirror.caller();
+  _me {{me}};
   _pattern text;
   _found text[];
   _trip {{trip_id}};

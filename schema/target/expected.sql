@@ -152,7 +152,7 @@ AS $function$
 declare _id uuid;
 begin
   _id := trip::uuid;
-  return case when _id::text in (trip, lower(trip)) then _id end;
+  return case when _id::text = trip or _id::text = lower(trip) then _id end;
 exception when others then
   return null;
 end
@@ -166,7 +166,7 @@ AS $function$
 declare _id uuid;
 begin
   _id := sub::uuid;
-  return case when _id::text in (sub, lower(sub)) then _id end;
+  return case when _id::text = sub or _id::text = lower(sub) then _id end;
 exception when others then
   return null;
 end
@@ -222,6 +222,30 @@ begin
   end if;
   _sub := _claims::jsonb -> 'sub';
   return case when jsonb_typeof(_sub) in ('string', 'number') then nullif(_sub #>> '{}', '') end;
+exception when others then
+  return null;
+end
+$function$;
+
+CREATE OR REPLACE FUNCTION mirror.caller_id()
+ RETURNS uuid
+ LANGUAGE plpgsql
+ STABLE
+AS $function$
+declare
+  _claims text := nullif(current_setting('request.jwt.claims', true), '');
+  _json jsonb;
+  _sub text;
+  _id uuid;
+begin
+  if _claims is null then
+    _sub := current_setting('request.jwt.claim.sub', true);
+  else
+    _json := _claims::jsonb -> 'sub';
+    _sub := case when jsonb_typeof(_json) in ('string', 'number') then _json #>> '{}' end;
+  end if;
+  _id := nullif(_sub, '')::uuid;
+  return case when _id::text = _sub or _id::text = lower(_sub) then _id end;
 exception when others then
   return null;
 end
@@ -874,7 +898,7 @@ CREATE OR REPLACE FUNCTION public.is_topic_member(topic text)
  SET search_path TO ''
 AS $function$
 declare
-  _sub text := mirror.caller();
+  _me uuid := mirror.caller_id();
   _pattern text;
   _found text[];
   _trip uuid;
@@ -884,8 +908,8 @@ begin
     continue when _found is null;
     _trip := mirror.as_trip_id(_found[1]);
     if _found[2] is not null then
-      return _found[2] = mirror.epoch_of(_found[1]) and exists (select from public.trip_memberships as m where m.trip_id = _trip and m.user_id = mirror.as_user_id(_sub) and lower(m.status::text) = any (array[lower('active'), lower('accepted')]::text[]) and not exists (select from mirror.parked as p where p.tbl = 'trip_memberships' and p.k1 = m.trip_id::text and p.k2 = m.user_id::text));
-    elsif exists (select from public.trip_memberships as m where m.trip_id = _trip and m.user_id = mirror.as_user_id(_sub) and lower(m.status::text) = any (array[lower('active'), lower('accepted')]::text[]) and not exists (select from mirror.parked as p where p.tbl = 'trip_memberships' and p.k1 = m.trip_id::text and p.k2 = m.user_id::text)) then
+      return _found[2] = mirror.epoch_of(_found[1]) and exists (select from public.trip_memberships as m where m.trip_id = _trip and m.user_id = _me and lower(m.status::text) = any (array[lower('active'), lower('accepted')]::text[]) and not exists (select from mirror.parked as p where p.tbl = 'trip_memberships' and p.k1 = m.trip_id::text and p.k2 = m.user_id::text));
+    elsif exists (select from public.trip_memberships as m where m.trip_id = _trip and m.user_id = _me and lower(m.status::text) = any (array[lower('active'), lower('accepted')]::text[]) and not exists (select from mirror.parked as p where p.tbl = 'trip_memberships' and p.k1 = m.trip_id::text and p.k2 = m.user_id::text)) then
       return true;
     end if;
   end loop;
@@ -900,10 +924,10 @@ CREATE OR REPLACE FUNCTION public.is_trip_member(trip text)
  SET search_path TO ''
 AS $function$
 declare
-  _sub text := mirror.caller();
+  _me uuid := mirror.caller_id();
   _trip uuid := mirror.as_trip_id(trip);
 begin
-  return exists (select from public.trip_memberships as m where m.trip_id = _trip and m.user_id = mirror.as_user_id(_sub) and lower(m.status::text) = any (array[lower('active'), lower('accepted')]::text[]) and not exists (select from mirror.parked as p where p.tbl = 'trip_memberships' and p.k1 = m.trip_id::text and p.k2 = m.user_id::text));
+  return exists (select from public.trip_memberships as m where m.trip_id = _trip and m.user_id = _me and lower(m.status::text) = any (array[lower('active'), lower('accepted')]::text[]) and not exists (select from mirror.parked as p where p.tbl = 'trip_memberships' and p.k1 = m.trip_id::text and p.k2 = m.user_id::text));
 end
 $function$;
 
@@ -914,11 +938,11 @@ CREATE OR REPLACE FUNCTION public.is_trip_member(trip text, roles text[])
  SET search_path TO ''
 AS $function$
 declare
-  _sub text := mirror.caller();
+  _me uuid := mirror.caller_id();
   _trip uuid := mirror.as_trip_id(trip);
 begin
   return exists (select from public.trip_memberships as m
-                 where m.trip_id = _trip and m.user_id = mirror.as_user_id(_sub) and lower(m.status::text) = any (array[lower('active'), lower('accepted')]::text[]) and not exists (select from mirror.parked as p where p.tbl = 'trip_memberships' and p.k1 = m.trip_id::text and p.k2 = m.user_id::text)
+                 where m.trip_id = _trip and m.user_id = _me and lower(m.status::text) = any (array[lower('active'), lower('accepted')]::text[]) and not exists (select from mirror.parked as p where p.tbl = 'trip_memberships' and p.k1 = m.trip_id::text and p.k2 = m.user_id::text)
                    and lower(m.role::text) in (select lower(r) from unnest(roles) as r));
 end
 $function$;
@@ -930,10 +954,10 @@ CREATE OR REPLACE FUNCTION public.is_trip_member(trip_id uuid)
  SET search_path TO ''
 AS $function$
 declare
-  _sub text := mirror.caller();
+  _me uuid := mirror.caller_id();
   _trip uuid := trip_id::uuid;
 begin
-  return exists (select from public.trip_memberships as m where m.trip_id = _trip and m.user_id = mirror.as_user_id(_sub) and lower(m.status::text) = any (array[lower('active'), lower('accepted')]::text[]) and not exists (select from mirror.parked as p where p.tbl = 'trip_memberships' and p.k1 = m.trip_id::text and p.k2 = m.user_id::text));
+  return exists (select from public.trip_memberships as m where m.trip_id = _trip and m.user_id = _me and lower(m.status::text) = any (array[lower('active'), lower('accepted')]::text[]) and not exists (select from mirror.parked as p where p.tbl = 'trip_memberships' and p.k1 = m.trip_id::text and p.k2 = m.user_id::text));
 end
 $function$;
 
@@ -944,11 +968,11 @@ CREATE OR REPLACE FUNCTION public.is_trip_member(trip_id uuid, roles text[])
  SET search_path TO ''
 AS $function$
 declare
-  _sub text := mirror.caller();
+  _me uuid := mirror.caller_id();
   _trip uuid := trip_id::uuid;
 begin
   return exists (select from public.trip_memberships as m
-                 where m.trip_id = _trip and m.user_id = mirror.as_user_id(_sub) and lower(m.status::text) = any (array[lower('active'), lower('accepted')]::text[]) and not exists (select from mirror.parked as p where p.tbl = 'trip_memberships' and p.k1 = m.trip_id::text and p.k2 = m.user_id::text)
+                 where m.trip_id = _trip and m.user_id = _me and lower(m.status::text) = any (array[lower('active'), lower('accepted')]::text[]) and not exists (select from mirror.parked as p where p.tbl = 'trip_memberships' and p.k1 = m.trip_id::text and p.k2 = m.user_id::text)
                    and lower(m.role::text) in (select lower(r) from unnest(roles) as r));
 end
 $function$;
@@ -1175,10 +1199,10 @@ CREATE OR REPLACE FUNCTION public.my_companions()
  STABLE SECURITY DEFINER ROWS 100
  SET search_path TO ''
 AS $function$
-declare _sub text := mirror.caller();
+declare _me uuid := mirror.caller_id();
 begin
   return query
-    select u.id::uuid from public.users as u where u.id = mirror.as_user_id(_sub)
+    select u.id::uuid from public.users as u where u.id = _me
     union
     select m.user_id::uuid from public.trip_memberships as m
     where m.trip_id = any (array(select public.my_trips())) and lower(m.status::text) = any (array[lower('active'), lower('accepted')]::text[]) and not exists (select from mirror.parked as p where p.tbl = 'trip_memberships' and p.k1 = m.trip_id::text and p.k2 = m.user_id::text);
@@ -1191,10 +1215,10 @@ CREATE OR REPLACE FUNCTION public.my_trips()
  STABLE SECURITY DEFINER ROWS 20
  SET search_path TO ''
 AS $function$
-declare _sub text := mirror.caller();
+declare _me uuid := mirror.caller_id();
 begin
   return query
-    select m.trip_id::uuid from public.trip_memberships as m where m.user_id = mirror.as_user_id(_sub) and lower(m.status::text) = any (array[lower('active'), lower('accepted')]::text[]) and not exists (select from mirror.parked as p where p.tbl = 'trip_memberships' and p.k1 = m.trip_id::text and p.k2 = m.user_id::text);
+    select m.trip_id::uuid from public.trip_memberships as m where m.user_id = _me and lower(m.status::text) = any (array[lower('active'), lower('accepted')]::text[]) and not exists (select from mirror.parked as p where p.tbl = 'trip_memberships' and p.k1 = m.trip_id::text and p.k2 = m.user_id::text);
 end
 $function$;
 
@@ -1204,9 +1228,9 @@ CREATE OR REPLACE FUNCTION public.my_user_id()
  STABLE SECURITY DEFINER
  SET search_path TO ''
 AS $function$
-declare _sub text := mirror.caller();
+declare _me uuid := mirror.caller_id();
 begin
-  return mirror.as_user_id(_sub);
+  return _me;
 end
 $function$;
 

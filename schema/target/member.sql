@@ -3,7 +3,7 @@
 create or replace function public.is_trip_member({{name}} {{type}}) returns boolean
 language plpgsql stable security definer set search_path = '' as $mirror$
 declare
-  _sub text := mirror.caller();
+  _me {{me}};
   _trip {{key}} := {{value}};
 begin
   return {{is_member}};
@@ -14,7 +14,7 @@ $mirror$;
 create or replace function public.is_trip_member({{name}} {{type}}, roles text[]) returns boolean
 language plpgsql stable security definer set search_path = '' as $mirror$
 declare
-  _sub text := mirror.caller();
+  _me {{me}};
   _trip {{key}} := {{value}};
 begin
   return exists (select from public.trip_memberships as m
