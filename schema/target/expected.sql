@@ -903,7 +903,7 @@ declare
   _found text[];
   _trip uuid;
 begin
-  foreach _pattern in array array['^trip:([0-9a-fA-F-]{36})$']::text[] loop
+  foreach _pattern in array array['^trip:([0-9a-fA-F-]+)$']::text[] loop
     _found := regexp_match(topic, _pattern);
     continue when _found is null;
     _trip := mirror.as_trip_id(_found[1]);
