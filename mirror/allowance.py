@@ -7,6 +7,7 @@ the target claims no position, so nothing takes the parts for the whole."""
 
 from __future__ import annotations
 
+ENTRIES_MAX = 10  # for a row: so many changes of the same keys are worth scanning for at once
 SHRINK_MIN = 0.25  # of one slow batch alone: a stalled network says little about rows
 
 
@@ -14,13 +15,20 @@ class Allowance:
     def __init__(self, rows: int, bytes_max: int) -> None:
         self.bytes_max = bytes_max
         self._rows_max = self._by_bytes = self._by_time = rows
+        self._per_key = 1.0
 
     @property
     def rows(self) -> int:
         return min(self._by_bytes, self._by_time)
 
-    def read(self, size: int) -> None:
+    @property
+    def entries(self) -> int:
+        """Of keys that change again and again, many entries make one row."""
+        return int(self.rows * self._per_key)
+
+    def read(self, size: int, entries: int = 0, keys: int = 0) -> None:
         """The source should not build what it must throw away."""
+        self._per_key = min(ENTRIES_MAX, max(1.0, entries / max(1, keys)))
         if size > self.bytes_max // 2:
             self._by_bytes = max(1, self._by_bytes // 2)
         else:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from mirror.allowance import Allowance
-from mirror.batch import Fence, Outcome, Reading, Request
+from mirror.batch import Fence, Outcome, Reading, Request, Taken
 from mirror.producers.findings import Finished, Order
 from mirror.producers.outbox import Outbox
 from mirror.producers.parked import Parked
@@ -27,7 +27,8 @@ from mirror.scope import Range, Slice, Wide
 
 BYTES_MAX = 4_000_000
 COUNT_INTERVAL_S = 1.0
-SEEK_INTERVAL_S = 0.25  # in a backlog: how late the latest revocation may be found
+SEEK_INTERVAL_S = 0.25  # in a backlog: how late the latest revocation may be found,
+SEEK_ENTRY_S = 1e-6  # or later in a huge one: looking takes a twentieth of this for each entry that waits
 SLICE_EVERY = 8  # in a backlog, one batch in so many carries a slice: a walk must end even under constant load
 
 
@@ -91,7 +92,7 @@ class _Look:
     def rows(self) -> int:
         """What the target has to work on, roughly: rows that are only checked do not count."""
         sliced = isinstance(self.asked, Range) and self.asked.want == "rows" and self.reading.slice is not None
-        return self.reading.entries + (int((self.reading.slice or {}).get("rows", 0)) if sliced else 0)
+        return self.reading.keys + (int((self.reading.slice or {}).get("rows", 0)) if sliced else 0)
 
 
 class Applier:
@@ -120,6 +121,8 @@ class Applier:
         self._beat_at = -heartbeat_s
         self._counted_at = -COUNT_INTERVAL_S
         self._sought_at = -SEEK_INTERVAL_S
+        self._seek_interval_s = SEEK_INTERVAL_S
+        self._gone_left = False  # of the keys that are gone more wait than fitted the last batch
         self._ahead: asyncio.Task[_Look] | None = None
         self._turn = 0
         self._backlog = False
@@ -134,8 +137,7 @@ class Applier:
         outcome, ended_at = None, look.read_at
         if reading.scopes or asked is not None or self._found or (position and self._is_due(look.began)):
             notes = self._notes(look)
-            if look.producer is self.walks and self.walks.go_on(asked, reading):
-                self._ahead = asyncio.create_task(self._look(source, target, may_sleep=False))
+            self._read_ahead(source, target, look)
             outcome = await self._apply(target, look, position=position, notes=notes)
             ended_at = self._clock()
         self.outbox.settle(reading)
@@ -157,16 +159,38 @@ class Applier:
             finished=finished,
         )
 
-    async def _look(self, source: Source, target: Target, *, may_sleep: bool) -> _Look:
-        """One snapshot of the source. During a walk it is taken while the slice before it is still being applied: its
-        fence comes first, its batch is applied second, and what it reads again (entries that are not forgotten yet) it
-        reads as of its own, later snapshot. When the apply fails, it is thrown away."""
+    def _read_ahead(self, source: Source, target: Target, look: _Look) -> None:
+        """In a backlog, and during a walk, the next batch is read while this one is applied: both servers are busy.
+
+        It is as if it were read afterwards. Its fence is newer, and taken before its snapshot; its batch is applied
+        second, or not at all: when the first apply fails, it is thrown away. What it leaves out is what this batch has
+        in hand, by the entries' ids: whatever changed those keys since has entries of its own, which this snapshot did
+        not show and the next one does. So it is complete, and a position, if nothing else is left; and this batch's
+        entries are forgotten by the look after that, when they are applied. A revocation that is found now waits for
+        the one batch that is under way."""
+        went_on = look.producer is self.walks and self.walks.go_on(look.asked, look.reading)
+        if went_on or (look.reading.backlog and not self._stuck):
+            # A slice in hand is not asked for again.
+            ahead = self._look(source, target, in_hand=look.reading.taken, slices=went_on or look.asked is None)
+            self._ahead = asyncio.create_task(ahead)
+
+    async def _look(
+        self,
+        source: Source,
+        target: Target,
+        *,
+        may_sleep: bool = False,
+        in_hand: Taken | None = None,
+        slices: bool = True,
+    ) -> _Look:
+        """One snapshot of the source."""
         fence = target.next_fence()
         began = self._clock()
         skip = self.outbox.skip()
-        producer, asked = self._choose(skip)
-        request = self._request(may_sleep, began, skip, asked)
+        producer, asked = self._choose(skip) if slices else (None, None)
+        request = self._request(may_sleep, began, skip, asked, in_hand)
         reading = await source.drain(request)
+        self.outbox.forgotten(request.forget)
         return _Look(fence, began, skip, producer, asked, reading, self._clock())
 
     async def _apply(self, target: Target, look: _Look, *, position: bool, notes: dict[str, Any]) -> Outcome:
@@ -233,23 +257,27 @@ class Applier:
                 return producer, chosen
         return None, None
 
-    def _request(self, may_sleep: bool, now: float, skip: tuple[str, ...], asked: Slice | None) -> Request:
+    def _request(
+        self, may_sleep: bool, now: float, skip: tuple[str, ...], asked: Slice | None, in_hand: Taken | None
+    ) -> Request:
         count = now - self._counted_at >= COUNT_INTERVAL_S
         if count:
             self._counted_at = now
-        seek = not self._backlog or self.outbox.looked is None or now - self._sought_at >= SEEK_INTERVAL_S
+        seek = not self._backlog or self._gone_left or now - self._sought_at >= self._seek_interval_s
         if seek:
             self._sought_at = now
         return Request(
             rows=self._allowance.rows,
             bytes=self._allowance.bytes_max,
+            entries=self._allowance.entries,
             sleep=may_sleep,
             forget=self.outbox.forget,
+            in_hand=in_hand,
             forget_wide=self.walks.forget + self.reconcile.forget,
             skip=skip,
-            looked=self.outbox.looked,
             slice=self._bounded(asked),
             count=count,
+            backlog=self._backlog,
             seek=seek,
         )
 
@@ -259,7 +287,10 @@ class Applier:
         asked = look.asked if look.producer in (self.walks, self.reconcile) else None
         self.walks.forgotten()
         self.reconcile.forgotten()
-        self._allowance.read(len(reading.scopes))
+        self._allowance.read(len(reading.scopes), reading.entries, reading.keys)
+        self._gone_left = reading.gone_left
+        if reading.waiting is not None:
+            self._seek_interval_s = max(SEEK_INTERVAL_S, SEEK_ENTRY_S * reading.waiting)
         self._stuck = reading.backlog and reading.entries == 0  # behind marks that only a slice can settle
         self._backlog = reading.backlog
         newly_broken = self.outbox.read(reading, skip)

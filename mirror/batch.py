@@ -31,13 +31,15 @@ class Request:
 
     rows: int
     bytes: int
+    entries: int | None = None  # default: rows
     sleep: bool = False
-    forget: Taken | None = None
+    forget: tuple[Taken, ...] = ()
+    in_hand: Taken | None = None  # being applied just now, so neither forgotten nor to be read again
     forget_wide: tuple[tuple[Wide, str], ...] = ()
     skip: tuple[str, ...] = ()
-    looked: str | None = None
     slice: Slice | None = None
     count: bool = False
+    backlog: bool = False
     seek: bool = True
 
 
@@ -53,7 +55,6 @@ class Reading:
     backlog: bool
     wide: tuple[Wide, ...]
     broken: Mapping[str, str]
-    looked: str | None
     slice: Mapping[str, Any] | None
     lag_s: float
     ages_s: Mapping[str, float]
@@ -62,10 +63,12 @@ class Reading:
     asleep: bool
     taken: Taken | None
     requests: tuple[Mapping[str, Any], ...] = ()
+    keys: int = 0
+    gone_left: bool = False
 
     @property
     def complete(self) -> bool:
-        """With this reading applied, the target equals the source at its snapshot."""
+        """With this reading applied, and what was in hand before it, the target equals the source at its snapshot."""
         return not (self.backlog or self.wide or self.broken)
 
 

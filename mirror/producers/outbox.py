@@ -1,5 +1,5 @@
 """The producer of everyday scopes: what the outbox says is dirty. Keeps what has to be forgotten once it is applied,
-how far a backlog was searched for revocations, and which tables cannot be read for now."""
+and which tables cannot be read for now."""
 
 from __future__ import annotations
 
@@ -13,13 +13,8 @@ BROKEN_RETRY_S = 5.0
 class Outbox:
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._looked: str | None = None
         self._broken: dict[str, tuple[str, float]] = {}
-        self.forget: Taken | None = None
-
-    @property
-    def looked(self) -> str | None:
-        return self._looked
+        self.forget: tuple[Taken, ...] = ()
 
     @property
     def broken(self) -> dict[str, str]:
@@ -36,7 +31,6 @@ class Outbox:
 
     def read(self, reading: Reading, skipped: tuple[str, ...]) -> dict[str, str]:
         """Takes note of a reading, before it is applied; returns the tables that have newly become unreadable."""
-        self._looked = reading.looked
         until = self._clock() + BROKEN_RETRY_S
         fresh = {table: reason for table, reason in reading.broken.items() if table not in self._broken}
         self._broken = {table: entry for table, entry in self._broken.items() if table in skipped}
@@ -51,9 +45,12 @@ class Outbox:
 
     def settle(self, reading: Reading) -> None:
         """The batch is applied: these entries, exactly, may be forgotten."""
-        self.forget = reading.taken
+        if reading.taken is not None:
+            self.forget += (reading.taken,)
+
+    def forgotten(self, taken: tuple[Taken, ...]) -> None:
+        self.forget = tuple(applied for applied in self.forget if applied not in taken)
 
     def reset(self) -> None:
         """After a failure nothing is known to be applied: everything is read again."""
-        self._looked = None
-        self.forget = None
+        self.forget = ()

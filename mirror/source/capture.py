@@ -110,8 +110,9 @@ def _places(source: Source, table: Table) -> dict[str, str]:
         "columns": _columns(p),
         "key_columns": ", ".join(f"{_key(p, i)} as {table.keys[i]}" for i in keys),
         "visible": _visible(source, p),
-        "key_match": " and ".join(f"{_key(p, i)} = {_cast(p, i, wanted[i])}" for i in keys),
-        "key_json": "json_build_object(" + ", ".join(f"'{table.keys[i]}', {wanted[i]}" for i in keys) + ")",
+        "wanted": ", ".join([_cast(p, i, f"_key.k{i + 1}") for i in keys] + ["null"] * (2 - len(table.keys))),
+        "key_match": " and ".join(f"{_key(p, i)} = {wanted[i]}" for i in keys),
+        "key_json": "json_build_object(" + ", ".join(f"'{table.keys[i]}', {wanted[i]}::text" for i in keys) + ")",
         "key_cast": ", ".join(_cast(p, i, f"key{i + 1}") for i in keys),
         "order": ordered,
         "after": f"({ordered}) > ({', '.join(_cast(p, i, f'${i + 2}') for i in keys)})",
@@ -122,36 +123,24 @@ def _places(source: Source, table: Table) -> dict[str, str]:
         "in_trip": f"{_key(p, 0)} = {_cast(p, 0, '$1')}",
         "in_wanted_trip": f"{_key(p, 0)} = {_cast(p, 0, '_wanted.k1')}",
         "of_user": f"{_key(p, 1)} = {_cast(p, 1, 'user_key')}" if two else "",
-        "exact": "and _wanted.k2 is not null" if two else "",
-        "gone_trips": _gone_trips(source) if two else "",
         "may_mark": _MAY_MARK,
         "coarse_moved": "array[null]" if table is TRIPS else "null",
     }
 
 
-def _gone_trips(source: Source) -> str:
-    """Marks of all memberships of a trip are revocations when the trip itself is gone."""
-    t = source.trips
-    return f"""union all
-    select _wanted.ctid, _wanted.id, _wanted.k1, _wanted.k2 from mirror.outbox as _wanted
-    where _wanted.tbl = 'trip_memberships' and _wanted.k1 is not null and _wanted.k2 is null
-      and (looked is null or not pg_visible_in_snapshot(_wanted.xid, looked))
-      and not exists (select from {t.relation} as {t.alias}
-                      where {_key(t, 0)} = {_cast(t, 0, "_wanted.k1")} and {_has_key(t)})"""
-
-
 def _queries(p: Projection, event: str) -> dict[str, str]:
     """The keys that one statement made dirty. `one` = of a statement over one row, as arrays (many = it has more rows),
-    `dirty` = of any: (k1, k2, moved)."""
+    `dirty` = of any: (k1, k2, moved, gone)."""
     if event == "update":
         return {"one": _one_update(p), "dirty": _dirty_update(p)}
     relation = "new_rows" if event == "insert" else "old_rows"
     rows = f"select {_marked(p)} from {relation} as {p.alias} where {_has_key(p)}"
     moved = ("true", "array[k1]") if p.table is TRIPS else ("false", "null::pg_catalog.text[]")
+    gone = str(event == "delete").lower()
     return {
-        "one": f"select {_many(relation)} as many, array[k1] as keys1, array[k2] as keys2, {moved[1]} as moved "
-        f"from ({rows} limit 1) as _rows",
-        "dirty": f"select k1, k2, {moved[0]} as moved from ({rows}) as _rows",
+        "one": f"select {_many(relation)} as many, array[k1] as keys1, array[k2] as keys2, {moved[1]} as moved, "
+        f"array[{gone}] as gone from ({rows} limit 1) as _rows",
+        "dirty": f"select k1, k2, {moved[0]} as moved, {gone} as gone from ({rows}) as _rows",
     }
 
 
@@ -180,9 +169,10 @@ def _one_update(p: Projection) -> str:
     if p.table is TRIPS:
         moved = f"case when rekeyed or was operator(pg_catalog.<>) stays then {_both_keys(1)} end"
     keys2 = f"case when changed then {_both_keys(2)} end" if len(keys) == 2 else "array[null, null]::pg_catalog.text[]"
+    gone = "case when rekeyed then array[true, false] else array[not stays] end"
     return (
-        f"select many, case when changed then {_both_keys(1)} end as keys1, {keys2} as keys2, {moved} as moved "
-        f"from ({compared}) as _compared"
+        f"select many, case when changed then {_both_keys(1)} end as keys1, {keys2} as keys2, {moved} as moved, "
+        f"{gone} as gone from ({compared}) as _compared"
     )
 
 
@@ -193,8 +183,8 @@ def _both_keys(n: int) -> str:
 
 def _dirty_update(p: Projection) -> str:
     """Compares the projections of both sides, so a change of anything that is not mirrored marks nothing; moved = the
-    trip entered or left the projection. Grouping spills to disk; EXCEPT would keep a statement over millions of rows in
-    memory."""
+    trip entered or left the projection, gone = the key left it. Grouping spills to disk; EXCEPT would keep a statement
+    over millions of rows in memory."""
     data = "".join(f", {_text(p, c)} as {c}" for c in p.table.values)
     sides = [
         f"select {_marked(p)}{data}, {side} as _side from {relation} as {p.alias} where {_has_key(p)}"
@@ -202,8 +192,9 @@ def _dirty_update(p: Projection) -> str:
     ]
     same = "pg_catalog.count(*) operator(pg_catalog.=) 1::pg_catalog.int8"
     return (
-        f"select k1, k2, {same if p.table is TRIPS else 'false'} as moved from ("
-        f"select k1, k2 from ({' union all '.join(sides)}) as _sides "
+        f"select k1, k2, {same if p.table is TRIPS else 'false'} as moved, "
+        "pg_catalog.max(_side) operator(pg_catalog.=) 0 as gone from ("
+        f"select k1, k2, pg_catalog.min(_side) as _side from ({' union all '.join(sides)}) as _sides "
         f"group by k1, k2, {', '.join(p.table.values)} "
         "having pg_catalog.min(_side) operator(pg_catalog.=) pg_catalog.max(_side)) as _changed group by k1, k2"
     )

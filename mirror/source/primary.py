@@ -19,12 +19,12 @@ from mirror.postgres import connect, translated
 from mirror.scope import Wide
 
 ANSWER_TIMEOUT_S = 90.0
-TIDY_BYTES = 1_000_000
+TIDY_BYTES = 400_000  # of the four tables together
 _LEASE = """
     select set_config('idle_session_timeout', %s, false), set_config('tcp_keepalives_idle', '10', false),
            set_config('tcp_keepalives_interval', '5', false), set_config('tcp_keepalives_count', '3', false)
 """
-_DRAIN = "call mirror.drain(%s::jsonb, %s, %s, null, null, null, null)"
+_DRAIN = "call mirror.drain(%s::jsonb, %s::text[], %s::text[], null, null, null, null)"
 
 _MARK_UNMARKED = """
     select count(mirror.mark(t, array[null], array[null], null))
@@ -88,17 +88,19 @@ class Primary:
             "sleep": request.sleep,
             "asleep": self._asleep,
             "skip": request.skip,
-            "looked": request.looked,
             "forget_wide": [{"table": w.table, "trip": w.trip, "snapshot": s} for w, s in request.forget_wide],
             "count": request.count,
+            "backlog": request.backlog,
             "seek": request.seek,
         }
+        if request.entries is not None:
+            document["entries"] = request.entries
+        if request.in_hand is not None:
+            document["in_hand"] = request.in_hand.id
         if request.slice is not None:
             document["slice"] = request.slice.request()
-        forget = request.forget
-        reply, scopes, at, entry_id = await self._row(
-            _DRAIN, [json.dumps(document), forget and forget.at, forget and forget.id]
-        )
+        forget = [[taken.at for taken in request.forget], [taken.id for taken in request.forget]]
+        reply, scopes, at, entry_id = await self._row(_DRAIN, [json.dumps(document), *forget])
         self._asleep = reply["asleep"]
         return _reading(reply, scopes or "", Taken(at, entry_id) if entry_id else None)
 
@@ -119,7 +121,7 @@ class Primary:
         return bool((await self._row("select mirror.collapse(%s)", [entries_max]))[0])
 
     async def tidy(self) -> None:
-        await self._row("select mirror.tidy(%s)", [TIDY_BYTES])
+        await self._row("select mirror.tidy(%s)", [TIDY_BYTES // 4])
 
     def watch(self, woken: Callable[[], None]) -> Callable[[], None]:
         """Calls back when the idle session says something by itself (it never does, unless it ends)."""
@@ -141,7 +143,6 @@ def _reading(reply: dict[str, Any], scopes: str, taken: Taken | None) -> Reading
         backlog=reply["backlog"],
         wide=tuple(Wide(w["table"], w["trip"]) for w in reply["wide"]),
         broken=reply["broken"],
-        looked=reply["looked"],
         slice=reply["slice"],
         lag_s=float(reply["lag"] or 0),
         ages_s={table: float(age) for table, age in (reply.get("ages") or {}).items()},
@@ -150,4 +151,6 @@ def _reading(reply: dict[str, Any], scopes: str, taken: Taken | None) -> Reading
         asleep=reply["asleep"],
         taken=taken,
         requests=tuple(reply["requests"] or ()),
+        keys=reply["keys"],
+        gone_left=reply["gone_left"],
     )

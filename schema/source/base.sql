@@ -16,8 +16,10 @@ create table if not exists mirror.install (
 );
 
 -- The durable truth of what is dirty. A membership with k2 null = all memberships of trip k1; k1 null = the whole
--- table. No index and no key on purpose: entries live for milliseconds, are found by scanning and forgotten by ctid. VACUUM
--- does not truncate it: that takes an exclusive lock, and mirror.tidy does it without anybody waiting.
+-- table. gone: the key left the projection with this statement, so in a backlog it is read first (what is true is read, not
+-- believed). No index and no key on purpose: entries live for milliseconds, are found by scanning, and forgotten by id
+-- between the places they were read from. VACUUM does not truncate it: that takes an exclusive lock, and mirror.tidy does it
+-- without anybody waiting.
 create sequence if not exists mirror.outbox_id;
 create table if not exists mirror.outbox (
   id  bigint not null default nextval('mirror.outbox_id'),
@@ -25,12 +27,13 @@ create table if not exists mirror.outbox (
   at  timestamptz not null default clock_timestamp(),
   tbl text not null,
   k1  text,
-  k2  text
+  k2  text,
+  gone boolean
 ) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000,
         autovacuum_vacuum_insert_threshold = -1, autovacuum_analyze_threshold = 1000000000,
         autovacuum_vacuum_cost_delay = 0, vacuum_truncate = off);
 
--- Three more of it. Writers use the four in turn, a few seconds each (mirror.turn), and the daemon truncates those that
+-- Three more of it. Writers use the four in turn, two seconds each (mirror.turn), and the daemon truncates those that
 -- rest (mirror.tidy): dead entries never pile up, not even while somebody's long transaction keeps VACUUM from working.
 -- Reading mirror.outbox reads all four. Where somebody publishes FOR ALL TABLES, forgetting is refused without a replica
 -- identity; the catalog is looked at first, since an ALTER of a table that writers use would make them queue.
@@ -61,24 +64,12 @@ $mirror$;
 create table if not exists mirror.held (turn integer primary key, since timestamptz not null);
 delete from mirror.held;  -- mirror.turn is made anew below
 
--- Values that the functions of drain.sql pass around: an entry that was read, and what reading a batch gave.
-do $mirror$
-begin
-  if to_regtype('mirror.entry') is null then
-    create type mirror.entry as (place tid, id bigint, tbl text, k1 text, k2 text, at timestamptz);
-  end if;
-  if to_regtype('mirror.reading') is null then
-    create type mirror.reading as (scopes text, too_big boolean, broken jsonb, wide_trips text[]);
-  end if;
-end
-$mirror$;
-
 -- Whose turn it is, by the start of the caller's TRANSACTION: all entries of one transaction go to one table, so a
 -- transaction that stays open for an hour keeps one of the four busy, and no shared flag has to be read or written: what
 -- new transactions are to pass by is written into this function (mirror.pass_by), which costs them nothing.
 create or replace function mirror.slot() returns integer language sql stable parallel safe as $mirror$
   select pg_catalog.mod(pg_catalog.floor(pg_catalog.date_part('epoch', pg_catalog.now())
-                        operator(pg_catalog./) 5::pg_catalog.float8)::pg_catalog.int8, 4::pg_catalog.int8)::pg_catalog.int4
+                        operator(pg_catalog./) 2::pg_catalog.float8)::pg_catalog.int8, 4::pg_catalog.int8)::pg_catalog.int4
 $mirror$;
 create or replace function mirror.turn() returns integer language sql stable parallel safe as $mirror$
   select mirror.slot()
@@ -131,11 +122,12 @@ $mirror$;
 
 -- Marks keys as dirty and rings. SECURITY DEFINER, so that the application's roles need no right on the outbox; hence
 -- every name is written with its schema. `moved` are trips that entered or left the projection: their memberships did too.
+-- `gone`: which of the keys left it (null: none did).
 -- It must not raise, and must not write inside a subtransaction either (each would need a transaction id), so what could
 -- go wrong is looked at first: an outbox that somebody has dropped, and a lock_timeout of the caller's that is shorter
 -- than the few milliseconds in which mirror.tidy holds a table. One key is by far the most frequent: VALUES takes half as
 -- long as UNNEST.
-create or replace function mirror.mark(tbl text, k1 text[], k2 text[], moved text[]) returns void
+create or replace function mirror.mark(tbl text, k1 text[], k2 text[], moved text[], gone boolean[] default null) returns void
 language plpgsql security definer as $mirror$
 #variable_conflict use_variable
 declare
@@ -153,31 +145,35 @@ begin
   end if;
   if pg_catalog.cardinality(k1) operator(pg_catalog.=) 1 then
     if _turn operator(pg_catalog.=) 0 then
-      insert into mirror.outbox (tbl, k1, k2) values (tbl, k1[1], k2[1]);
+      insert into mirror.outbox (tbl, k1, k2, gone) values (tbl, k1[1], k2[1], gone[1]);
     elsif _turn operator(pg_catalog.=) 1 then
-      insert into mirror.outbox_1 (tbl, k1, k2) values (tbl, k1[1], k2[1]);
+      insert into mirror.outbox_1 (tbl, k1, k2, gone) values (tbl, k1[1], k2[1], gone[1]);
     elsif _turn operator(pg_catalog.=) 2 then
-      insert into mirror.outbox_2 (tbl, k1, k2) values (tbl, k1[1], k2[1]);
+      insert into mirror.outbox_2 (tbl, k1, k2, gone) values (tbl, k1[1], k2[1], gone[1]);
     else
-      insert into mirror.outbox_3 (tbl, k1, k2) values (tbl, k1[1], k2[1]);
+      insert into mirror.outbox_3 (tbl, k1, k2, gone) values (tbl, k1[1], k2[1], gone[1]);
     end if;
   else
     if _turn operator(pg_catalog.=) 0 then
-      insert into mirror.outbox (tbl, k1, k2)
-        select tbl, m.k1, m.k2 from rows from (pg_catalog.unnest(mark.k1), pg_catalog.unnest(mark.k2)) as m(k1, k2);
+      insert into mirror.outbox (tbl, k1, k2, gone)
+        select tbl, m.k1, m.k2, m.gone
+        from rows from (pg_catalog.unnest(mark.k1), pg_catalog.unnest(mark.k2), pg_catalog.unnest(mark.gone)) as m(k1, k2, gone);
     elsif _turn operator(pg_catalog.=) 1 then
-      insert into mirror.outbox_1 (tbl, k1, k2)
-        select tbl, m.k1, m.k2 from rows from (pg_catalog.unnest(mark.k1), pg_catalog.unnest(mark.k2)) as m(k1, k2);
+      insert into mirror.outbox_1 (tbl, k1, k2, gone)
+        select tbl, m.k1, m.k2, m.gone
+        from rows from (pg_catalog.unnest(mark.k1), pg_catalog.unnest(mark.k2), pg_catalog.unnest(mark.gone)) as m(k1, k2, gone);
     elsif _turn operator(pg_catalog.=) 2 then
-      insert into mirror.outbox_2 (tbl, k1, k2)
-        select tbl, m.k1, m.k2 from rows from (pg_catalog.unnest(mark.k1), pg_catalog.unnest(mark.k2)) as m(k1, k2);
+      insert into mirror.outbox_2 (tbl, k1, k2, gone)
+        select tbl, m.k1, m.k2, m.gone
+        from rows from (pg_catalog.unnest(mark.k1), pg_catalog.unnest(mark.k2), pg_catalog.unnest(mark.gone)) as m(k1, k2, gone);
     else
-      insert into mirror.outbox_3 (tbl, k1, k2)
-        select tbl, m.k1, m.k2 from rows from (pg_catalog.unnest(mark.k1), pg_catalog.unnest(mark.k2)) as m(k1, k2);
+      insert into mirror.outbox_3 (tbl, k1, k2, gone)
+        select tbl, m.k1, m.k2, m.gone
+        from rows from (pg_catalog.unnest(mark.k1), pg_catalog.unnest(mark.k2), pg_catalog.unnest(mark.gone)) as m(k1, k2, gone);
     end if;
   end if;
   if pg_catalog.cardinality(moved) operator(pg_catalog.>) 0 then
-    perform mirror.mark('trip_memberships', moved, null, null);
+    perform mirror.mark('trip_memberships', moved, null, null, pg_catalog.array_fill(true, array[pg_catalog.cardinality(moved)]));
   end if;
   if not pg_catalog.pg_try_advisory_xact_lock_shared(1835627122, 1) and mirror.rings() then
     perform pg_catalog.pg_notify('mirror', '');

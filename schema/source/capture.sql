@@ -12,6 +12,7 @@ declare
   _k1 pg_catalog.text[];
   _k2 pg_catalog.text[];
   _moved pg_catalog.text[];
+  _gone pg_catalog.bool[];
   _row pg_catalog.record;
 begin
   if {{may_mark}} is not true then
@@ -19,22 +20,24 @@ begin
     return null;
   end if;
   begin
-    select many, keys1, keys2, moved into _many, _k1, _k2, _moved from ({{one}}) as _one;
+    select many, keys1, keys2, moved, gone into _many, _k1, _k2, _moved, _gone from ({{one}}) as _one;
     if _many then
-      select pg_catalog.array_agg(k1), pg_catalog.array_agg(k2), pg_catalog.array_agg(k1) filter (where moved)
-      into _k1, _k2, _moved
+      select pg_catalog.array_agg(k1), pg_catalog.array_agg(k2), pg_catalog.array_agg(k1) filter (where moved),
+             pg_catalog.array_agg(gone)
+      into _k1, _k2, _moved, _gone
       from ({{dirty}} limit 1001) as _dirty;
       if pg_catalog.cardinality(_k1) operator(pg_catalog.>) 1000 then
-        _k1 := '{}'; _k2 := '{}'; _moved := '{}';
+        _k1 := '{}'; _k2 := '{}'; _moved := '{}'; _gone := '{}';
         for _row in {{dirty}} loop
           _k1 := pg_catalog.array_append(_k1, _row.k1);
           _k2 := pg_catalog.array_append(_k2, _row.k2);
+          _gone := pg_catalog.array_append(_gone, _row.gone);
           if _row.moved then
             _moved := pg_catalog.array_append(_moved, _row.k1);
           end if;
           if pg_catalog.cardinality(_k1) operator(pg_catalog.=) 1000 then
-            perform mirror.mark('{{table}}', _k1, _k2, _moved);
-            _k1 := '{}'; _k2 := '{}'; _moved := '{}';
+            perform mirror.mark('{{table}}', _k1, _k2, _moved, _gone);
+            _k1 := '{}'; _k2 := '{}'; _moved := '{}'; _gone := '{}';
           end if;
         end loop;
       end if;
@@ -44,9 +47,10 @@ begin
     _k1 := array[null];
     _k2 := array[null];
     _moved := {{coarse_moved}};
+    _gone := null;
   end;
   if _k1 is not null then
-    perform mirror.mark('{{table}}', _k1, _k2, _moved);
+    perform mirror.mark('{{table}}', _k1, _k2, _moved, _gone);
   end if;
   return null;
 end

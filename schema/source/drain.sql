@@ -1,13 +1,13 @@
 -- The source side, part 3: what the daemon calls: one round trip per batch. All of it runs with the daemon's own rights.
 
 -- The functions of the three tables, behind one name each.
-create or replace function mirror.keys(tbl text, keys1 text[], keys2 text[], out rows text, out gone text)
+create or replace function mirror.keys(tbl text, keys1 text[], keys2 text[], out n integer, out rows text, out gone text)
 language plpgsql stable as $mirror$
 begin
   case tbl
-    when 'users' then select k.* into rows, gone from mirror.users_keys(keys1, keys2) as k;
-    when 'trips' then select k.* into rows, gone from mirror.trips_keys(keys1, keys2) as k;
-    when 'trip_memberships' then select k.* into rows, gone from mirror.trip_memberships_keys(keys1, keys2) as k;
+    when 'users' then select k.* into n, rows, gone from mirror.users_keys(keys1, keys2) as k;
+    when 'trips' then select k.* into n, rows, gone from mirror.trips_keys(keys1, keys2) as k;
+    when 'trip_memberships' then select k.* into n, rows, gone from mirror.trip_memberships_keys(keys1, keys2) as k;
   end case;
 end
 $mirror$;
@@ -31,17 +31,6 @@ begin
 end
 $mirror$;
 
-create or replace function mirror.gone(tbl text, looked pg_snapshot, row_limit integer)
-returns table (entry_at tid, entry_id bigint, k1 text, k2 text) language plpgsql stable as $mirror$
-begin
-  case tbl
-    when 'users' then return query select * from mirror.users_gone(looked, row_limit);
-    when 'trips' then return query select * from mirror.trips_gone(looked, row_limit);
-    when 'trip_memberships' then return query select * from mirror.trip_memberships_gone(looked, row_limit);
-  end case;
-end
-$mirror$;
-
 create or replace function mirror.possible(tbl text, key1 text, key2 text) returns boolean language sql stable as $mirror$
   select case tbl when 'users' then mirror.users_possible(key1, key2)
                   when 'trips' then mirror.trips_possible(key1, key2)
@@ -50,7 +39,7 @@ $mirror$;
 
 -- A scope of exact keys. When a projection raises on some row, the keys are read one at a time, so that only that row is
 -- refused; an error that is not about a row goes to the caller.
-create or replace function mirror.read_keys(tbl text, keys1 text[], keys2 text[]) returns text
+create or replace function mirror.read_keys(tbl text, keys1 text[], keys2 text[], out scope text, out n integer)
 language plpgsql stable as $mirror$
 declare
   _rows text;
@@ -60,8 +49,9 @@ declare
   _refused jsonb := '[]';
 begin
   begin
-    select k.rows, k.gone into _rows, _gone from mirror.keys(tbl, keys1, keys2) as k;
-    return format('{"table":"%s","rows":%s,"gone":%s}', tbl, _rows, _gone);
+    select k.n, concat('{"table":"', tbl, '","rows":', k.rows, ',"gone":', k.gone, '}') into n, scope
+    from mirror.keys(tbl, keys1, keys2) as k;
+    return;
   exception when data_exception or raise_exception then
     null;  -- read again below, key by key
   end;
@@ -77,7 +67,8 @@ begin
       end if;
     end;
   end loop;
-  return jsonb_build_object('table', tbl, 'rows', _all_rows, 'gone', _all_gone, 'refused', _refused)::text;
+  n := cardinality(keys1);
+  scope := jsonb_build_object('table', tbl, 'rows', _all_rows, 'gone', _all_gone, 'refused', _refused);
 end
 $mirror$;
 
@@ -103,7 +94,7 @@ begin
         select * into _slice from mirror.slice(asked->>'table', asked->>'trip', asked->>'after1', asked->>'after2',
                                                asked->>'upto1', asked->>'upto2', _limit, 'keys') as s;
         select (d->'rows')::text, format(',"gone":%s,"refused":%s', d->'gone', d->'refused') into _rows, _more
-        from (select mirror.read_keys(asked->>'table', array_agg(coalesce(k->>'trip_id', k->>'id')), array_agg(k->>'user_id'))::jsonb
+        from (select (mirror.read_keys(asked->>'table', array_agg(coalesce(k->>'trip_id', k->>'id')), array_agg(k->>'user_id'))).scope::jsonb
               from jsonb_array_elements(_slice.result::jsonb) as k) as read(d);
         exit when octet_length(_rows) <= bytes_max or _limit = 1;
     end;
@@ -144,58 +135,38 @@ end
 $mirror$;
 
 -- What the outbox says in the caller's snapshot, with the present rows of every key: the whole batch in one answer.
---   request  rows, bytes: bounds. skip: tables that cannot be read for now. seek: in a backlog, look for keys that are gone;
---            looked: up to this snapshot that was done. slice: one slice (table, trip, after, upto, rows) or some keys.
---            count: count the entries and measure the outbox too.
---   reply    snapshot, as_of; entries (taken), backlog (there are more), waiting (count), lag and ages (seconds) of the
---            oldest, wide (marks of a whole table or of a large trip, left in place), broken (tables, why), looked, slice
---            (what came of it, or its error), requests (of operators, open).
+--   request  rows, entries, bytes: bounds. in_hand: ids of entries that were read before and are being applied just now. skip:
+--            tables that cannot be read for now. backlog: there was one at the last look; seek: then what is gone comes first.
+--            slice: one slice (table, trip, after, upto, rows) or some keys. count: count the entries and measure the outbox too.
+--   reply    snapshot, as_of; entries (taken), keys (of them), backlog (there are more), gone_left (of what is gone, too),
+--            waiting (count), lag and ages (seconds) of the oldest, wide (marks of a whole table or of a large trip, left in place), broken (tables, why), slice (what
+--            came of it, or its error), requests (of operators, open).
 --   taken_*  what to forget once this batch is applied.
--- An error in one table's projection leaves the other tables working: revocations must not wait for a renamed column.
 create or replace function mirror.look(request jsonb, out reply jsonb, out scopes text, out taken_at text, out taken_id text)
 language plpgsql as $mirror$
 declare
-  _bytes integer := (request->>'bytes')::integer;
-  _found record;
-  _taken mirror.entry[];
-  _read mirror.reading := row('', false, '{}', '{}')::mirror.reading;
+  _taken record;
   _slice jsonb;
 begin
-  select * into _found from mirror.take(request) as t;
-  _taken := _found.taken;
-  while cardinality(_taken) > 0 loop
-    _read := mirror.read_entries(_taken, (request->>'rows')::integer, _bytes);
-    exit when not _read.too_big or cardinality(_taken) = 1;
-    _taken := _taken[1 : cardinality(_taken) / 2];
-    _found.backlog := true;
-  end loop;
-  if _read.broken <> '{}' or cardinality(_read.wide_trips) > 0 then
-    _taken := array(select e from unnest(_taken) as e
-                    where not _read.broken ? e.tbl
-                      and not (e.tbl = 'trip_memberships' and e.k2 is null and e.k1 = any (_read.wide_trips)));
-    _found.wide := _found.wide || array(select jsonb_build_object('table', 'trip_memberships', 'trip', t)
-                                        from unnest(_read.wide_trips) as t);
-  end if;
-  scopes := _read.scopes;
-  if request ? 'slice' and not _read.broken ? (request->'slice'->>'table') then
+  select * into _taken from mirror.take(request) as t;
+  scopes := _taken.scopes;
+  if request ? 'slice' and not _taken.broken ? (request->'slice'->>'table') then
     begin
-      select concat_ws(',', nullif(_read.scopes, ''), s.scope), s.reply into scopes, _slice
-      from mirror.read_request(request->'slice', _bytes) as s;
+      select concat_ws(',', nullif(_taken.scopes, ''), s.scope), s.reply into scopes, _slice
+      from mirror.read_request(request->'slice', (request->>'bytes')::integer) as s;
     exception when others then
       _slice := jsonb_build_object('error', format('%s (%s)', left(sqlerrm, 200), sqlstate));
     end;
   end if;
-  reply := jsonb_build_object(
-    'snapshot', pg_current_snapshot()::text, 'as_of', now(), 'entries', coalesce(cardinality(_taken), 0),
-    'backlog', _found.backlog, 'wide', _found.wide, 'broken', _read.broken, 'looked', _found.looked, 'slice', _slice,
-    'lag', greatest(0, extract(epoch from now() - _found.oldest)),
-    'requests', (select jsonb_agg(to_jsonb(r)) from (select * from mirror.request where done_at is null order by id limit 5) as r));
-  if cardinality(_taken) > 0 then
-    select array_agg(e.place)::text, array_agg(e.id)::text into taken_at, taken_id from unnest(_taken) as e;
-    select reply || jsonb_build_object('ages', jsonb_object_agg(a.tbl, a.age)) into reply
-    from (select e.tbl, greatest(0, extract(epoch from now() - min(e.at))) as age
-          from unnest(_taken) as e group by e.tbl) as a;
+  if _taken.n > 0 then
+    taken_at := _taken.places;
+    taken_id := _taken.ids;
   end if;
+  reply := jsonb_build_object(
+    'snapshot', pg_current_snapshot()::text, 'as_of', now(), 'entries', _taken.n, 'keys', _taken.keys,
+    'backlog', _taken.more, 'gone_left', _taken.gone_left, 'wide', _taken.wide, 'broken', _taken.broken, 'slice', _slice, 'ages', _taken.ages,
+    'lag', greatest(0, extract(epoch from now() - _taken.oldest)),
+    'requests', (select jsonb_agg(to_jsonb(r)) from (select * from mirror.request where done_at is null order by id limit 5) as r));
   if (request->>'count')::boolean then
     reply := reply || jsonb_build_object(
       'waiting', (select count(*) from mirror.outbox),
@@ -204,108 +175,151 @@ begin
 end
 $mirror$;
 
--- Which entries this batch takes, and what else there is. In a backlog, keys that are gone from the source come first: a
--- removed member must not wait behind a hundred thousand renames. Looking for those (and for wide marks) reads the whole
--- outbox, so the daemon asks for it ("seek") a few times a second, and not with every batch.
-create or replace function mirror.take(request jsonb, out taken mirror.entry[], out wide jsonb[], out oldest timestamptz,
-                                       out backlog boolean, out looked text)
+-- A batch: the first entries of the outbox; in a backlog those first whose keys are gone, for a removed member must not wait
+-- behind a hundred thousand renames. Looking for them, and past marks of whole tables, reads the whole outbox, so the daemon
+-- asks for it ("seek") a few times a second, and not with every batch. What is too big is read again with half as many.
+create or replace function mirror.take(request jsonb, out n integer, out keys integer, out more boolean, out scopes text,
+                                       out places tid[], out ids int8multirange, out wide jsonb[], out broken jsonb,
+                                       out oldest timestamptz, out ages jsonb, out gone_left boolean)
 language plpgsql as $mirror$
 declare
-  _limit integer := (request->>'rows')::integer;
   _seek boolean := coalesce((request->>'seek')::boolean, true);
-  _skip text[] := '{}';
-  _n bigint;
+  _past_marks boolean := coalesce((request->>'backlog')::boolean, false);
+  _entries integer := coalesce(request->>'entries', request->>'rows')::integer;
+  _gone boolean;
+  _marked text[];
+  _read record;
 begin
-  if request->'skip' <> '[]' then
-    _skip := array(select jsonb_array_elements_text(request->'skip'));
+  loop
+    if _past_marks and _seek and _gone is null then
+      select coalesce(bool_or(o.k1 is not null), false), coalesce(array_agg(distinct o.tbl) filter (where o.k1 is null), '{}')
+      into _gone, _marked from mirror.outbox as o where (o.gone or o.k1 is null) and not request->'skip' ? o.tbl;
+    end if;
+    select * into _read from mirror.read_entries(request, _entries, _past_marks, coalesce(_gone, false)) as r;
+    if _gone and _read.n = 0 and _read.broken = '{}' then
+      _gone := false;  -- all of that is in hand, or left to a walk
+    elsif _read.more and not _past_marks then
+      _past_marks := true;
+    else
+      exit when not _read.too_big or _entries = 1;
+      _entries := greatest(1, least(_entries, nullif(_read.n, 0)) / 2);
+    end if;
+  end loop;
+  if _past_marks and _marked is null and not _read.more then
+    _marked := array(select distinct o.tbl from mirror.outbox as o where o.k1 is null and not request->'skip' ? o.tbl);
   end if;
-  select array_agg(row(e.ctid, e.id, e.tbl, e.k1, e.k2, e.at)::mirror.entry) filter (where e.k1 is not null), min(e.at),
-         count(*), coalesce(array_agg(distinct jsonb_build_object('table', e.tbl, 'trip', null)) filter (where e.k1 is null), '{}')
-  into taken, oldest, _n, wide
-  from (select o.ctid, o.* from mirror.outbox as o where o.tbl <> all (_skip) limit _limit + 1) as e;
-  backlog := _n > _limit;
-  if backlog and (_seek or cardinality(wide) > 0) then
-    -- The first entries may all be marks of whole tables: look past them.
-    select array_agg(row(e.ctid, e.id, e.tbl, e.k1, e.k2, e.at)::mirror.entry), count(*) > _limit into taken, backlog
-    from (select o.ctid, o.* from mirror.outbox as o where o.k1 is not null and o.tbl <> all (_skip) limit _limit + 1) as e;
-    wide := array(select jsonb_build_object('table', t, 'trip', null) from unnest(array['users', 'trips', 'trip_memberships']) as t
-                  where t <> all (_skip) and exists (select from mirror.outbox where tbl = t and k1 is null));
-  end if;
-  if backlog and _seek then
-    select g.taken, g.looked into taken, looked
-    from mirror.gone_first(taken[1 : _limit], _limit, _skip, (request->>'looked')::pg_snapshot) as g;
-  elsif backlog then
-    taken := taken[1 : _limit];
-    looked := request->>'looked';
-  end if;
+  n := _read.n;
+  keys := _read.keys;
+  more := _read.more or coalesce(_gone, false);
+  gone_left := _read.more and coalesce(_gone, false);
+  scopes := _read.scopes;
+  places := _read.places;
+  ids := _read.ids;
+  wide := array(select jsonb_build_object('table', t, 'trip', null) from unnest(coalesce(_marked, _read.marked)) as t)
+       || array(select jsonb_build_object('table', 'trip_memberships', 'trip', t) from unnest(_read.wide_trips) as t);
+  broken := _read.broken;
+  oldest := _read.oldest;
+  ages := _read.ages;
 end
 $mirror$;
 
--- The entries of a backlog whose keys are gone; when there are none (any more), those that were found first. looked is null
--- while there are more than fit the batch.
-create or replace function mirror.gone_first(first mirror.entry[], row_limit integer, skip text[], seen pg_snapshot,
-                                             out taken mirror.entry[], out looked text)
+-- Some entries with the rows of their keys, table by table: an error in one table's projection leaves the others working,
+-- since revocations must not wait for a renamed column. The ids say which entries are to be forgotten, the places where to
+-- look for them.
+create or replace function mirror.read_entries(request jsonb, row_limit integer, past_marks boolean, only_gone boolean,
+                                               out n integer, out keys integer, out more boolean, out too_big boolean,
+                                               out scopes text, out places tid[], out ids int8multirange, out marked text[],
+                                               out wide_trips text[], out broken jsonb, out oldest timestamptz, out ages jsonb)
 language plpgsql as $mirror$
 declare
-  _some mirror.entry[];
-  _table text;
+  _skip text[] := array(select jsonb_array_elements_text(request->'skip'));
+  _in_hand int8multirange := request->>'in_hand';
+  _rows integer := (request->>'rows')::integer;
+  _part record;
+  _read record;
 begin
-  foreach _table in array array['trip_memberships', 'trips', 'users'] loop
-    continue when _table = any (skip);
+  n := 0; keys := 0; more := false; too_big := false; scopes := '';
+  ids := '{}'; marked := '{}'; wide_trips := '{}'; broken := '{}'; ages := '{}';
+  for _part in
+    with found as materialized (
+      select o.ctid as place, o.id, o.tbl, o.k1, o.k2, o.at from mirror.outbox as o
+      where o.tbl <> all (_skip) and (not past_marks or o.k1 is not null) and (not only_gone or o.gone)
+        and (_in_hand is null or not o.id <@ _in_hand)
+      limit row_limit + 1)
+    select e.tbl, e.k1 is null as whole, count(*) as n, (select count(*) > row_limit from found) as more, min(e.at) as oldest,
+           min(e.place) as first, max(e.place) as last, range_agg(int8range(e.id, e.id, '[]')) as ids,
+           array_agg(e.k1) as keys1, array_agg(e.k2) as keys2, array_agg(e.id) as entries
+    from (select * from found limit row_limit) as e group by e.tbl, e.k1 is null
+  loop
+    more := _part.more;
+    oldest := least(oldest, _part.oldest);
+    if _part.whole then
+      marked := marked || _part.tbl;
+      continue;
+    end if;
     begin
-      select array_agg(row(g.entry_at, g.entry_id, _table, g.k1, g.k2, now())::mirror.entry) into _some
-      from mirror.gone(_table, seen, row_limit - coalesce(cardinality(taken), 0)) as g;
-      taken := taken || _some;
-    exception when others then
-      raise log 'mirror: cannot look for revocations in % (%): %', _table, sqlstate, sqlerrm;  -- reading it will report it
+      select * into _read from mirror.read_part(_part.tbl, _part.keys1, _part.keys2, _rows) as r;
+    exception
+      when program_limit_exceeded then
+        too_big := true;
+        if row_limit = 1 then
+          broken := broken || jsonb_build_object(_part.tbl, format('%s (%s)', left(sqlerrm, 200), sqlstate));
+        end if;
+        continue;
+      when others then
+        broken := broken || jsonb_build_object(_part.tbl, format('%s (%s)', left(sqlerrm, 200), sqlstate));
+        continue;
     end;
-    exit when cardinality(taken) >= row_limit;
+    if cardinality(_read.wide_trips) > 0 then
+      wide_trips := _read.wide_trips;
+      select count(*), range_agg(int8range(k.id, k.id, '[]')) into _part.n, _part.ids
+      from unnest(_part.keys1, _part.keys2, _part.entries) as k(k1, k2, id)
+      where k.k2 is not null or k.k1 <> all (wide_trips);
+    end if;
+    n := n + _part.n;
+    keys := keys + _read.n;
+    too_big := too_big or _read.n > 2 * _rows;
+    scopes := concat_ws(',', nullif(scopes, ''), _read.scopes);
+    places := array[least(places[1], _part.first), greatest(places[2], _part.last)];
+    ids := ids + coalesce(_part.ids, '{}');
+    ages := ages || jsonb_build_object(_part.tbl, greatest(0, extract(epoch from now() - _part.oldest)));
   end loop;
-  looked := case when coalesce(cardinality(taken), 0) < row_limit then pg_current_snapshot()::text end;
-  taken := coalesce(taken, first);
+  too_big := too_big or octet_length(scopes) > (request->>'bytes')::integer;
 end
 $mirror$;
 
--- The scopes of these entries, table by table.
-create or replace function mirror.read_entries(taken mirror.entry[], row_limit integer, bytes_max integer)
-returns mirror.reading language plpgsql as $mirror$
+-- The scopes of one table's dirty keys; a membership's without a user is all memberships of its trip.
+create or replace function mirror.read_part(tbl text, keys1 text[], keys2 text[], row_limit integer,
+                                            out n integer, out scopes text, out wide_trips text[])
+language plpgsql stable as $mirror$
 declare
-  _read mirror.reading := row('', false, '{}', '{}')::mirror.reading;
-  _table text;
-  _keys1 text[];
-  _keys2 text[];
   _trips text[];
   _of record;
 begin
-  foreach _table in array array(select distinct e.tbl from unnest(taken) as e) loop
-    begin
-      select array_agg(k.k1), array_agg(k.k2) into _keys1, _keys2
-      from (select distinct e.k1, e.k2 from unnest(taken) as e
-            where e.tbl = _table and (e.k2 is not null or e.tbl <> 'trip_memberships')) as k;
-      if _keys1 is not null then
-        _read.scopes := concat_ws(',', nullif(_read.scopes, ''), mirror.read_keys(_table, _keys1, _keys2));
-      end if;
-      if _table = 'trip_memberships' then
-        _trips := array(select distinct e.k1 from unnest(taken) as e where e.tbl = _table and e.k2 is null);
-        if cardinality(_trips) > 0 then
-          select * into _of from mirror.trip_memberships_of(_trips, row_limit) as o;
-          _read.wide_trips := _of.wide;
-          _read.scopes := concat_ws(',', nullif(_read.scopes, ''), _of.scope);
-          _read.too_big := _of.n > 2 * row_limit;
-        end if;
-      end if;
-    exception
-      when program_limit_exceeded then
-        _read.too_big := true;
-        if cardinality(taken) = 1 then
-          _read.broken := _read.broken || jsonb_build_object(_table, format('%s (%s)', left(sqlerrm, 200), sqlstate));
-        end if;
-      when others then
-        _read.broken := _read.broken || jsonb_build_object(_table, format('%s (%s)', left(sqlerrm, 200), sqlstate));
-    end;
-  end loop;
-  _read.too_big := _read.too_big or octet_length(_read.scopes) > bytes_max;
-  return _read;
+  if tbl = 'trip_memberships' and array_position(keys2, null) > 0 then
+    select array_agg(distinct k.k1) filter (where k.k2 is null), array_agg(k.k1) filter (where k.k2 is not null),
+           array_agg(k.k2) filter (where k.k2 is not null)
+    into _trips, keys1, keys2 from unnest(keys1, keys2) as k(k1, k2);
+  end if;
+  n := 0;
+  if keys1 is not null then
+    select k.scope, k.n into scopes, n from mirror.read_keys(tbl, keys1, keys2) as k;
+  end if;
+  if _trips is not null then
+    select * into _of from mirror.trip_memberships_of(_trips, row_limit) as o;
+    n := n + _of.n;
+    scopes := concat_ws(',', scopes, _of.scope);
+    wide_trips := _of.wide;
+  end if;
+end
+$mirror$;
+
+-- Forgets what was read and applied: by id, so that nothing else goes when VACUUM FULL has put another entry in such a place,
+-- or a second reader has forgotten some of them.
+create or replace function mirror.forget(places tid[], ids int8multirange) returns void
+language plpgsql set enable_seqscan = off as $mirror$
+begin
+  delete from mirror.outbox as o where o.ctid >= places[1] and o.ctid <= places[2] and o.id <@ ids;
 end
 $mirror$;
 
@@ -315,8 +329,8 @@ language plpgsql as $mirror$
 begin
   case request->>'want'
     when 'keys' then
-      scope := mirror.read_keys(request->>'table', array(select jsonb_array_elements_text(request->'keys1')),
-                                array(select jsonb_array_elements_text(request->'keys2')));
+      select k.scope into scope from mirror.read_keys(request->>'table', array(select jsonb_array_elements_text(request->'keys1')),
+                                                      array(select jsonb_array_elements_text(request->'keys2'))) as k;
       reply := '{}';
     when 'user' then
       scope := mirror.trip_memberships_of_user(request->>'user');
@@ -336,7 +350,7 @@ $mirror$;
 -- look sees it as done (a token of the application must not wait for a transaction of ours). With "sleep", and nothing
 -- found, the lock of the doorbell is taken and the outbox looked at once more; see mirror.mark for why that is enough.
 --   forget_wide  marks of whole tables or trips whose walk is complete: exactly those visible when it began.
-create or replace procedure mirror.drain(request jsonb, forget_at text, forget_id text,
+create or replace procedure mirror.drain(request jsonb, forget_at text[], forget_id text[],
                                          inout reply jsonb, inout scopes text, inout taken_at text, inout taken_id text)
 language plpgsql as $mirror$
 declare
@@ -345,11 +359,9 @@ begin
   if (request->>'asleep')::boolean then
     perform pg_advisory_unlock(1835627122, 1);
   end if;
-  -- By place AND id: VACUUM FULL may have put another entry in this place, a second reader may have forgotten this one.
-  if forget_id is not null then
-    delete from mirror.outbox as o using unnest(forget_at::tid[], forget_id::bigint[]) as f(place, id)
-    where o.ctid = f.place and o.id = f.id;
-  end if;
+  for i in 1 .. coalesce(cardinality(forget_id), 0) loop
+    perform mirror.forget(forget_at[i]::tid[], forget_id[i]::int8multirange);
+  end loop;
   if jsonb_array_length(request->'forget_wide') > 0 then
     delete from mirror.outbox as o
     using jsonb_to_recordset(request->'forget_wide') as f("table" text, trip text, snapshot text)

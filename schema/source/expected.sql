@@ -1,14 +1,5 @@
 create schema mirror;
 
-create type mirror.entry (
-  place tid,
-  id bigint,
-  tbl text,
-  k1 text,
-  k2 text,
-  at timestamp with time zone
-);
-
 create table mirror.held (
   turn integer not null,
   since timestamp with time zone not null,
@@ -34,7 +25,8 @@ create table mirror.outbox (
   at timestamp with time zone not null default clock_timestamp(),
   tbl text not null,
   k1 text,
-  k2 text
+  k2 text,
+  gone boolean
 );
 alter table mirror.outbox set (autovacuum_vacuum_scale_factor=0, autovacuum_vacuum_threshold=5000, autovacuum_vacuum_insert_threshold=-1, autovacuum_analyze_threshold=1000000000, autovacuum_vacuum_cost_delay=0, vacuum_truncate=off);
 
@@ -44,7 +36,8 @@ create table mirror.outbox_1 (
   at timestamp with time zone not null default clock_timestamp(),
   tbl text not null,
   k1 text,
-  k2 text
+  k2 text,
+  gone boolean
 );
 alter table mirror.outbox_1 inherit mirror.outbox;
 alter table mirror.outbox_1 set (autovacuum_vacuum_scale_factor=0, autovacuum_vacuum_threshold=5000, autovacuum_vacuum_insert_threshold=-1, autovacuum_analyze_threshold=1000000000, autovacuum_vacuum_cost_delay=0, vacuum_truncate=off);
@@ -55,7 +48,8 @@ create table mirror.outbox_2 (
   at timestamp with time zone not null default clock_timestamp(),
   tbl text not null,
   k1 text,
-  k2 text
+  k2 text,
+  gone boolean
 );
 alter table mirror.outbox_2 inherit mirror.outbox;
 alter table mirror.outbox_2 set (autovacuum_vacuum_scale_factor=0, autovacuum_vacuum_threshold=5000, autovacuum_vacuum_insert_threshold=-1, autovacuum_analyze_threshold=1000000000, autovacuum_vacuum_cost_delay=0, vacuum_truncate=off);
@@ -66,17 +60,11 @@ create table mirror.outbox_3 (
   at timestamp with time zone not null default clock_timestamp(),
   tbl text not null,
   k1 text,
-  k2 text
+  k2 text,
+  gone boolean
 );
 alter table mirror.outbox_3 inherit mirror.outbox;
 alter table mirror.outbox_3 set (autovacuum_vacuum_scale_factor=0, autovacuum_vacuum_threshold=5000, autovacuum_vacuum_insert_threshold=-1, autovacuum_analyze_threshold=1000000000, autovacuum_vacuum_cost_delay=0, vacuum_truncate=off);
-
-create type mirror.reading (
-  scopes text,
-  too_big boolean,
-  broken jsonb,
-  wide_trips text[]
-);
 
 create table mirror.request (
   id bigint not null generated as identity,
@@ -196,7 +184,7 @@ begin
 end
 $function$;
 
-CREATE OR REPLACE PROCEDURE mirror.drain(IN request jsonb, IN forget_at text, IN forget_id text, INOUT reply jsonb, INOUT scopes text, INOUT taken_at text, INOUT taken_id text)
+CREATE OR REPLACE PROCEDURE mirror.drain(IN request jsonb, IN forget_at text[], IN forget_id text[], INOUT reply jsonb, INOUT scopes text, INOUT taken_at text, INOUT taken_id text)
  LANGUAGE plpgsql
 AS $procedure$
 declare
@@ -205,11 +193,9 @@ begin
   if (request->>'asleep')::boolean then
     perform pg_advisory_unlock(1835627122, 1);
   end if;
-  -- By place AND id: VACUUM FULL may have put another entry in this place, a second reader may have forgotten this one.
-  if forget_id is not null then
-    delete from mirror.outbox as o using unnest(forget_at::tid[], forget_id::bigint[]) as f(place, id)
-    where o.ctid = f.place and o.id = f.id;
-  end if;
+  for i in 1 .. coalesce(cardinality(forget_id), 0) loop
+    perform mirror.forget(forget_at[i]::tid[], forget_id[i]::int8multirange);
+  end loop;
   if jsonb_array_length(request->'forget_wide') > 0 then
     delete from mirror.outbox as o
     using jsonb_to_recordset(request->'forget_wide') as f("table" text, trip text, snapshot text)
@@ -254,41 +240,13 @@ exception when insufficient_privilege then
 end
 $function$;
 
-CREATE OR REPLACE FUNCTION mirror.gone(tbl text, looked pg_snapshot, row_limit integer)
- RETURNS TABLE(entry_at tid, entry_id bigint, k1 text, k2 text)
+CREATE OR REPLACE FUNCTION mirror.forget(places tid[], ids int8multirange)
+ RETURNS void
  LANGUAGE plpgsql
- STABLE
+ SET enable_seqscan TO 'off'
 AS $function$
 begin
-  case tbl
-    when 'users' then return query select * from mirror.users_gone(looked, row_limit);
-    when 'trips' then return query select * from mirror.trips_gone(looked, row_limit);
-    when 'trip_memberships' then return query select * from mirror.trip_memberships_gone(looked, row_limit);
-  end case;
-end
-$function$;
-
-CREATE OR REPLACE FUNCTION mirror.gone_first(first mirror.entry[], row_limit integer, skip text[], seen pg_snapshot, OUT taken mirror.entry[], OUT looked text)
- RETURNS record
- LANGUAGE plpgsql
-AS $function$
-declare
-  _some mirror.entry[];
-  _table text;
-begin
-  foreach _table in array array['trip_memberships', 'trips', 'users'] loop
-    continue when _table = any (skip);
-    begin
-      select array_agg(row(g.entry_at, g.entry_id, _table, g.k1, g.k2, now())::mirror.entry) into _some
-      from mirror.gone(_table, seen, row_limit - coalesce(cardinality(taken), 0)) as g;
-      taken := taken || _some;
-    exception when others then
-      raise log 'mirror: cannot look for revocations in % (%): %', _table, sqlstate, sqlerrm;  -- reading it will report it
-    end;
-    exit when cardinality(taken) >= row_limit;
-  end loop;
-  looked := case when coalesce(cardinality(taken), 0) < row_limit then pg_current_snapshot()::text end;
-  taken := coalesce(taken, first);
+  delete from mirror.outbox as o where o.ctid >= places[1] and o.ctid <= places[2] and o.id <@ ids;
 end
 $function$;
 
@@ -314,16 +272,16 @@ begin
 end
 $function$;
 
-CREATE OR REPLACE FUNCTION mirror.keys(tbl text, keys1 text[], keys2 text[], OUT rows text, OUT gone text)
+CREATE OR REPLACE FUNCTION mirror.keys(tbl text, keys1 text[], keys2 text[], OUT n integer, OUT rows text, OUT gone text)
  RETURNS record
  LANGUAGE plpgsql
  STABLE
 AS $function$
 begin
   case tbl
-    when 'users' then select k.* into rows, gone from mirror.users_keys(keys1, keys2) as k;
-    when 'trips' then select k.* into rows, gone from mirror.trips_keys(keys1, keys2) as k;
-    when 'trip_memberships' then select k.* into rows, gone from mirror.trip_memberships_keys(keys1, keys2) as k;
+    when 'users' then select k.* into n, rows, gone from mirror.users_keys(keys1, keys2) as k;
+    when 'trips' then select k.* into n, rows, gone from mirror.trips_keys(keys1, keys2) as k;
+    when 'trip_memberships' then select k.* into n, rows, gone from mirror.trip_memberships_keys(keys1, keys2) as k;
   end case;
 end
 $function$;
@@ -333,47 +291,28 @@ CREATE OR REPLACE FUNCTION mirror.look(request jsonb, OUT reply jsonb, OUT scope
  LANGUAGE plpgsql
 AS $function$
 declare
-  _bytes integer := (request->>'bytes')::integer;
-  _found record;
-  _taken mirror.entry[];
-  _read mirror.reading := row('', false, '{}', '{}')::mirror.reading;
+  _taken record;
   _slice jsonb;
 begin
-  select * into _found from mirror.take(request) as t;
-  _taken := _found.taken;
-  while cardinality(_taken) > 0 loop
-    _read := mirror.read_entries(_taken, (request->>'rows')::integer, _bytes);
-    exit when not _read.too_big or cardinality(_taken) = 1;
-    _taken := _taken[1 : cardinality(_taken) / 2];
-    _found.backlog := true;
-  end loop;
-  if _read.broken <> '{}' or cardinality(_read.wide_trips) > 0 then
-    _taken := array(select e from unnest(_taken) as e
-                    where not _read.broken ? e.tbl
-                      and not (e.tbl = 'trip_memberships' and e.k2 is null and e.k1 = any (_read.wide_trips)));
-    _found.wide := _found.wide || array(select jsonb_build_object('table', 'trip_memberships', 'trip', t)
-                                        from unnest(_read.wide_trips) as t);
-  end if;
-  scopes := _read.scopes;
-  if request ? 'slice' and not _read.broken ? (request->'slice'->>'table') then
+  select * into _taken from mirror.take(request) as t;
+  scopes := _taken.scopes;
+  if request ? 'slice' and not _taken.broken ? (request->'slice'->>'table') then
     begin
-      select concat_ws(',', nullif(_read.scopes, ''), s.scope), s.reply into scopes, _slice
-      from mirror.read_request(request->'slice', _bytes) as s;
+      select concat_ws(',', nullif(_taken.scopes, ''), s.scope), s.reply into scopes, _slice
+      from mirror.read_request(request->'slice', (request->>'bytes')::integer) as s;
     exception when others then
       _slice := jsonb_build_object('error', format('%s (%s)', left(sqlerrm, 200), sqlstate));
     end;
   end if;
-  reply := jsonb_build_object(
-    'snapshot', pg_current_snapshot()::text, 'as_of', now(), 'entries', coalesce(cardinality(_taken), 0),
-    'backlog', _found.backlog, 'wide', _found.wide, 'broken', _read.broken, 'looked', _found.looked, 'slice', _slice,
-    'lag', greatest(0, extract(epoch from now() - _found.oldest)),
-    'requests', (select jsonb_agg(to_jsonb(r)) from (select * from mirror.request where done_at is null order by id limit 5) as r));
-  if cardinality(_taken) > 0 then
-    select array_agg(e.place)::text, array_agg(e.id)::text into taken_at, taken_id from unnest(_taken) as e;
-    select reply || jsonb_build_object('ages', jsonb_object_agg(a.tbl, a.age)) into reply
-    from (select e.tbl, greatest(0, extract(epoch from now() - min(e.at))) as age
-          from unnest(_taken) as e group by e.tbl) as a;
+  if _taken.n > 0 then
+    taken_at := _taken.places;
+    taken_id := _taken.ids;
   end if;
+  reply := jsonb_build_object(
+    'snapshot', pg_current_snapshot()::text, 'as_of', now(), 'entries', _taken.n, 'keys', _taken.keys,
+    'backlog', _taken.more, 'gone_left', _taken.gone_left, 'wide', _taken.wide, 'broken', _taken.broken, 'slice', _slice, 'ages', _taken.ages,
+    'lag', greatest(0, extract(epoch from now() - _taken.oldest)),
+    'requests', (select jsonb_agg(to_jsonb(r)) from (select * from mirror.request where done_at is null order by id limit 5) as r));
   if (request->>'count')::boolean then
     reply := reply || jsonb_build_object(
       'waiting', (select count(*) from mirror.outbox),
@@ -382,7 +321,7 @@ begin
 end
 $function$;
 
-CREATE OR REPLACE FUNCTION mirror.mark(tbl text, k1 text[], k2 text[], moved text[])
+CREATE OR REPLACE FUNCTION mirror.mark(tbl text, k1 text[], k2 text[], moved text[], gone boolean[] DEFAULT NULL::boolean[])
  RETURNS void
  LANGUAGE plpgsql
  SECURITY DEFINER
@@ -403,31 +342,35 @@ begin
   end if;
   if pg_catalog.cardinality(k1) operator(pg_catalog.=) 1 then
     if _turn operator(pg_catalog.=) 0 then
-      insert into mirror.outbox (tbl, k1, k2) values (tbl, k1[1], k2[1]);
+      insert into mirror.outbox (tbl, k1, k2, gone) values (tbl, k1[1], k2[1], gone[1]);
     elsif _turn operator(pg_catalog.=) 1 then
-      insert into mirror.outbox_1 (tbl, k1, k2) values (tbl, k1[1], k2[1]);
+      insert into mirror.outbox_1 (tbl, k1, k2, gone) values (tbl, k1[1], k2[1], gone[1]);
     elsif _turn operator(pg_catalog.=) 2 then
-      insert into mirror.outbox_2 (tbl, k1, k2) values (tbl, k1[1], k2[1]);
+      insert into mirror.outbox_2 (tbl, k1, k2, gone) values (tbl, k1[1], k2[1], gone[1]);
     else
-      insert into mirror.outbox_3 (tbl, k1, k2) values (tbl, k1[1], k2[1]);
+      insert into mirror.outbox_3 (tbl, k1, k2, gone) values (tbl, k1[1], k2[1], gone[1]);
     end if;
   else
     if _turn operator(pg_catalog.=) 0 then
-      insert into mirror.outbox (tbl, k1, k2)
-        select tbl, m.k1, m.k2 from rows from (pg_catalog.unnest(mark.k1), pg_catalog.unnest(mark.k2)) as m(k1, k2);
+      insert into mirror.outbox (tbl, k1, k2, gone)
+        select tbl, m.k1, m.k2, m.gone
+        from rows from (pg_catalog.unnest(mark.k1), pg_catalog.unnest(mark.k2), pg_catalog.unnest(mark.gone)) as m(k1, k2, gone);
     elsif _turn operator(pg_catalog.=) 1 then
-      insert into mirror.outbox_1 (tbl, k1, k2)
-        select tbl, m.k1, m.k2 from rows from (pg_catalog.unnest(mark.k1), pg_catalog.unnest(mark.k2)) as m(k1, k2);
+      insert into mirror.outbox_1 (tbl, k1, k2, gone)
+        select tbl, m.k1, m.k2, m.gone
+        from rows from (pg_catalog.unnest(mark.k1), pg_catalog.unnest(mark.k2), pg_catalog.unnest(mark.gone)) as m(k1, k2, gone);
     elsif _turn operator(pg_catalog.=) 2 then
-      insert into mirror.outbox_2 (tbl, k1, k2)
-        select tbl, m.k1, m.k2 from rows from (pg_catalog.unnest(mark.k1), pg_catalog.unnest(mark.k2)) as m(k1, k2);
+      insert into mirror.outbox_2 (tbl, k1, k2, gone)
+        select tbl, m.k1, m.k2, m.gone
+        from rows from (pg_catalog.unnest(mark.k1), pg_catalog.unnest(mark.k2), pg_catalog.unnest(mark.gone)) as m(k1, k2, gone);
     else
-      insert into mirror.outbox_3 (tbl, k1, k2)
-        select tbl, m.k1, m.k2 from rows from (pg_catalog.unnest(mark.k1), pg_catalog.unnest(mark.k2)) as m(k1, k2);
+      insert into mirror.outbox_3 (tbl, k1, k2, gone)
+        select tbl, m.k1, m.k2, m.gone
+        from rows from (pg_catalog.unnest(mark.k1), pg_catalog.unnest(mark.k2), pg_catalog.unnest(mark.gone)) as m(k1, k2, gone);
     end if;
   end if;
   if pg_catalog.cardinality(moved) operator(pg_catalog.>) 0 then
-    perform mirror.mark('trip_memberships', moved, null, null);
+    perform mirror.mark('trip_memberships', moved, null, null, pg_catalog.array_fill(true, array[pg_catalog.cardinality(moved)]));
   end if;
   if not pg_catalog.pg_try_advisory_xact_lock_shared(1835627122, 1) and mirror.rings() then
     perform pg_catalog.pg_notify('mirror', '');
@@ -520,52 +463,69 @@ begin
 end
 $function$;
 
-CREATE OR REPLACE FUNCTION mirror.read_entries(taken mirror.entry[], row_limit integer, bytes_max integer)
- RETURNS mirror.reading
+CREATE OR REPLACE FUNCTION mirror.read_entries(request jsonb, row_limit integer, past_marks boolean, only_gone boolean, OUT n integer, OUT keys integer, OUT more boolean, OUT too_big boolean, OUT scopes text, OUT places tid[], OUT ids int8multirange, OUT marked text[], OUT wide_trips text[], OUT broken jsonb, OUT oldest timestamp with time zone, OUT ages jsonb)
+ RETURNS record
  LANGUAGE plpgsql
 AS $function$
 declare
-  _read mirror.reading := row('', false, '{}', '{}')::mirror.reading;
-  _table text;
-  _keys1 text[];
-  _keys2 text[];
-  _trips text[];
-  _of record;
+  _skip text[] := array(select jsonb_array_elements_text(request->'skip'));
+  _in_hand int8multirange := request->>'in_hand';
+  _rows integer := (request->>'rows')::integer;
+  _part record;
+  _read record;
 begin
-  foreach _table in array array(select distinct e.tbl from unnest(taken) as e) loop
+  n := 0; keys := 0; more := false; too_big := false; scopes := '';
+  ids := '{}'; marked := '{}'; wide_trips := '{}'; broken := '{}'; ages := '{}';
+  for _part in
+    with found as materialized (
+      select o.ctid as place, o.id, o.tbl, o.k1, o.k2, o.at from mirror.outbox as o
+      where o.tbl <> all (_skip) and (not past_marks or o.k1 is not null) and (not only_gone or o.gone)
+        and (_in_hand is null or not o.id <@ _in_hand)
+      limit row_limit + 1)
+    select e.tbl, e.k1 is null as whole, count(*) as n, (select count(*) > row_limit from found) as more, min(e.at) as oldest,
+           min(e.place) as first, max(e.place) as last, range_agg(int8range(e.id, e.id, '[]')) as ids,
+           array_agg(e.k1) as keys1, array_agg(e.k2) as keys2, array_agg(e.id) as entries
+    from (select * from found limit row_limit) as e group by e.tbl, e.k1 is null
+  loop
+    more := _part.more;
+    oldest := least(oldest, _part.oldest);
+    if _part.whole then
+      marked := marked || _part.tbl;
+      continue;
+    end if;
     begin
-      select array_agg(k.k1), array_agg(k.k2) into _keys1, _keys2
-      from (select distinct e.k1, e.k2 from unnest(taken) as e
-            where e.tbl = _table and (e.k2 is not null or e.tbl <> 'trip_memberships')) as k;
-      if _keys1 is not null then
-        _read.scopes := concat_ws(',', nullif(_read.scopes, ''), mirror.read_keys(_table, _keys1, _keys2));
-      end if;
-      if _table = 'trip_memberships' then
-        _trips := array(select distinct e.k1 from unnest(taken) as e where e.tbl = _table and e.k2 is null);
-        if cardinality(_trips) > 0 then
-          select * into _of from mirror.trip_memberships_of(_trips, row_limit) as o;
-          _read.wide_trips := _of.wide;
-          _read.scopes := concat_ws(',', nullif(_read.scopes, ''), _of.scope);
-          _read.too_big := _of.n > 2 * row_limit;
-        end if;
-      end if;
+      select * into _read from mirror.read_part(_part.tbl, _part.keys1, _part.keys2, _rows) as r;
     exception
       when program_limit_exceeded then
-        _read.too_big := true;
-        if cardinality(taken) = 1 then
-          _read.broken := _read.broken || jsonb_build_object(_table, format('%s (%s)', left(sqlerrm, 200), sqlstate));
+        too_big := true;
+        if row_limit = 1 then
+          broken := broken || jsonb_build_object(_part.tbl, format('%s (%s)', left(sqlerrm, 200), sqlstate));
         end if;
+        continue;
       when others then
-        _read.broken := _read.broken || jsonb_build_object(_table, format('%s (%s)', left(sqlerrm, 200), sqlstate));
+        broken := broken || jsonb_build_object(_part.tbl, format('%s (%s)', left(sqlerrm, 200), sqlstate));
+        continue;
     end;
+    if cardinality(_read.wide_trips) > 0 then
+      wide_trips := _read.wide_trips;
+      select count(*), range_agg(int8range(k.id, k.id, '[]')) into _part.n, _part.ids
+      from unnest(_part.keys1, _part.keys2, _part.entries) as k(k1, k2, id)
+      where k.k2 is not null or k.k1 <> all (wide_trips);
+    end if;
+    n := n + _part.n;
+    keys := keys + _read.n;
+    too_big := too_big or _read.n > 2 * _rows;
+    scopes := concat_ws(',', nullif(scopes, ''), _read.scopes);
+    places := array[least(places[1], _part.first), greatest(places[2], _part.last)];
+    ids := ids + coalesce(_part.ids, '{}');
+    ages := ages || jsonb_build_object(_part.tbl, greatest(0, extract(epoch from now() - _part.oldest)));
   end loop;
-  _read.too_big := _read.too_big or octet_length(_read.scopes) > bytes_max;
-  return _read;
+  too_big := too_big or octet_length(scopes) > (request->>'bytes')::integer;
 end
 $function$;
 
-CREATE OR REPLACE FUNCTION mirror.read_keys(tbl text, keys1 text[], keys2 text[])
- RETURNS text
+CREATE OR REPLACE FUNCTION mirror.read_keys(tbl text, keys1 text[], keys2 text[], OUT scope text, OUT n integer)
+ RETURNS record
  LANGUAGE plpgsql
  STABLE
 AS $function$
@@ -577,8 +537,9 @@ declare
   _refused jsonb := '[]';
 begin
   begin
-    select k.rows, k.gone into _rows, _gone from mirror.keys(tbl, keys1, keys2) as k;
-    return format('{"table":"%s","rows":%s,"gone":%s}', tbl, _rows, _gone);
+    select k.n, concat('{"table":"', tbl, '","rows":', k.rows, ',"gone":', k.gone, '}') into n, scope
+    from mirror.keys(tbl, keys1, keys2) as k;
+    return;
   exception when data_exception or raise_exception then
     null;  -- read again below, key by key
   end;
@@ -594,7 +555,35 @@ begin
       end if;
     end;
   end loop;
-  return jsonb_build_object('table', tbl, 'rows', _all_rows, 'gone', _all_gone, 'refused', _refused)::text;
+  n := cardinality(keys1);
+  scope := jsonb_build_object('table', tbl, 'rows', _all_rows, 'gone', _all_gone, 'refused', _refused);
+end
+$function$;
+
+CREATE OR REPLACE FUNCTION mirror.read_part(tbl text, keys1 text[], keys2 text[], row_limit integer, OUT n integer, OUT scopes text, OUT wide_trips text[])
+ RETURNS record
+ LANGUAGE plpgsql
+ STABLE
+AS $function$
+declare
+  _trips text[];
+  _of record;
+begin
+  if tbl = 'trip_memberships' and array_position(keys2, null) > 0 then
+    select array_agg(distinct k.k1) filter (where k.k2 is null), array_agg(k.k1) filter (where k.k2 is not null),
+           array_agg(k.k2) filter (where k.k2 is not null)
+    into _trips, keys1, keys2 from unnest(keys1, keys2) as k(k1, k2);
+  end if;
+  n := 0;
+  if keys1 is not null then
+    select k.scope, k.n into scopes, n from mirror.read_keys(tbl, keys1, keys2) as k;
+  end if;
+  if _trips is not null then
+    select * into _of from mirror.trip_memberships_of(_trips, row_limit) as o;
+    n := n + _of.n;
+    scopes := concat_ws(',', scopes, _of.scope);
+    wide_trips := _of.wide;
+  end if;
 end
 $function$;
 
@@ -605,8 +594,8 @@ AS $function$
 begin
   case request->>'want'
     when 'keys' then
-      scope := mirror.read_keys(request->>'table', array(select jsonb_array_elements_text(request->'keys1')),
-                                array(select jsonb_array_elements_text(request->'keys2')));
+      select k.scope into scope from mirror.read_keys(request->>'table', array(select jsonb_array_elements_text(request->'keys1')),
+                                                      array(select jsonb_array_elements_text(request->'keys2'))) as k;
       reply := '{}';
     when 'user' then
       scope := mirror.trip_memberships_of_user(request->>'user');
@@ -645,7 +634,7 @@ begin
         select * into _slice from mirror.slice(asked->>'table', asked->>'trip', asked->>'after1', asked->>'after2',
                                                asked->>'upto1', asked->>'upto2', _limit, 'keys') as s;
         select (d->'rows')::text, format(',"gone":%s,"refused":%s', d->'gone', d->'refused') into _rows, _more
-        from (select mirror.read_keys(asked->>'table', array_agg(coalesce(k->>'trip_id', k->>'id')), array_agg(k->>'user_id'))::jsonb
+        from (select (mirror.read_keys(asked->>'table', array_agg(coalesce(k->>'trip_id', k->>'id')), array_agg(k->>'user_id'))).scope::jsonb
               from jsonb_array_elements(_slice.result::jsonb) as k) as read(d);
         exit when octet_length(_rows) <= bytes_max or _limit = 1;
     end;
@@ -710,41 +699,51 @@ CREATE OR REPLACE FUNCTION mirror.slot()
  STABLE PARALLEL SAFE
 AS $function$
   select pg_catalog.mod(pg_catalog.floor(pg_catalog.date_part('epoch', pg_catalog.now())
-                        operator(pg_catalog./) 5::pg_catalog.float8)::pg_catalog.int8, 4::pg_catalog.int8)::pg_catalog.int4
+                        operator(pg_catalog./) 2::pg_catalog.float8)::pg_catalog.int8, 4::pg_catalog.int8)::pg_catalog.int4
 $function$;
 
-CREATE OR REPLACE FUNCTION mirror.take(request jsonb, OUT taken mirror.entry[], OUT wide jsonb[], OUT oldest timestamp with time zone, OUT backlog boolean, OUT looked text)
+CREATE OR REPLACE FUNCTION mirror.take(request jsonb, OUT n integer, OUT keys integer, OUT more boolean, OUT scopes text, OUT places tid[], OUT ids int8multirange, OUT wide jsonb[], OUT broken jsonb, OUT oldest timestamp with time zone, OUT ages jsonb, OUT gone_left boolean)
  RETURNS record
  LANGUAGE plpgsql
 AS $function$
 declare
-  _limit integer := (request->>'rows')::integer;
   _seek boolean := coalesce((request->>'seek')::boolean, true);
-  _skip text[] := '{}';
-  _n bigint;
+  _past_marks boolean := coalesce((request->>'backlog')::boolean, false);
+  _entries integer := coalesce(request->>'entries', request->>'rows')::integer;
+  _gone boolean;
+  _marked text[];
+  _read record;
 begin
-  if request->'skip' <> '[]' then
-    _skip := array(select jsonb_array_elements_text(request->'skip'));
+  loop
+    if _past_marks and _seek and _gone is null then
+      select coalesce(bool_or(o.k1 is not null), false), coalesce(array_agg(distinct o.tbl) filter (where o.k1 is null), '{}')
+      into _gone, _marked from mirror.outbox as o where (o.gone or o.k1 is null) and not request->'skip' ? o.tbl;
+    end if;
+    select * into _read from mirror.read_entries(request, _entries, _past_marks, coalesce(_gone, false)) as r;
+    if _gone and _read.n = 0 and _read.broken = '{}' then
+      _gone := false;  -- all of that is in hand, or left to a walk
+    elsif _read.more and not _past_marks then
+      _past_marks := true;
+    else
+      exit when not _read.too_big or _entries = 1;
+      _entries := greatest(1, least(_entries, nullif(_read.n, 0)) / 2);
+    end if;
+  end loop;
+  if _past_marks and _marked is null and not _read.more then
+    _marked := array(select distinct o.tbl from mirror.outbox as o where o.k1 is null and not request->'skip' ? o.tbl);
   end if;
-  select array_agg(row(e.ctid, e.id, e.tbl, e.k1, e.k2, e.at)::mirror.entry) filter (where e.k1 is not null), min(e.at),
-         count(*), coalesce(array_agg(distinct jsonb_build_object('table', e.tbl, 'trip', null)) filter (where e.k1 is null), '{}')
-  into taken, oldest, _n, wide
-  from (select o.ctid, o.* from mirror.outbox as o where o.tbl <> all (_skip) limit _limit + 1) as e;
-  backlog := _n > _limit;
-  if backlog and (_seek or cardinality(wide) > 0) then
-    -- The first entries may all be marks of whole tables: look past them.
-    select array_agg(row(e.ctid, e.id, e.tbl, e.k1, e.k2, e.at)::mirror.entry), count(*) > _limit into taken, backlog
-    from (select o.ctid, o.* from mirror.outbox as o where o.k1 is not null and o.tbl <> all (_skip) limit _limit + 1) as e;
-    wide := array(select jsonb_build_object('table', t, 'trip', null) from unnest(array['users', 'trips', 'trip_memberships']) as t
-                  where t <> all (_skip) and exists (select from mirror.outbox where tbl = t and k1 is null));
-  end if;
-  if backlog and _seek then
-    select g.taken, g.looked into taken, looked
-    from mirror.gone_first(taken[1 : _limit], _limit, _skip, (request->>'looked')::pg_snapshot) as g;
-  elsif backlog then
-    taken := taken[1 : _limit];
-    looked := request->>'looked';
-  end if;
+  n := _read.n;
+  keys := _read.keys;
+  more := _read.more or coalesce(_gone, false);
+  gone_left := _read.more and coalesce(_gone, false);
+  scopes := _read.scopes;
+  places := _read.places;
+  ids := _read.ids;
+  wide := array(select jsonb_build_object('table', t, 'trip', null) from unnest(coalesce(_marked, _read.marked)) as t)
+       || array(select jsonb_build_object('table', 'trip_memberships', 'trip', t) from unnest(_read.wide_trips) as t);
+  broken := _read.broken;
+  oldest := _read.oldest;
+  ages := _read.ages;
 end
 $function$;
 
@@ -798,6 +797,7 @@ declare
   _k1 pg_catalog.text[];
   _k2 pg_catalog.text[];
   _moved pg_catalog.text[];
+  _gone pg_catalog.bool[];
   _row pg_catalog.record;
 begin
   if (case when pg_catalog.has_schema_privilege(pg_catalog.to_regnamespace('mirror')::pg_catalog.oid, 'usage') then pg_catalog.has_function_privilege(pg_catalog.to_regproc('mirror.mark')::pg_catalog.oid, 'execute') end) is not true then
@@ -805,24 +805,25 @@ begin
     return null;
   end if;
   begin
-    select many, keys1, keys2, moved into _many, _k1, _k2, _moved from (select exists (select from old_rows offset 1) as many, array[k1] as keys1, array[k2] as keys2, null::pg_catalog.text[] as moved from (select (("trip_id"
+    select many, keys1, keys2, moved, gone into _many, _k1, _k2, _moved, _gone from (select exists (select from old_rows offset 1) as many, array[k1] as keys1, array[k2] as keys2, null::pg_catalog.text[] as moved, array[true] as gone from (select (("trip_id"
 )::pg_catalog.text collate pg_catalog."C") as k1, (("user_id"
 )::pg_catalog.text collate pg_catalog."C") as k2 from old_rows as "trip_memberships" where ("trip_id"
 ) is not null and ("user_id"
 ) is not null and (true
 ) limit 1) as _rows) as _one;
     if _many then
-      select pg_catalog.array_agg(k1), pg_catalog.array_agg(k2), pg_catalog.array_agg(k1) filter (where moved)
-      into _k1, _k2, _moved
-      from (select k1, k2, false as moved from (select (("trip_id"
+      select pg_catalog.array_agg(k1), pg_catalog.array_agg(k2), pg_catalog.array_agg(k1) filter (where moved),
+             pg_catalog.array_agg(gone)
+      into _k1, _k2, _moved, _gone
+      from (select k1, k2, false as moved, true as gone from (select (("trip_id"
 )::pg_catalog.text collate pg_catalog."C") as k1, (("user_id"
 )::pg_catalog.text collate pg_catalog."C") as k2 from old_rows as "trip_memberships" where ("trip_id"
 ) is not null and ("user_id"
 ) is not null and (true
 )) as _rows limit 1001) as _dirty;
       if pg_catalog.cardinality(_k1) operator(pg_catalog.>) 1000 then
-        _k1 := '{}'; _k2 := '{}'; _moved := '{}';
-        for _row in select k1, k2, false as moved from (select (("trip_id"
+        _k1 := '{}'; _k2 := '{}'; _moved := '{}'; _gone := '{}';
+        for _row in select k1, k2, false as moved, true as gone from (select (("trip_id"
 )::pg_catalog.text collate pg_catalog."C") as k1, (("user_id"
 )::pg_catalog.text collate pg_catalog."C") as k2 from old_rows as "trip_memberships" where ("trip_id"
 ) is not null and ("user_id"
@@ -830,12 +831,13 @@ begin
 )) as _rows loop
           _k1 := pg_catalog.array_append(_k1, _row.k1);
           _k2 := pg_catalog.array_append(_k2, _row.k2);
+          _gone := pg_catalog.array_append(_gone, _row.gone);
           if _row.moved then
             _moved := pg_catalog.array_append(_moved, _row.k1);
           end if;
           if pg_catalog.cardinality(_k1) operator(pg_catalog.=) 1000 then
-            perform mirror.mark('trip_memberships', _k1, _k2, _moved);
-            _k1 := '{}'; _k2 := '{}'; _moved := '{}';
+            perform mirror.mark('trip_memberships', _k1, _k2, _moved, _gone);
+            _k1 := '{}'; _k2 := '{}'; _moved := '{}'; _gone := '{}';
           end if;
         end loop;
       end if;
@@ -845,45 +847,12 @@ begin
     _k1 := array[null];
     _k2 := array[null];
     _moved := null;
+    _gone := null;
   end;
   if _k1 is not null then
-    perform mirror.mark('trip_memberships', _k1, _k2, _moved);
+    perform mirror.mark('trip_memberships', _k1, _k2, _moved, _gone);
   end if;
   return null;
-end
-$function$;
-
-CREATE OR REPLACE FUNCTION mirror.trip_memberships_gone(looked pg_snapshot, row_limit integer)
- RETURNS TABLE(entry_at tid, entry_id bigint, k1 text, k2 text)
- LANGUAGE plpgsql
- STABLE
-AS $function$
-#variable_conflict use_column
-begin
-  return query
-    select _wanted.ctid, _wanted.id, _wanted.k1, _wanted.k2 from mirror.outbox as _wanted
-    where _wanted.tbl = 'trip_memberships' and _wanted.k1 is not null and _wanted.k2 is not null
-      and (looked is null or not pg_visible_in_snapshot(_wanted.xid, looked))
-      and not exists (select from "public"."trip_memberships" as "trip_memberships" where ("trip_id"
-) = (_wanted.k1)::uuid and ("user_id"
-) = (_wanted.k2)::uuid and ("trip_id"
-) is not null and ("user_id"
-) is not null and (true
-) and ("trip_id"
-) in (select ("id"
-) from "public"."trips" as "trips" where ("id"
-) is not null and (true
-)))
-    union all
-    select _wanted.ctid, _wanted.id, _wanted.k1, _wanted.k2 from mirror.outbox as _wanted
-    where _wanted.tbl = 'trip_memberships' and _wanted.k1 is not null and _wanted.k2 is null
-      and (looked is null or not pg_visible_in_snapshot(_wanted.xid, looked))
-      and not exists (select from "public"."trips" as "trips"
-                      where ("id"
-) = (_wanted.k1)::uuid and ("id"
-) is not null and (true
-))
-    limit row_limit;
 end
 $function$;
 
@@ -897,6 +866,7 @@ declare
   _k1 pg_catalog.text[];
   _k2 pg_catalog.text[];
   _moved pg_catalog.text[];
+  _gone pg_catalog.bool[];
   _row pg_catalog.record;
 begin
   if (case when pg_catalog.has_schema_privilege(pg_catalog.to_regnamespace('mirror')::pg_catalog.oid, 'usage') then pg_catalog.has_function_privilege(pg_catalog.to_regproc('mirror.mark')::pg_catalog.oid, 'execute') end) is not true then
@@ -904,24 +874,25 @@ begin
     return null;
   end if;
   begin
-    select many, keys1, keys2, moved into _many, _k1, _k2, _moved from (select exists (select from new_rows offset 1) as many, array[k1] as keys1, array[k2] as keys2, null::pg_catalog.text[] as moved from (select (("trip_id"
+    select many, keys1, keys2, moved, gone into _many, _k1, _k2, _moved, _gone from (select exists (select from new_rows offset 1) as many, array[k1] as keys1, array[k2] as keys2, null::pg_catalog.text[] as moved, array[false] as gone from (select (("trip_id"
 )::pg_catalog.text collate pg_catalog."C") as k1, (("user_id"
 )::pg_catalog.text collate pg_catalog."C") as k2 from new_rows as "trip_memberships" where ("trip_id"
 ) is not null and ("user_id"
 ) is not null and (true
 ) limit 1) as _rows) as _one;
     if _many then
-      select pg_catalog.array_agg(k1), pg_catalog.array_agg(k2), pg_catalog.array_agg(k1) filter (where moved)
-      into _k1, _k2, _moved
-      from (select k1, k2, false as moved from (select (("trip_id"
+      select pg_catalog.array_agg(k1), pg_catalog.array_agg(k2), pg_catalog.array_agg(k1) filter (where moved),
+             pg_catalog.array_agg(gone)
+      into _k1, _k2, _moved, _gone
+      from (select k1, k2, false as moved, false as gone from (select (("trip_id"
 )::pg_catalog.text collate pg_catalog."C") as k1, (("user_id"
 )::pg_catalog.text collate pg_catalog."C") as k2 from new_rows as "trip_memberships" where ("trip_id"
 ) is not null and ("user_id"
 ) is not null and (true
 )) as _rows limit 1001) as _dirty;
       if pg_catalog.cardinality(_k1) operator(pg_catalog.>) 1000 then
-        _k1 := '{}'; _k2 := '{}'; _moved := '{}';
-        for _row in select k1, k2, false as moved from (select (("trip_id"
+        _k1 := '{}'; _k2 := '{}'; _moved := '{}'; _gone := '{}';
+        for _row in select k1, k2, false as moved, false as gone from (select (("trip_id"
 )::pg_catalog.text collate pg_catalog."C") as k1, (("user_id"
 )::pg_catalog.text collate pg_catalog."C") as k2 from new_rows as "trip_memberships" where ("trip_id"
 ) is not null and ("user_id"
@@ -929,12 +900,13 @@ begin
 )) as _rows loop
           _k1 := pg_catalog.array_append(_k1, _row.k1);
           _k2 := pg_catalog.array_append(_k2, _row.k2);
+          _gone := pg_catalog.array_append(_gone, _row.gone);
           if _row.moved then
             _moved := pg_catalog.array_append(_moved, _row.k1);
           end if;
           if pg_catalog.cardinality(_k1) operator(pg_catalog.=) 1000 then
-            perform mirror.mark('trip_memberships', _k1, _k2, _moved);
-            _k1 := '{}'; _k2 := '{}'; _moved := '{}';
+            perform mirror.mark('trip_memberships', _k1, _k2, _moved, _gone);
+            _k1 := '{}'; _k2 := '{}'; _moved := '{}'; _gone := '{}';
           end if;
         end loop;
       end if;
@@ -944,25 +916,26 @@ begin
     _k1 := array[null];
     _k2 := array[null];
     _moved := null;
+    _gone := null;
   end;
   if _k1 is not null then
-    perform mirror.mark('trip_memberships', _k1, _k2, _moved);
+    perform mirror.mark('trip_memberships', _k1, _k2, _moved, _gone);
   end if;
   return null;
 end
 $function$;
 
-CREATE OR REPLACE FUNCTION mirror.trip_memberships_keys(keys1 text[], keys2 text[], OUT rows text, OUT gone text)
+CREATE OR REPLACE FUNCTION mirror.trip_memberships_keys(keys1 text[], keys2 text[], OUT n integer, OUT rows text, OUT gone text)
  RETURNS record
  LANGUAGE plpgsql
  STABLE
 AS $function$
 #variable_conflict use_column
 begin
-  select coalesce(json_agg(_found.row) filter (where _found.row is not null), '[]')::text,
-         coalesce(json_agg(json_build_object('trip_id', _wanted.k1, 'user_id', _wanted.k2)) filter (where _found.row is null), '[]')::text
-  into rows, gone
-  from unnest(keys1, keys2) as _wanted(k1, k2)
+  select count(*), coalesce(json_agg(_found.row) filter (where _found.row is not null), '[]')::text,
+         coalesce(json_agg(json_build_object('trip_id', _wanted.k1::text, 'user_id', _wanted.k2::text)) filter (where _found.row is null), '[]')::text
+  into n, rows, gone
+  from (select distinct (_key.k1)::uuid, (_key.k2)::uuid from unnest(keys1, keys2) as _key(k1, k2)) as _wanted(k1, k2)
   left join lateral (
     select row_to_json(_projected) as row
     from (select ("trip_id"
@@ -970,8 +943,8 @@ begin
 )::uuid as user_id, ("role"
 )::text as role, ("status"
 )::text as status from "public"."trip_memberships" as "trip_memberships" where ("trip_id"
-) = (_wanted.k1)::uuid and ("user_id"
-) = (_wanted.k2)::uuid and ("trip_id"
+) = _wanted.k1 and ("user_id"
+) = _wanted.k2 and ("trip_id"
 ) is not null and ("user_id"
 ) is not null and (true
 ) and ("trip_id"
@@ -1165,6 +1138,7 @@ declare
   _k1 pg_catalog.text[];
   _k2 pg_catalog.text[];
   _moved pg_catalog.text[];
+  _gone pg_catalog.bool[];
   _row pg_catalog.record;
 begin
   if (case when pg_catalog.has_schema_privilege(pg_catalog.to_regnamespace('mirror')::pg_catalog.oid, 'usage') then pg_catalog.has_function_privilege(pg_catalog.to_regproc('mirror.mark')::pg_catalog.oid, 'execute') end) is not true then
@@ -1172,7 +1146,7 @@ begin
     return null;
   end if;
   begin
-    select many, keys1, keys2, moved into _many, _k1, _k2, _moved from (select many, case when changed then case when rekeyed then array[old1::pg_catalog.text, new1::pg_catalog.text] when stays then array[new1::pg_catalog.text] when was then array[old1::pg_catalog.text] end end as keys1, case when changed then case when rekeyed then array[old2::pg_catalog.text, new2::pg_catalog.text] when stays then array[new2::pg_catalog.text] when was then array[old2::pg_catalog.text] end end as keys2, null::pg_catalog.text[] as moved from (select exists (select from new_rows offset 1) as many, _old.k1 as old1, _old.k2 as old2, _new.k1 as new1, _new.k2 as new2, _old.visible as was, _new.visible as stays, _old.visible and _new.visible and _old.key operator(pg_catalog.*<>) _new.key as rekeyed, _old.data operator(pg_catalog.*<>) _new.data as changed from (select ("trip_id"
+    select many, keys1, keys2, moved, gone into _many, _k1, _k2, _moved, _gone from (select many, case when changed then case when rekeyed then array[old1::pg_catalog.text, new1::pg_catalog.text] when stays then array[new1::pg_catalog.text] when was then array[old1::pg_catalog.text] end end as keys1, case when changed then case when rekeyed then array[old2::pg_catalog.text, new2::pg_catalog.text] when stays then array[new2::pg_catalog.text] when was then array[old2::pg_catalog.text] end end as keys2, null::pg_catalog.text[] as moved, case when rekeyed then array[true, false] else array[not stays] end as gone from (select exists (select from new_rows offset 1) as many, _old.k1 as old1, _old.k2 as old2, _new.k1 as new1, _new.k2 as new2, _old.visible as was, _new.visible as stays, _old.visible and _new.visible and _old.key operator(pg_catalog.*<>) _new.key as rekeyed, _old.data operator(pg_catalog.*<>) _new.data as changed from (select ("trip_id"
 ) as k1, ("user_id"
 ) as k2, row(("trip_id"
 ), ("user_id"
@@ -1202,9 +1176,10 @@ begin
 ), ("status"
 )) as data from new_rows as "trip_memberships" limit 1) as _new offset 0) as _compared) as _one;
     if _many then
-      select pg_catalog.array_agg(k1), pg_catalog.array_agg(k2), pg_catalog.array_agg(k1) filter (where moved)
-      into _k1, _k2, _moved
-      from (select k1, k2, false as moved from (select k1, k2 from (select (("trip_id"
+      select pg_catalog.array_agg(k1), pg_catalog.array_agg(k2), pg_catalog.array_agg(k1) filter (where moved),
+             pg_catalog.array_agg(gone)
+      into _k1, _k2, _moved, _gone
+      from (select k1, k2, false as moved, pg_catalog.max(_side) operator(pg_catalog.=) 0 as gone from (select k1, k2, pg_catalog.min(_side) as _side from (select (("trip_id"
 )::pg_catalog.text collate pg_catalog."C") as k1, (("user_id"
 )::pg_catalog.text collate pg_catalog."C") as k2, (("role"
 )::pg_catalog.text collate pg_catalog."C") as role, (("status"
@@ -1220,8 +1195,8 @@ begin
 ) is not null and (true
 )) as _sides group by k1, k2, role, status having pg_catalog.min(_side) operator(pg_catalog.=) pg_catalog.max(_side)) as _changed group by k1, k2 limit 1001) as _dirty;
       if pg_catalog.cardinality(_k1) operator(pg_catalog.>) 1000 then
-        _k1 := '{}'; _k2 := '{}'; _moved := '{}';
-        for _row in select k1, k2, false as moved from (select k1, k2 from (select (("trip_id"
+        _k1 := '{}'; _k2 := '{}'; _moved := '{}'; _gone := '{}';
+        for _row in select k1, k2, false as moved, pg_catalog.max(_side) operator(pg_catalog.=) 0 as gone from (select k1, k2, pg_catalog.min(_side) as _side from (select (("trip_id"
 )::pg_catalog.text collate pg_catalog."C") as k1, (("user_id"
 )::pg_catalog.text collate pg_catalog."C") as k2, (("role"
 )::pg_catalog.text collate pg_catalog."C") as role, (("status"
@@ -1238,12 +1213,13 @@ begin
 )) as _sides group by k1, k2, role, status having pg_catalog.min(_side) operator(pg_catalog.=) pg_catalog.max(_side)) as _changed group by k1, k2 loop
           _k1 := pg_catalog.array_append(_k1, _row.k1);
           _k2 := pg_catalog.array_append(_k2, _row.k2);
+          _gone := pg_catalog.array_append(_gone, _row.gone);
           if _row.moved then
             _moved := pg_catalog.array_append(_moved, _row.k1);
           end if;
           if pg_catalog.cardinality(_k1) operator(pg_catalog.=) 1000 then
-            perform mirror.mark('trip_memberships', _k1, _k2, _moved);
-            _k1 := '{}'; _k2 := '{}'; _moved := '{}';
+            perform mirror.mark('trip_memberships', _k1, _k2, _moved, _gone);
+            _k1 := '{}'; _k2 := '{}'; _moved := '{}'; _gone := '{}';
           end if;
         end loop;
       end if;
@@ -1253,9 +1229,10 @@ begin
     _k1 := array[null];
     _k2 := array[null];
     _moved := null;
+    _gone := null;
   end;
   if _k1 is not null then
-    perform mirror.mark('trip_memberships', _k1, _k2, _moved);
+    perform mirror.mark('trip_memberships', _k1, _k2, _moved, _gone);
   end if;
   return null;
 end
@@ -1271,6 +1248,7 @@ declare
   _k1 pg_catalog.text[];
   _k2 pg_catalog.text[];
   _moved pg_catalog.text[];
+  _gone pg_catalog.bool[];
   _row pg_catalog.record;
 begin
   if (case when pg_catalog.has_schema_privilege(pg_catalog.to_regnamespace('mirror')::pg_catalog.oid, 'usage') then pg_catalog.has_function_privilege(pg_catalog.to_regproc('mirror.mark')::pg_catalog.oid, 'execute') end) is not true then
@@ -1278,31 +1256,33 @@ begin
     return null;
   end if;
   begin
-    select many, keys1, keys2, moved into _many, _k1, _k2, _moved from (select exists (select from old_rows offset 1) as many, array[k1] as keys1, array[k2] as keys2, array[k1] as moved from (select (("id"
+    select many, keys1, keys2, moved, gone into _many, _k1, _k2, _moved, _gone from (select exists (select from old_rows offset 1) as many, array[k1] as keys1, array[k2] as keys2, array[k1] as moved, array[true] as gone from (select (("id"
 )::pg_catalog.text collate pg_catalog."C") as k1, null::pg_catalog.text as k2 from old_rows as "trips" where ("id"
 ) is not null and (true
 ) limit 1) as _rows) as _one;
     if _many then
-      select pg_catalog.array_agg(k1), pg_catalog.array_agg(k2), pg_catalog.array_agg(k1) filter (where moved)
-      into _k1, _k2, _moved
-      from (select k1, k2, true as moved from (select (("id"
+      select pg_catalog.array_agg(k1), pg_catalog.array_agg(k2), pg_catalog.array_agg(k1) filter (where moved),
+             pg_catalog.array_agg(gone)
+      into _k1, _k2, _moved, _gone
+      from (select k1, k2, true as moved, true as gone from (select (("id"
 )::pg_catalog.text collate pg_catalog."C") as k1, null::pg_catalog.text as k2 from old_rows as "trips" where ("id"
 ) is not null and (true
 )) as _rows limit 1001) as _dirty;
       if pg_catalog.cardinality(_k1) operator(pg_catalog.>) 1000 then
-        _k1 := '{}'; _k2 := '{}'; _moved := '{}';
-        for _row in select k1, k2, true as moved from (select (("id"
+        _k1 := '{}'; _k2 := '{}'; _moved := '{}'; _gone := '{}';
+        for _row in select k1, k2, true as moved, true as gone from (select (("id"
 )::pg_catalog.text collate pg_catalog."C") as k1, null::pg_catalog.text as k2 from old_rows as "trips" where ("id"
 ) is not null and (true
 )) as _rows loop
           _k1 := pg_catalog.array_append(_k1, _row.k1);
           _k2 := pg_catalog.array_append(_k2, _row.k2);
+          _gone := pg_catalog.array_append(_gone, _row.gone);
           if _row.moved then
             _moved := pg_catalog.array_append(_moved, _row.k1);
           end if;
           if pg_catalog.cardinality(_k1) operator(pg_catalog.=) 1000 then
-            perform mirror.mark('trips', _k1, _k2, _moved);
-            _k1 := '{}'; _k2 := '{}'; _moved := '{}';
+            perform mirror.mark('trips', _k1, _k2, _moved, _gone);
+            _k1 := '{}'; _k2 := '{}'; _moved := '{}'; _gone := '{}';
           end if;
         end loop;
       end if;
@@ -1312,31 +1292,12 @@ begin
     _k1 := array[null];
     _k2 := array[null];
     _moved := array[null];
+    _gone := null;
   end;
   if _k1 is not null then
-    perform mirror.mark('trips', _k1, _k2, _moved);
+    perform mirror.mark('trips', _k1, _k2, _moved, _gone);
   end if;
   return null;
-end
-$function$;
-
-CREATE OR REPLACE FUNCTION mirror.trips_gone(looked pg_snapshot, row_limit integer)
- RETURNS TABLE(entry_at tid, entry_id bigint, k1 text, k2 text)
- LANGUAGE plpgsql
- STABLE
-AS $function$
-#variable_conflict use_column
-begin
-  return query
-    select _wanted.ctid, _wanted.id, _wanted.k1, _wanted.k2 from mirror.outbox as _wanted
-    where _wanted.tbl = 'trips' and _wanted.k1 is not null 
-      and (looked is null or not pg_visible_in_snapshot(_wanted.xid, looked))
-      and not exists (select from "public"."trips" as "trips" where ("id"
-) = (_wanted.k1)::uuid and ("id"
-) is not null and (true
-))
-    
-    limit row_limit;
 end
 $function$;
 
@@ -1350,6 +1311,7 @@ declare
   _k1 pg_catalog.text[];
   _k2 pg_catalog.text[];
   _moved pg_catalog.text[];
+  _gone pg_catalog.bool[];
   _row pg_catalog.record;
 begin
   if (case when pg_catalog.has_schema_privilege(pg_catalog.to_regnamespace('mirror')::pg_catalog.oid, 'usage') then pg_catalog.has_function_privilege(pg_catalog.to_regproc('mirror.mark')::pg_catalog.oid, 'execute') end) is not true then
@@ -1357,31 +1319,33 @@ begin
     return null;
   end if;
   begin
-    select many, keys1, keys2, moved into _many, _k1, _k2, _moved from (select exists (select from new_rows offset 1) as many, array[k1] as keys1, array[k2] as keys2, array[k1] as moved from (select (("id"
+    select many, keys1, keys2, moved, gone into _many, _k1, _k2, _moved, _gone from (select exists (select from new_rows offset 1) as many, array[k1] as keys1, array[k2] as keys2, array[k1] as moved, array[false] as gone from (select (("id"
 )::pg_catalog.text collate pg_catalog."C") as k1, null::pg_catalog.text as k2 from new_rows as "trips" where ("id"
 ) is not null and (true
 ) limit 1) as _rows) as _one;
     if _many then
-      select pg_catalog.array_agg(k1), pg_catalog.array_agg(k2), pg_catalog.array_agg(k1) filter (where moved)
-      into _k1, _k2, _moved
-      from (select k1, k2, true as moved from (select (("id"
+      select pg_catalog.array_agg(k1), pg_catalog.array_agg(k2), pg_catalog.array_agg(k1) filter (where moved),
+             pg_catalog.array_agg(gone)
+      into _k1, _k2, _moved, _gone
+      from (select k1, k2, true as moved, false as gone from (select (("id"
 )::pg_catalog.text collate pg_catalog."C") as k1, null::pg_catalog.text as k2 from new_rows as "trips" where ("id"
 ) is not null and (true
 )) as _rows limit 1001) as _dirty;
       if pg_catalog.cardinality(_k1) operator(pg_catalog.>) 1000 then
-        _k1 := '{}'; _k2 := '{}'; _moved := '{}';
-        for _row in select k1, k2, true as moved from (select (("id"
+        _k1 := '{}'; _k2 := '{}'; _moved := '{}'; _gone := '{}';
+        for _row in select k1, k2, true as moved, false as gone from (select (("id"
 )::pg_catalog.text collate pg_catalog."C") as k1, null::pg_catalog.text as k2 from new_rows as "trips" where ("id"
 ) is not null and (true
 )) as _rows loop
           _k1 := pg_catalog.array_append(_k1, _row.k1);
           _k2 := pg_catalog.array_append(_k2, _row.k2);
+          _gone := pg_catalog.array_append(_gone, _row.gone);
           if _row.moved then
             _moved := pg_catalog.array_append(_moved, _row.k1);
           end if;
           if pg_catalog.cardinality(_k1) operator(pg_catalog.=) 1000 then
-            perform mirror.mark('trips', _k1, _k2, _moved);
-            _k1 := '{}'; _k2 := '{}'; _moved := '{}';
+            perform mirror.mark('trips', _k1, _k2, _moved, _gone);
+            _k1 := '{}'; _k2 := '{}'; _moved := '{}'; _gone := '{}';
           end if;
         end loop;
       end if;
@@ -1391,32 +1355,33 @@ begin
     _k1 := array[null];
     _k2 := array[null];
     _moved := array[null];
+    _gone := null;
   end;
   if _k1 is not null then
-    perform mirror.mark('trips', _k1, _k2, _moved);
+    perform mirror.mark('trips', _k1, _k2, _moved, _gone);
   end if;
   return null;
 end
 $function$;
 
-CREATE OR REPLACE FUNCTION mirror.trips_keys(keys1 text[], keys2 text[], OUT rows text, OUT gone text)
+CREATE OR REPLACE FUNCTION mirror.trips_keys(keys1 text[], keys2 text[], OUT n integer, OUT rows text, OUT gone text)
  RETURNS record
  LANGUAGE plpgsql
  STABLE
 AS $function$
 #variable_conflict use_column
 begin
-  select coalesce(json_agg(_found.row) filter (where _found.row is not null), '[]')::text,
-         coalesce(json_agg(json_build_object('id', _wanted.k1)) filter (where _found.row is null), '[]')::text
-  into rows, gone
-  from unnest(keys1, keys2) as _wanted(k1, k2)
+  select count(*), coalesce(json_agg(_found.row) filter (where _found.row is not null), '[]')::text,
+         coalesce(json_agg(json_build_object('id', _wanted.k1::text)) filter (where _found.row is null), '[]')::text
+  into n, rows, gone
+  from (select distinct (_key.k1)::uuid, null from unnest(keys1, keys2) as _key(k1, k2)) as _wanted(k1, k2)
   left join lateral (
     select row_to_json(_projected) as row
     from (select ("id"
 )::uuid as id, ("name"
 )::text as name, ("created_by"
 )::uuid as created_by from "public"."trips" as "trips" where ("id"
-) = (_wanted.k1)::uuid and ("id"
+) = _wanted.k1 and ("id"
 ) is not null and (true
 ) limit 1) as _projected
     offset 0) as _found on true;
@@ -1514,6 +1479,7 @@ declare
   _k1 pg_catalog.text[];
   _k2 pg_catalog.text[];
   _moved pg_catalog.text[];
+  _gone pg_catalog.bool[];
   _row pg_catalog.record;
 begin
   if (case when pg_catalog.has_schema_privilege(pg_catalog.to_regnamespace('mirror')::pg_catalog.oid, 'usage') then pg_catalog.has_function_privilege(pg_catalog.to_regproc('mirror.mark')::pg_catalog.oid, 'execute') end) is not true then
@@ -1521,7 +1487,7 @@ begin
     return null;
   end if;
   begin
-    select many, keys1, keys2, moved into _many, _k1, _k2, _moved from (select many, case when changed then case when rekeyed then array[old1::pg_catalog.text, new1::pg_catalog.text] when stays then array[new1::pg_catalog.text] when was then array[old1::pg_catalog.text] end end as keys1, array[null, null]::pg_catalog.text[] as keys2, case when rekeyed or was operator(pg_catalog.<>) stays then case when rekeyed then array[old1::pg_catalog.text, new1::pg_catalog.text] when stays then array[new1::pg_catalog.text] when was then array[old1::pg_catalog.text] end end as moved from (select exists (select from new_rows offset 1) as many, _old.k1 as old1, _new.k1 as new1, _old.visible as was, _new.visible as stays, _old.visible and _new.visible and _old.key operator(pg_catalog.*<>) _new.key as rekeyed, _old.data operator(pg_catalog.*<>) _new.data as changed from (select ("id"
+    select many, keys1, keys2, moved, gone into _many, _k1, _k2, _moved, _gone from (select many, case when changed then case when rekeyed then array[old1::pg_catalog.text, new1::pg_catalog.text] when stays then array[new1::pg_catalog.text] when was then array[old1::pg_catalog.text] end end as keys1, array[null, null]::pg_catalog.text[] as keys2, case when rekeyed or was operator(pg_catalog.<>) stays then case when rekeyed then array[old1::pg_catalog.text, new1::pg_catalog.text] when stays then array[new1::pg_catalog.text] when was then array[old1::pg_catalog.text] end end as moved, case when rekeyed then array[true, false] else array[not stays] end as gone from (select exists (select from new_rows offset 1) as many, _old.k1 as old1, _new.k1 as new1, _old.visible as was, _new.visible as stays, _old.visible and _new.visible and _old.key operator(pg_catalog.*<>) _new.key as rekeyed, _old.data operator(pg_catalog.*<>) _new.data as changed from (select ("id"
 ) as k1, row(("id"
 )) as key, (("id"
 ) is not null and (true
@@ -1541,9 +1507,10 @@ begin
 ), ("created_by"
 )) as data from new_rows as "trips" limit 1) as _new offset 0) as _compared) as _one;
     if _many then
-      select pg_catalog.array_agg(k1), pg_catalog.array_agg(k2), pg_catalog.array_agg(k1) filter (where moved)
-      into _k1, _k2, _moved
-      from (select k1, k2, pg_catalog.count(*) operator(pg_catalog.=) 1::pg_catalog.int8 as moved from (select k1, k2 from (select (("id"
+      select pg_catalog.array_agg(k1), pg_catalog.array_agg(k2), pg_catalog.array_agg(k1) filter (where moved),
+             pg_catalog.array_agg(gone)
+      into _k1, _k2, _moved, _gone
+      from (select k1, k2, pg_catalog.count(*) operator(pg_catalog.=) 1::pg_catalog.int8 as moved, pg_catalog.max(_side) operator(pg_catalog.=) 0 as gone from (select k1, k2, pg_catalog.min(_side) as _side from (select (("id"
 )::pg_catalog.text collate pg_catalog."C") as k1, null::pg_catalog.text as k2, (("name"
 )::pg_catalog.text collate pg_catalog."C") as name, (("created_by"
 )::pg_catalog.text collate pg_catalog."C") as created_by, 0 as _side from old_rows as "trips" where ("id"
@@ -1555,8 +1522,8 @@ begin
 ) is not null and (true
 )) as _sides group by k1, k2, name, created_by having pg_catalog.min(_side) operator(pg_catalog.=) pg_catalog.max(_side)) as _changed group by k1, k2 limit 1001) as _dirty;
       if pg_catalog.cardinality(_k1) operator(pg_catalog.>) 1000 then
-        _k1 := '{}'; _k2 := '{}'; _moved := '{}';
-        for _row in select k1, k2, pg_catalog.count(*) operator(pg_catalog.=) 1::pg_catalog.int8 as moved from (select k1, k2 from (select (("id"
+        _k1 := '{}'; _k2 := '{}'; _moved := '{}'; _gone := '{}';
+        for _row in select k1, k2, pg_catalog.count(*) operator(pg_catalog.=) 1::pg_catalog.int8 as moved, pg_catalog.max(_side) operator(pg_catalog.=) 0 as gone from (select k1, k2, pg_catalog.min(_side) as _side from (select (("id"
 )::pg_catalog.text collate pg_catalog."C") as k1, null::pg_catalog.text as k2, (("name"
 )::pg_catalog.text collate pg_catalog."C") as name, (("created_by"
 )::pg_catalog.text collate pg_catalog."C") as created_by, 0 as _side from old_rows as "trips" where ("id"
@@ -1569,12 +1536,13 @@ begin
 )) as _sides group by k1, k2, name, created_by having pg_catalog.min(_side) operator(pg_catalog.=) pg_catalog.max(_side)) as _changed group by k1, k2 loop
           _k1 := pg_catalog.array_append(_k1, _row.k1);
           _k2 := pg_catalog.array_append(_k2, _row.k2);
+          _gone := pg_catalog.array_append(_gone, _row.gone);
           if _row.moved then
             _moved := pg_catalog.array_append(_moved, _row.k1);
           end if;
           if pg_catalog.cardinality(_k1) operator(pg_catalog.=) 1000 then
-            perform mirror.mark('trips', _k1, _k2, _moved);
-            _k1 := '{}'; _k2 := '{}'; _moved := '{}';
+            perform mirror.mark('trips', _k1, _k2, _moved, _gone);
+            _k1 := '{}'; _k2 := '{}'; _moved := '{}'; _gone := '{}';
           end if;
         end loop;
       end if;
@@ -1584,9 +1552,10 @@ begin
     _k1 := array[null];
     _k2 := array[null];
     _moved := array[null];
+    _gone := null;
   end;
   if _k1 is not null then
-    perform mirror.mark('trips', _k1, _k2, _moved);
+    perform mirror.mark('trips', _k1, _k2, _moved, _gone);
   end if;
   return null;
 end
@@ -1610,6 +1579,7 @@ declare
   _k1 pg_catalog.text[];
   _k2 pg_catalog.text[];
   _moved pg_catalog.text[];
+  _gone pg_catalog.bool[];
   _row pg_catalog.record;
 begin
   if (case when pg_catalog.has_schema_privilege(pg_catalog.to_regnamespace('mirror')::pg_catalog.oid, 'usage') then pg_catalog.has_function_privilege(pg_catalog.to_regproc('mirror.mark')::pg_catalog.oid, 'execute') end) is not true then
@@ -1617,31 +1587,33 @@ begin
     return null;
   end if;
   begin
-    select many, keys1, keys2, moved into _many, _k1, _k2, _moved from (select exists (select from old_rows offset 1) as many, array[k1] as keys1, array[k2] as keys2, null::pg_catalog.text[] as moved from (select (("id"
+    select many, keys1, keys2, moved, gone into _many, _k1, _k2, _moved, _gone from (select exists (select from old_rows offset 1) as many, array[k1] as keys1, array[k2] as keys2, null::pg_catalog.text[] as moved, array[true] as gone from (select (("id"
 )::pg_catalog.text collate pg_catalog."C") as k1, null::pg_catalog.text as k2 from old_rows as "users" where ("id"
 ) is not null and (true
 ) limit 1) as _rows) as _one;
     if _many then
-      select pg_catalog.array_agg(k1), pg_catalog.array_agg(k2), pg_catalog.array_agg(k1) filter (where moved)
-      into _k1, _k2, _moved
-      from (select k1, k2, false as moved from (select (("id"
+      select pg_catalog.array_agg(k1), pg_catalog.array_agg(k2), pg_catalog.array_agg(k1) filter (where moved),
+             pg_catalog.array_agg(gone)
+      into _k1, _k2, _moved, _gone
+      from (select k1, k2, false as moved, true as gone from (select (("id"
 )::pg_catalog.text collate pg_catalog."C") as k1, null::pg_catalog.text as k2 from old_rows as "users" where ("id"
 ) is not null and (true
 )) as _rows limit 1001) as _dirty;
       if pg_catalog.cardinality(_k1) operator(pg_catalog.>) 1000 then
-        _k1 := '{}'; _k2 := '{}'; _moved := '{}';
-        for _row in select k1, k2, false as moved from (select (("id"
+        _k1 := '{}'; _k2 := '{}'; _moved := '{}'; _gone := '{}';
+        for _row in select k1, k2, false as moved, true as gone from (select (("id"
 )::pg_catalog.text collate pg_catalog."C") as k1, null::pg_catalog.text as k2 from old_rows as "users" where ("id"
 ) is not null and (true
 )) as _rows loop
           _k1 := pg_catalog.array_append(_k1, _row.k1);
           _k2 := pg_catalog.array_append(_k2, _row.k2);
+          _gone := pg_catalog.array_append(_gone, _row.gone);
           if _row.moved then
             _moved := pg_catalog.array_append(_moved, _row.k1);
           end if;
           if pg_catalog.cardinality(_k1) operator(pg_catalog.=) 1000 then
-            perform mirror.mark('users', _k1, _k2, _moved);
-            _k1 := '{}'; _k2 := '{}'; _moved := '{}';
+            perform mirror.mark('users', _k1, _k2, _moved, _gone);
+            _k1 := '{}'; _k2 := '{}'; _moved := '{}'; _gone := '{}';
           end if;
         end loop;
       end if;
@@ -1651,31 +1623,12 @@ begin
     _k1 := array[null];
     _k2 := array[null];
     _moved := null;
+    _gone := null;
   end;
   if _k1 is not null then
-    perform mirror.mark('users', _k1, _k2, _moved);
+    perform mirror.mark('users', _k1, _k2, _moved, _gone);
   end if;
   return null;
-end
-$function$;
-
-CREATE OR REPLACE FUNCTION mirror.users_gone(looked pg_snapshot, row_limit integer)
- RETURNS TABLE(entry_at tid, entry_id bigint, k1 text, k2 text)
- LANGUAGE plpgsql
- STABLE
-AS $function$
-#variable_conflict use_column
-begin
-  return query
-    select _wanted.ctid, _wanted.id, _wanted.k1, _wanted.k2 from mirror.outbox as _wanted
-    where _wanted.tbl = 'users' and _wanted.k1 is not null 
-      and (looked is null or not pg_visible_in_snapshot(_wanted.xid, looked))
-      and not exists (select from "public"."users" as "users" where ("id"
-) = (_wanted.k1)::uuid and ("id"
-) is not null and (true
-))
-    
-    limit row_limit;
 end
 $function$;
 
@@ -1689,6 +1642,7 @@ declare
   _k1 pg_catalog.text[];
   _k2 pg_catalog.text[];
   _moved pg_catalog.text[];
+  _gone pg_catalog.bool[];
   _row pg_catalog.record;
 begin
   if (case when pg_catalog.has_schema_privilege(pg_catalog.to_regnamespace('mirror')::pg_catalog.oid, 'usage') then pg_catalog.has_function_privilege(pg_catalog.to_regproc('mirror.mark')::pg_catalog.oid, 'execute') end) is not true then
@@ -1696,31 +1650,33 @@ begin
     return null;
   end if;
   begin
-    select many, keys1, keys2, moved into _many, _k1, _k2, _moved from (select exists (select from new_rows offset 1) as many, array[k1] as keys1, array[k2] as keys2, null::pg_catalog.text[] as moved from (select (("id"
+    select many, keys1, keys2, moved, gone into _many, _k1, _k2, _moved, _gone from (select exists (select from new_rows offset 1) as many, array[k1] as keys1, array[k2] as keys2, null::pg_catalog.text[] as moved, array[false] as gone from (select (("id"
 )::pg_catalog.text collate pg_catalog."C") as k1, null::pg_catalog.text as k2 from new_rows as "users" where ("id"
 ) is not null and (true
 ) limit 1) as _rows) as _one;
     if _many then
-      select pg_catalog.array_agg(k1), pg_catalog.array_agg(k2), pg_catalog.array_agg(k1) filter (where moved)
-      into _k1, _k2, _moved
-      from (select k1, k2, false as moved from (select (("id"
+      select pg_catalog.array_agg(k1), pg_catalog.array_agg(k2), pg_catalog.array_agg(k1) filter (where moved),
+             pg_catalog.array_agg(gone)
+      into _k1, _k2, _moved, _gone
+      from (select k1, k2, false as moved, false as gone from (select (("id"
 )::pg_catalog.text collate pg_catalog."C") as k1, null::pg_catalog.text as k2 from new_rows as "users" where ("id"
 ) is not null and (true
 )) as _rows limit 1001) as _dirty;
       if pg_catalog.cardinality(_k1) operator(pg_catalog.>) 1000 then
-        _k1 := '{}'; _k2 := '{}'; _moved := '{}';
-        for _row in select k1, k2, false as moved from (select (("id"
+        _k1 := '{}'; _k2 := '{}'; _moved := '{}'; _gone := '{}';
+        for _row in select k1, k2, false as moved, false as gone from (select (("id"
 )::pg_catalog.text collate pg_catalog."C") as k1, null::pg_catalog.text as k2 from new_rows as "users" where ("id"
 ) is not null and (true
 )) as _rows loop
           _k1 := pg_catalog.array_append(_k1, _row.k1);
           _k2 := pg_catalog.array_append(_k2, _row.k2);
+          _gone := pg_catalog.array_append(_gone, _row.gone);
           if _row.moved then
             _moved := pg_catalog.array_append(_moved, _row.k1);
           end if;
           if pg_catalog.cardinality(_k1) operator(pg_catalog.=) 1000 then
-            perform mirror.mark('users', _k1, _k2, _moved);
-            _k1 := '{}'; _k2 := '{}'; _moved := '{}';
+            perform mirror.mark('users', _k1, _k2, _moved, _gone);
+            _k1 := '{}'; _k2 := '{}'; _moved := '{}'; _gone := '{}';
           end if;
         end loop;
       end if;
@@ -1730,25 +1686,26 @@ begin
     _k1 := array[null];
     _k2 := array[null];
     _moved := null;
+    _gone := null;
   end;
   if _k1 is not null then
-    perform mirror.mark('users', _k1, _k2, _moved);
+    perform mirror.mark('users', _k1, _k2, _moved, _gone);
   end if;
   return null;
 end
 $function$;
 
-CREATE OR REPLACE FUNCTION mirror.users_keys(keys1 text[], keys2 text[], OUT rows text, OUT gone text)
+CREATE OR REPLACE FUNCTION mirror.users_keys(keys1 text[], keys2 text[], OUT n integer, OUT rows text, OUT gone text)
  RETURNS record
  LANGUAGE plpgsql
  STABLE
 AS $function$
 #variable_conflict use_column
 begin
-  select coalesce(json_agg(_found.row) filter (where _found.row is not null), '[]')::text,
-         coalesce(json_agg(json_build_object('id', _wanted.k1)) filter (where _found.row is null), '[]')::text
-  into rows, gone
-  from unnest(keys1, keys2) as _wanted(k1, k2)
+  select count(*), coalesce(json_agg(_found.row) filter (where _found.row is not null), '[]')::text,
+         coalesce(json_agg(json_build_object('id', _wanted.k1::text)) filter (where _found.row is null), '[]')::text
+  into n, rows, gone
+  from (select distinct (_key.k1)::uuid, null from unnest(keys1, keys2) as _key(k1, k2)) as _wanted(k1, k2)
   left join lateral (
     select row_to_json(_projected) as row
     from (select ("id"
@@ -1756,7 +1713,7 @@ begin
 )::text as subject, ("email"
 )::text as email, ("username"
 )::text as username from "public"."users" as "users" where ("id"
-) = (_wanted.k1)::uuid and ("id"
+) = _wanted.k1 and ("id"
 ) is not null and (true
 ) limit 1) as _projected
     offset 0) as _found on true;
@@ -1855,6 +1812,7 @@ declare
   _k1 pg_catalog.text[];
   _k2 pg_catalog.text[];
   _moved pg_catalog.text[];
+  _gone pg_catalog.bool[];
   _row pg_catalog.record;
 begin
   if (case when pg_catalog.has_schema_privilege(pg_catalog.to_regnamespace('mirror')::pg_catalog.oid, 'usage') then pg_catalog.has_function_privilege(pg_catalog.to_regproc('mirror.mark')::pg_catalog.oid, 'execute') end) is not true then
@@ -1862,7 +1820,7 @@ begin
     return null;
   end if;
   begin
-    select many, keys1, keys2, moved into _many, _k1, _k2, _moved from (select many, case when changed then case when rekeyed then array[old1::pg_catalog.text, new1::pg_catalog.text] when stays then array[new1::pg_catalog.text] when was then array[old1::pg_catalog.text] end end as keys1, array[null, null]::pg_catalog.text[] as keys2, null::pg_catalog.text[] as moved from (select exists (select from new_rows offset 1) as many, _old.k1 as old1, _new.k1 as new1, _old.visible as was, _new.visible as stays, _old.visible and _new.visible and _old.key operator(pg_catalog.*<>) _new.key as rekeyed, _old.data operator(pg_catalog.*<>) _new.data as changed from (select ("id"
+    select many, keys1, keys2, moved, gone into _many, _k1, _k2, _moved, _gone from (select many, case when changed then case when rekeyed then array[old1::pg_catalog.text, new1::pg_catalog.text] when stays then array[new1::pg_catalog.text] when was then array[old1::pg_catalog.text] end end as keys1, array[null, null]::pg_catalog.text[] as keys2, null::pg_catalog.text[] as moved, case when rekeyed then array[true, false] else array[not stays] end as gone from (select exists (select from new_rows offset 1) as many, _old.k1 as old1, _new.k1 as new1, _old.visible as was, _new.visible as stays, _old.visible and _new.visible and _old.key operator(pg_catalog.*<>) _new.key as rekeyed, _old.data operator(pg_catalog.*<>) _new.data as changed from (select ("id"
 ) as k1, row(("id"
 )) as key, (("id"
 ) is not null and (true
@@ -1884,9 +1842,10 @@ begin
 ), ("username"
 )) as data from new_rows as "users" limit 1) as _new offset 0) as _compared) as _one;
     if _many then
-      select pg_catalog.array_agg(k1), pg_catalog.array_agg(k2), pg_catalog.array_agg(k1) filter (where moved)
-      into _k1, _k2, _moved
-      from (select k1, k2, false as moved from (select k1, k2 from (select (("id"
+      select pg_catalog.array_agg(k1), pg_catalog.array_agg(k2), pg_catalog.array_agg(k1) filter (where moved),
+             pg_catalog.array_agg(gone)
+      into _k1, _k2, _moved, _gone
+      from (select k1, k2, false as moved, pg_catalog.max(_side) operator(pg_catalog.=) 0 as gone from (select k1, k2, pg_catalog.min(_side) as _side from (select (("id"
 )::pg_catalog.text collate pg_catalog."C") as k1, null::pg_catalog.text as k2, (("id"
 )::pg_catalog.text collate pg_catalog."C") as subject, (("email"
 )::pg_catalog.text collate pg_catalog."C") as email, (("username"
@@ -1900,8 +1859,8 @@ begin
 ) is not null and (true
 )) as _sides group by k1, k2, subject, email, username having pg_catalog.min(_side) operator(pg_catalog.=) pg_catalog.max(_side)) as _changed group by k1, k2 limit 1001) as _dirty;
       if pg_catalog.cardinality(_k1) operator(pg_catalog.>) 1000 then
-        _k1 := '{}'; _k2 := '{}'; _moved := '{}';
-        for _row in select k1, k2, false as moved from (select k1, k2 from (select (("id"
+        _k1 := '{}'; _k2 := '{}'; _moved := '{}'; _gone := '{}';
+        for _row in select k1, k2, false as moved, pg_catalog.max(_side) operator(pg_catalog.=) 0 as gone from (select k1, k2, pg_catalog.min(_side) as _side from (select (("id"
 )::pg_catalog.text collate pg_catalog."C") as k1, null::pg_catalog.text as k2, (("id"
 )::pg_catalog.text collate pg_catalog."C") as subject, (("email"
 )::pg_catalog.text collate pg_catalog."C") as email, (("username"
@@ -1916,12 +1875,13 @@ begin
 )) as _sides group by k1, k2, subject, email, username having pg_catalog.min(_side) operator(pg_catalog.=) pg_catalog.max(_side)) as _changed group by k1, k2 loop
           _k1 := pg_catalog.array_append(_k1, _row.k1);
           _k2 := pg_catalog.array_append(_k2, _row.k2);
+          _gone := pg_catalog.array_append(_gone, _row.gone);
           if _row.moved then
             _moved := pg_catalog.array_append(_moved, _row.k1);
           end if;
           if pg_catalog.cardinality(_k1) operator(pg_catalog.=) 1000 then
-            perform mirror.mark('users', _k1, _k2, _moved);
-            _k1 := '{}'; _k2 := '{}'; _moved := '{}';
+            perform mirror.mark('users', _k1, _k2, _moved, _gone);
+            _k1 := '{}'; _k2 := '{}'; _moved := '{}'; _gone := '{}';
           end if;
         end loop;
       end if;
@@ -1931,9 +1891,10 @@ begin
     _k1 := array[null];
     _k2 := array[null];
     _moved := null;
+    _gone := null;
   end;
   if _k1 is not null then
-    perform mirror.mark('users', _k1, _k2, _moved);
+    perform mirror.mark('users', _k1, _k2, _moved, _gone);
   end if;
   return null;
 end
@@ -1981,13 +1942,11 @@ grant execute on function mirror.cancel_resync(bigint) to mirror_daemon;
 
 grant execute on function mirror.collapse(bigint) to mirror_daemon;
 
-grant execute on function mirror.drain(jsonb,text,text,jsonb,text,text,text) to mirror_daemon;
+grant execute on function mirror.drain(jsonb,text[],text[],jsonb,text,text,text) to mirror_daemon;
 
 grant execute on function mirror.faults() to mirror_daemon;
 
-grant execute on function mirror.gone(text,pg_snapshot,integer) to mirror_daemon;
-
-grant execute on function mirror.gone_first(mirror.entry[],integer,text[],pg_snapshot) to mirror_daemon;
+grant execute on function mirror.forget(tid[],int8multirange) to mirror_daemon;
 
 grant execute on function mirror.identity() to mirror_daemon;
 
@@ -1995,9 +1954,9 @@ grant execute on function mirror.keys(text,text[],text[]) to mirror_daemon;
 
 grant execute on function mirror.look(jsonb) to mirror_daemon;
 
-grant execute on function mirror.mark(text,text[],text[],text[]) to public;
+grant execute on function mirror.mark(text,text[],text[],text[],boolean[]) to public;
 
-grant execute on function mirror.mark(text,text[],text[],text[]) to mirror_daemon;
+grant execute on function mirror.mark(text,text[],text[],text[],boolean[]) to mirror_daemon;
 
 grant execute on function mirror.outbox_bytes() to mirror_daemon;
 
@@ -2009,9 +1968,11 @@ grant execute on function mirror.range(jsonb,jsonb) to mirror_daemon;
 
 grant execute on function mirror.read_digest(jsonb) to mirror_daemon;
 
-grant execute on function mirror.read_entries(mirror.entry[],integer,integer) to mirror_daemon;
+grant execute on function mirror.read_entries(jsonb,integer,boolean,boolean) to mirror_daemon;
 
 grant execute on function mirror.read_keys(text,text[],text[]) to mirror_daemon;
+
+grant execute on function mirror.read_part(text,text[],text[],integer) to mirror_daemon;
 
 grant execute on function mirror.read_request(jsonb,integer) to mirror_daemon;
 
@@ -2037,8 +1998,6 @@ grant execute on function mirror.token() to mirror_daemon;
 
 grant execute on function mirror.trip_memberships_delete() to mirror_daemon;
 
-grant execute on function mirror.trip_memberships_gone(pg_snapshot,integer) to mirror_daemon;
-
 grant execute on function mirror.trip_memberships_insert() to mirror_daemon;
 
 grant execute on function mirror.trip_memberships_keys(text[],text[]) to mirror_daemon;
@@ -2059,8 +2018,6 @@ grant execute on function mirror.trip_memberships_update() to mirror_daemon;
 
 grant execute on function mirror.trips_delete() to mirror_daemon;
 
-grant execute on function mirror.trips_gone(pg_snapshot,integer) to mirror_daemon;
-
 grant execute on function mirror.trips_insert() to mirror_daemon;
 
 grant execute on function mirror.trips_keys(text[],text[]) to mirror_daemon;
@@ -2078,8 +2035,6 @@ grant execute on function mirror.trips_update() to mirror_daemon;
 grant execute on function mirror.turn() to mirror_daemon;
 
 grant execute on function mirror.users_delete() to mirror_daemon;
-
-grant execute on function mirror.users_gone(pg_snapshot,integer) to mirror_daemon;
 
 grant execute on function mirror.users_insert() to mirror_daemon;
 

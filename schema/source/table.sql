@@ -13,15 +13,15 @@ begin
 end
 $mirror$;
 
--- The present rows of exactly these keys, and those of them that are gone.
-create or replace function mirror.{{table}}_keys(keys1 text[], keys2 text[], out rows text, out gone text)
+-- The present rows of exactly these keys, each once, and those of them that are gone.
+create or replace function mirror.{{table}}_keys(keys1 text[], keys2 text[], out n integer, out rows text, out gone text)
 language plpgsql stable as $mirror$
 #variable_conflict use_column
 begin
-  select coalesce(json_agg(_found.row) filter (where _found.row is not null), '[]')::text,
+  select count(*), coalesce(json_agg(_found.row) filter (where _found.row is not null), '[]')::text,
          coalesce(json_agg({{key_json}}) filter (where _found.row is null), '[]')::text
-  into rows, gone
-  from unnest(keys1, keys2) as _wanted(k1, k2)
+  into n, rows, gone
+  from (select distinct {{wanted}} from unnest(keys1, keys2) as _key(k1, k2)) as _wanted(k1, k2)
   left join lateral (
     select row_to_json(_projected) as row
     from (select {{columns}} from {{relation}} as {{alias}} where {{key_match}} and {{visible}} limit 1) as _projected
@@ -49,22 +49,6 @@ begin
     || case when upto1 is not null then $slice$ and {{upto}} $slice$ else '' end
     || $slice$ order by {{order}} limit $6) as _projected $slice$
   into result, n, last1, last2 using trip, after1, after2, upto1, upto2, row_limit;
-end
-$mirror$;
-
--- In a backlog: entries whose keys are gone from the source, among those that an earlier look did not see.
-create or replace function mirror.{{table}}_gone(looked pg_snapshot, row_limit integer)
-returns table (entry_at tid, entry_id bigint, k1 text, k2 text)
-language plpgsql stable as $mirror$
-#variable_conflict use_column
-begin
-  return query
-    select _wanted.ctid, _wanted.id, _wanted.k1, _wanted.k2 from mirror.outbox as _wanted
-    where _wanted.tbl = '{{table}}' and _wanted.k1 is not null {{exact}}
-      and (looked is null or not pg_visible_in_snapshot(_wanted.xid, looked))
-      and not exists (select from {{relation}} as {{alias}} where {{key_match}} and {{visible}})
-    {{gone_trips}}
-    limit row_limit;
 end
 $mirror$;
 

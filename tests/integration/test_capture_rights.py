@@ -46,7 +46,7 @@ def test_it_can_do_its_work(daemon: Connection, admin: Connection) -> None:
     ).fetchone()
     assert taken is not None
     daemon.execute(
-        "call mirror.drain(%s::jsonb, %s, %s, null, null, null, null)",
+        "call mirror.drain(%s::jsonb, array[%s], array[%s], null, null, null, null)",
         ['{"rows": 10, "bytes": 1000000, "sleep": true, "asleep": false, "skip": [], "forget_wide": []}', *taken[2:]],
     )
     assert marks(admin) == []

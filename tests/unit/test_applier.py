@@ -95,7 +95,7 @@ async def test_exactly_what_was_applied_is_forgotten_and_only_then() -> None:
     await turning.step(entries(5))
     await turning.step(reading())
     forgotten = [request.forget for request in turning.both.asked]
-    assert forgotten == [None, Taken("{3}", "{3}"), None, Taken("{5}", "{5}")]
+    assert forgotten == [(), (Taken("{3}", "{3}"),), (), (Taken("{5}", "{5}"),)]
 
 
 async def test_an_empty_batch_is_applied_when_a_position_is_due() -> None:
@@ -147,6 +147,7 @@ async def test_a_broken_table_is_left_alone_for_a_while_and_then_tried_again() -
 
 async def test_in_a_backlog_a_walk_has_its_turn_now_and_then() -> None:
     turning = Turning()
+    turning.both.answers.append(reading(Wide("users"), backlog=True, entries=10, scopes="{}"))  # for what is read ahead
     await turning.step(reading(Wide("users"), backlog=True, entries=10, scopes="{}"))
     slices = []
     for _ in range(2 * SLICE_EVERY):
@@ -207,6 +208,54 @@ async def test_what_was_read_ahead_is_thrown_away_when_the_apply_fails() -> None
     turning.both.answers = [reading(Wide("users"))]
     await turning.applier.step(turning.both, turning.both, may_sleep=False)
     assert turning.asked.slice == Range(Wide("users"), ("f", None), rows=10), "as far as the target says"
+
+
+async def test_in_a_backlog_the_next_batch_is_read_while_this_one_is_applied() -> None:
+    turning = Turning()
+    turning.both.answers = [entries(n, backlog=n < 4) for n in (1, 2, 3, 4)]
+    for _ in range(4):
+        await turning.applier.step(turning.both, turning.both, may_sleep=False)
+    assert turning.both.calls == ["fence", "drain", *["apply", "fence", "drain"] * 3, "apply"]
+    assert [fence.batch for fence, _, _ in turning.both.applied] == [1, 2, 3, 4]
+    assert [position for _, position, _ in turning.both.applied] == [False, False, False, True]
+    await turning.step(reading())
+    in_hand = [request.in_hand and request.in_hand.id for request in turning.both.asked]
+    forgotten = [[taken.id for taken in request.forget] for request in turning.both.asked]
+    assert in_hand == [None, "{1}", "{2}", "{3}", None], "what is being applied is not read again"
+    assert forgotten == [[], [], ["{1}"], ["{2}"], ["{3}", "{4}"]], "nor forgotten before it is, and each once"
+
+
+async def test_a_slice_that_is_being_applied_is_not_asked_for_again() -> None:
+    turning = Turning()
+    turning.both.outcome = Outcome(due=(("users", "1", None),))
+    await turning.step(entries())
+    turning.both.outcome = Outcome()
+    turning.both.answers = [entries(2, backlog=True, slice={}), entries(3)]
+    await turning.applier.step(turning.both, turning.both, may_sleep=False)
+    await turning.applier.step(turning.both, turning.both, may_sleep=False)
+    slices = [request.slice for request in turning.both.asked]
+    assert slices == [None, Keys("users", (("1", None),)), None]
+
+
+async def test_what_was_read_ahead_in_a_backlog_is_thrown_away_with_what_failed() -> None:
+    turning = Turning()
+    turning.both.fails = True
+    turning.both.answers = [entries(1, backlog=True), entries(2, backlog=True)]
+    with pytest.raises(Unreachable):
+        await turning.applier.step(turning.both, turning.both, may_sleep=False)
+    turning.both.fails = False
+    turning.begin()
+    await turning.step(entries(3))
+    assert (turning.asked.in_hand, turning.asked.forget) == (None, ())
+    assert [fence.batch for fence, _, _ in turning.both.applied] == [3]
+
+
+async def test_keys_that_change_again_and_again_are_read_many_entries_at_a_time() -> None:
+    turning = Turning()
+    for n, keys in ((10, 10), (10, 2), (50, 2), (100, 100)):
+        await turning.step(entries(n, keys=keys))
+    await turning.step(entries())
+    assert [request.entries for request in turning.both.asked] == [10, 10, 50, 100, 10]
 
 
 async def test_large_rows_make_batches_smaller_and_small_ones_larger_again() -> None:

@@ -57,7 +57,7 @@ def leader(proven_at: float | None = None) -> Vitals:
 
 def a_step(outcome: Outcome | None = None, *, finished: tuple[Finished, ...] = (), ages_s: Any = None) -> Step:
     reading = Reading(
-        snapshot="", as_of="", scopes="", entries=0, backlog=False, wide=(), broken={}, looked=None, slice=None,
+        snapshot="", as_of="", scopes="", entries=0, backlog=False, wide=(), broken={}, slice=None,
         lag_s=0.0, ages_s=ages_s or {}, waiting=None, outbox_bytes=None, asleep=False, taken=None,
     )  # fmt: skip
     return Step(reading, outcome, position=False, began=0.0, read_s=0.1, apply_s=0.2, finished=finished)

@@ -22,7 +22,7 @@ class Clock:
 
 def reading(rows: int = 10, upto: str | None = None, **more: Any) -> Reading:
     piece = {"rows": rows, "upto1": upto, "upto2": None, "check": {"n": rows, "digest": "5"}}
-    return replace(Reading("1:1:", "then", "", 0, False, (), {}, None, piece, 0.0, {}, None, None, False, None), **more)
+    return replace(Reading("1:1:", "then", "", 0, False, (), {}, piece, 0.0, {}, None, None, False, None), **more)
 
 
 def equal(n: int = 10) -> Outcome:

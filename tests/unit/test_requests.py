@@ -15,7 +15,7 @@ def request(number: int, **more: Any) -> dict[str, Any]:
 
 
 def reading(**piece: Any) -> Reading:
-    return Reading("1:1:", "then", "", 0, False, (), {}, None, piece or None, 0.0, {}, None, None, False, None)
+    return Reading("1:1:", "then", "", 0, False, (), {}, piece or None, 0.0, {}, None, None, False, None)
 
 
 class Desk:

@@ -13,7 +13,7 @@ from mirror.target.target import Claim, Target
 THEIR_CLOCK = datetime(2026, 1, 1, tzinfo=UTC)
 READING = Reading(
     snapshot="5:7:5", as_of="2020-01-01T00:00:00+00:00", scopes='{"table":"users","rows":[]}', entries=1, backlog=False,
-    wide=(), broken={}, looked=None, slice=None, lag_s=0.0, ages_s={}, waiting=None, outbox_bytes=0, asleep=False,
+    wide=(), broken={}, slice=None, lag_s=0.0, ages_s={}, waiting=None, outbox_bytes=0, asleep=False,
     taken=None,
 )  # fmt: skip
 

@@ -13,7 +13,7 @@ USERS, MEMBERS, TRIP = Wide("users"), Wide("trip_memberships"), Wide("trip_membe
 def reading(*wide: Wide, snapshot: str = "1:1:", **others: Any) -> Reading:
     values: dict[str, Any] = {
         "snapshot": snapshot, "as_of": "", "scopes": "", "entries": 0, "backlog": False, "wide": wide, "broken": {},
-        "looked": None, "slice": None, "lag_s": 0.0, "ages_s": {}, "waiting": None, "outbox_bytes": 0, "asleep": False,
+        "slice": None, "lag_s": 0.0, "ages_s": {}, "waiting": None, "outbox_bytes": 0, "asleep": False,
         "taken": None,
     }  # fmt: skip
     return Reading(**(values | others))

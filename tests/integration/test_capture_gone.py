@@ -1,0 +1,110 @@
+"""What leaves the projection is marked as gone, read first in a backlog, and forgotten exactly."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import psycopg
+import pytest
+
+from tests.bed.source_side import SOFT, an_id, drain, gone_of, install, marks, rows_of
+
+pytestmark = pytest.mark.sql
+
+Connection = psycopg.Connection[Any]
+ROWS = f"""
+insert into trips (id, name) values ('{an_id(11)}', 'Rome'), ('{an_id(12)}', 'Oslo');
+insert into users (id, username) select ('00000000-0000-0000-0000-' || lpad(to_hex(n), 12, '0'))::uuid, 'user ' || n
+  from generate_series(1, 50) as n;
+insert into trip_memberships (trip_id, user_id, status) select '{an_id(11)}', id, 'ACTIVE' from users;
+"""
+OF_ONE = f"user_id = '{an_id(1)}'"
+OF_MANY = f"user_id in ('{an_id(1)}', '{an_id(2)}')"
+
+
+@pytest.fixture
+def app(source_url: str) -> Iterator[Connection]:
+    install(source_url, SOFT)
+    with psycopg.connect(source_url, autocommit=True) as connection:
+        connection.execute(ROWS)
+        marks(connection)
+        yield connection
+
+
+@pytest.mark.parametrize("who", [OF_ONE, OF_MANY], ids=["one", "many"])
+@pytest.mark.parametrize(
+    ("statement", "gone"),
+    [
+        ("delete from trip_memberships where {}", [True]),
+        ("update trip_memberships set status = 'INACTIVE' where {}", [True]),
+        ("update trip_memberships set role = 'new' where {}", [False]),
+        (f"update trip_memberships set trip_id = '{an_id(12)}' where {{}}", [False, True]),
+        ("insert into trip_memberships (trip_id, user_id) "
+         f"select '{an_id(12)}', user_id from trip_memberships where {{}}", [False]),
+    ],
+    ids=["delete", "leave", "change", "move", "insert"],
+)  # fmt: skip
+def test_a_key_that_leaves_is_marked_as_gone(app: Connection, who: str, statement: str, gone: list[bool]) -> None:
+    app.execute(statement.format(who))
+    found = app.execute("select distinct coalesce(gone, false) as gone from mirror.outbox order by gone").fetchall()
+    assert [row[0] for row in found] == gone
+
+
+def test_the_memberships_of_a_trip_that_leaves_are_gone_with_it(app: Connection) -> None:
+    app.execute("update trips set deleted_at = now() where name = 'Rome'")
+    assert app.execute("select tbl, gone from mirror.outbox order by tbl").fetchall() == [
+        ("trip_memberships", True),
+        ("trips", True),
+    ]
+
+
+def test_in_a_backlog_what_is_gone_is_read_first(app: Connection) -> None:
+    app.execute("update trip_memberships set role = 'new'")
+    app.execute("delete from trip_memberships where user_id > %s", [an_id(43)])
+    app.execute("update users set username = username || '!'")
+    reply, scopes = drain(app, rows=5)
+    assert (reply["entries"], reply["backlog"], reply["gone_left"]) == (5, True, True)
+    assert (len(gone_of(scopes, "trip_memberships")), rows_of(scopes, "trip_memberships")) == (5, [])
+    reply, scopes = drain(app, rows=20, backlog=True)
+    assert (reply["entries"], reply["backlog"], reply["gone_left"]) == (7, True, False)
+    assert len(gone_of(scopes, "trip_memberships")) == 7
+
+
+def test_a_revoked_member_who_is_back_is_one(app: Connection) -> None:
+    """The mark says where to look first, not what is true."""
+    app.execute("update trip_memberships set role = 'new'")
+    app.execute("delete from trip_memberships where user_id = %s", [an_id(1)])
+    app.execute("insert into trip_memberships (trip_id, user_id, role) values (%s, %s, 'back')", [an_id(11), an_id(1)])
+    _, scopes = drain(app, rows=5)
+    assert [row["role"] for row in rows_of(scopes, "trip_memberships")] == ["back"]
+
+
+def take(app: Connection, **request: Any) -> tuple[str, str, int]:
+    asked = {"rows": 1000, "bytes": 10_000_000, "skip": []} | request
+    row = app.execute(
+        "select taken_at, taken_id, (reply->>'entries')::integer from mirror.look(%s)",
+        [psycopg.types.json.Jsonb(asked)],
+    ).fetchone()
+    assert row is not None
+    return row
+
+
+def test_what_is_in_hand_is_not_read_again(app: Connection) -> None:
+    app.execute("update trip_memberships set role = 'new'")
+    _, first, n = take(app, rows=20)
+    assert n == 20
+    _, second, n = take(app, rows=20, in_hand=first)
+    assert n == 20
+    row = app.execute("select %s::int8multirange && %s::int8multirange", [first, second]).fetchone()
+    assert row == (False,)
+
+
+def test_exactly_what_was_read_is_forgotten(app: Connection) -> None:
+    """Whatever happened to it meanwhile: a second reader, another entry in its place, another place."""
+    app.execute("update trip_memberships set role = 'new'")
+    app.execute("update trip_memberships set role = 'newer' where user_id <= %s", [an_id(20)])
+    places, ids, _ = take(app, rows=50)
+    app.execute("delete from mirror.outbox where id in (select id from mirror.outbox order by id limit 10)")
+    for table in ("outbox", "outbox_1", "outbox_2", "outbox_3"):
+        app.execute(f"vacuum full mirror.{table}")
+    app.execute("select mirror.forget(%s::tid[], %s::int8multirange)", [places, ids])
+    assert len(marks(app)) == 20
