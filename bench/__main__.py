@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import platform
+import signal
 import sys
 import time
 import traceback
@@ -51,10 +52,13 @@ def _environment(stage: Stage, name: str, size: Size) -> dict[str, Any]:
     }
 
 
-def _measure(name: str, measure: Measure, stage: Stage, found: Report, peaks_mb: dict[str, float]) -> None:
-    """A figure that fails costs no other one: it says why, and the run goes on."""
+def _measure(
+    name: str, measure: Measure, stage: Stage, found: Report, peaks_mb: dict[str, float], timeout_s: int
+) -> None:
+    """A figure that fails, or hangs, costs no other one: it says why, and the run goes on."""
     print(f"measuring {name} ...", end=" ", file=sys.stderr, flush=True)
     began = time.monotonic()
+    signal.alarm(timeout_s)
     try:
         found.results += measure(stage)
     except LeftOutError as error:
@@ -62,6 +66,8 @@ def _measure(name: str, measure: Measure, stage: Stage, found: Report, peaks_mb:
     except Exception as error:  # noqa: BLE001 - whatever it was, it is reported in the table and in the exit code
         found.failed[name] = f"{type(error).__name__}: {error}".strip()
         traceback.print_exc()
+    finally:
+        signal.alarm(0)
     found.seconds[name] = round(time.monotonic() - began, 1)
     if peak_mb := take_peak_mb():
         peaks_mb[name] = peak_mb
@@ -86,8 +92,14 @@ def _write(found: Report, directory: Path) -> str:
     return table
 
 
+def _took_too_long(*_: object) -> None:
+    raise TimeoutError("the figure took too long")
+
+
 def main() -> int:
     arguments = _arguments()
+    signal.signal(signal.SIGALRM, _took_too_long)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what was started is stopped, as after Ctrl-C
     size: Size = SIZES[arguments.size]
     if arguments.rounds:
         size = replace(size, rounds=arguments.rounds)
@@ -97,7 +109,7 @@ def main() -> int:
     with open_stage(source, target, arguments.directory) as stage:
         found = Report(_environment(stage, arguments.size, size))
         for name in arguments.figures or chosen:
-            _measure(name, chosen[name], stage, found, peaks_mb)
+            _measure(name, chosen[name], stage, found, peaks_mb, size.timeout_s)
             _write(found, arguments.output)  # so that an interrupted run leaves what it has
     found.results += _peaks(peaks_mb)
     print(_write(found, arguments.output))

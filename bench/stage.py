@@ -57,13 +57,20 @@ class Databases:
 class Stage:
     source: Server
     target: Server
+    drops: bool = True  # databases that are no longer needed; otherwise they stay until the clusters go
     _strategy: str = "wal_log"
+    _made: int = 0
+    _application: str = ""
 
     def fill(self, rows: int) -> None:
         """Makes the application's database, with so many memberships, from which each round gets its copy. Keys come
         last: ten millions of rows would take minutes otherwise."""
-        _admin(self.source, "drop database if exists bench_application", "create database bench_application")
-        with connect(self.source.url("bench_application")) as connection:
+        if self._application and self.drops:
+            _admin(self.source, f"drop database {self._application}")
+        self._made += 1
+        self._application = f"application_{self._made}"
+        _admin(self.source, f"create database {self._application}")
+        with connect(self.source.url(self._application)) as connection:
             connection.execute(SOURCE_TABLES)
             sizes = {"rows": rows, "users": USERS, "members_per_trip": MEMBERS_PER_TRIP}
             psycopg.ClientCursor(connection).execute(SOURCE_ROWS, sizes)
@@ -74,16 +81,18 @@ class Stage:
     @contextmanager
     def databases(self) -> Iterator[Databases]:
         """A fresh copy of the application, and an empty target."""
-        copying = f"template bench_application strategy {self._strategy}"
-        _admin(self.source, f"create database bench {copying}")
-        _admin(self.target, "create database bench")
+        self._made += 1
+        name = f"bench_{self._made}"
+        _admin(self.source, f"create database {name} template {self._application} strategy {self._strategy}")
+        _admin(self.target, f"create database {name}")
         _admin(self.source, "checkpoint")
         _admin(self.target, "checkpoint")
         try:
-            yield Databases(self.source.url("bench"), self.target.url("bench"))
+            yield Databases(self.source.url(name), self.target.url(name))
         finally:
-            _admin(self.source, "drop database bench with (force)")
-            _admin(self.target, "drop database bench with (force)")
+            if self.drops:
+                _admin(self.source, f"drop database {name} with (force)")
+                _admin(self.target, f"drop database {name} with (force)")
 
 
 @contextmanager
