@@ -79,10 +79,9 @@ def _source_lines(source: Report) -> Iterator[str]:
         yield "source: the mirror is not installed."
         return
     leader = "a daemon leads" if source["leader"] else "NO daemon leads"
-    size = f"{source['outbox_bytes'] / 1e6:.1f} MB"
     yield (
         f"source: {leader}; {source['outbox_entries']} entries wait, the oldest for {source['lag_seconds']:.1f} s; "
-        f"the outbox takes {size}."
+        f"the outbox takes {source['outbox_bytes'] / 1024:.0f} kB."
     )
     for fault in source["faults"]:
         yield f"fault: {fault}; run `mirror install source`."

@@ -87,7 +87,7 @@ def _primary(primary: Primary) -> Iterator[tuple[str, str]]:
 
 
 def _left_out(primary: Primary, table: str) -> str:
-    return f"NOT mirrored, since [{table}] where = {primary.filters[table]} is not true"
+    return f"NOT mirrored, since [{table}] where ({primary.filters[table]}) is not true"
 
 
 def _mirror(mirror: Mirror) -> Iterator[tuple[str, str]]:

@@ -16,8 +16,7 @@ from mirror.doctor.finding import Finding, Verdict
 from mirror.errors import ConfigError, MirrorError, Refused, Unreachable
 from mirror.mapping import Mapping
 from mirror.postgres import connect_blocking, translate, translated
-from mirror.render import digest, template
-from mirror.target.access import access_places
+from mirror.render import array, digest, literal, template
 from mirror.target.install import VERSION, schema_sql
 
 INSTALL = "Run `mirror install target`."
@@ -71,7 +70,7 @@ def _connected(connection: Connection, mapping: Mapping, notes: dict[str, Any]) 
     if not _one(connection, "select to_regclass('mirror.state') is not null"):
         yield _said("installed", "error", "the mirror is not installed here", INSTALL)
         return
-    active = access_places(mapping.access, {"trip_id": "text"}, subject_is_id=True)["active"]
+    active = array(f"lower({literal(status)})" for status in mapping.access.active)
     for check in checks("target/doctor_installed.sql", {"active": active}):
         yield from ask(connection, "target", check)
     yield from _state(connection, mapping, notes)

@@ -110,7 +110,7 @@ def _missing(primary: Primary) -> Iterator[Answer]:
     if primary.trip is None:
         yield Answer("no", "the primary has no such trip", "Is it the right id?")
     elif not primary.trip["mirrored"]:
-        yield Answer("no", f"the trip is not mirrored: [trips] where = {primary.filters['trips']} is not true of it")
+        yield Answer("no", f"the trip is not mirrored: [trips] where ({primary.filters['trips']}) is not true of it")
     if primary.membership is None:
         yield Answer(
             "no", "the primary has no such membership: never invited, or removed", "Invite them in the application."
@@ -120,7 +120,7 @@ def _missing(primary: Primary) -> Iterator[Answer]:
         status = primary.membership["status"]
         yield Answer(
             "no",
-            f"the membership (status {status}) is not mirrored: [trip_memberships] where = {where} is not true of it",
+            f"the membership (status {status}) is not mirrored: [trip_memberships] where ({where}) is not true of it",
         )
 
 

@@ -43,12 +43,12 @@ where ({{trip_memberships_trip_id}}
 -- query waiting: entries of the outbox about them that the target does not have yet, oldest first
 select tbl as table, case when k1 is null then 'the whole table' when tbl = 'trip_memberships' and k2 is null then 'the whole trip'
                           else 'the key' end as scope,
-       extract(epoch from clock_timestamp() - at)::float8 as seconds
+       max(extract(epoch from clock_timestamp() - at))::float8 as seconds
 from mirror.outbox
 where (tbl = 'users' and coalesce(k1, {{user}}) = {{user}} or tbl = 'trips' and coalesce(k1, {{trip}}) = {{trip}}
        or tbl = 'trip_memberships' and coalesce(k1, {{trip}}) = {{trip}} and coalesce(k2, {{user}}) = {{user}})
   and pg_visible_in_snapshot(xid, {{snapshot}}::pg_snapshot) is not true
-order by at limit 20
+group by 1, 2 order by 3 desc
 
 -- query leads: is there a daemon that works this off
 select exists (select from pg_locks where locktype = 'advisory' and classid = 1835627122 and objid = 2 and granted

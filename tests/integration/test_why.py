@@ -102,12 +102,12 @@ async def test_who_may_enter_and_who_may_not(why: Asked) -> None:
 
     left = await why(1, "bob", ROME)
     assert left.startswith(
-        "the membership (status INACTIVE) is not mirrored: [trip_memberships] where = status = 'ACTIVE'"
+        "the membership (status INACTIVE) is not mirrored: [trip_memberships] where (status = 'ACTIVE')"
     )
     assert "keeps receiving until it sends a new token" in why.document["connected"]
     assert why.document["primary"]["membership"] == {"role": "MEMBER", "status": "INACTIVE", "mirrored": False}
     assert (await why(1, "ana", OSLO)).startswith(
-        "the trip is not mirrored: [trips] where = deleted_at is null is not true"
+        "the trip is not mirrored: [trips] where (deleted_at is null) is not true"
     )
     assert (await why(1, "bob", BONN)).startswith("the primary has no such membership: never invited, or removed")
     assert (await why(1, "nobody", BONN)).startswith("the primary has no user nobody")
