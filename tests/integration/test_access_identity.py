@@ -124,6 +124,7 @@ async def test_what_merely_reads_as_an_id_is_none(target_url: str, target: psyco
     assert await project.ask(23, "select public.is_trip_member('17')") is True, "some issuers write a number"
     for sub in (" 23", "023", "+23", "0x17", "23.0", "2_3"):
         assert await project.ask(sub, "select public.is_trip_member('17')") is False, sub
+        assert await project.one("select mirror.as_user_id(%s)", sub) is None, "what `mirror why` asks"
     for given_id in (" 17", "017", "+17", "0x11", "17.0", "1_7"):
         assert await project.ask("23", "select public.is_trip_member(%s)", given_id) is False, given_id
     for kind in ("smallint", "integer", "bigint"):
@@ -140,6 +141,9 @@ async def test_uuids_of_text_columns_may_be_given_as_they_are(target_url: str, t
     await project.mirror(scope("trips", [trip(ROME)]), scope("trip_memberships", [membership(ROME, "user_2x")]))
     assert await project.ask("user_2x", "select public.is_trip_member(%s::uuid)", ROME) is True
     assert await project.ask("USER_2X", "select public.is_trip_member(%s::uuid)", ROME) is False
+    await project.mirror(scope("trip_memberships", [membership(ROME, '{"id": 1}'), membership(ROME, "true")]))
+    for sub in ({"id": 1}, True):
+        assert await project.ask(sub, "select public.is_trip_member(%s)", ROME) is False, "that is no name"
 
 
 async def test_the_statuses_that_count_are_a_setting(target_url: str, target: psycopg.AsyncConnection) -> None:
