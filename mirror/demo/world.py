@@ -60,7 +60,7 @@ async def world(say: Say, populate: Callable[[App], Awaitable[None]]) -> AsyncIt
             settings = environment(primary.url("neondb_owner"), supabase.url("hosted_postgres"), MAPPING)
             say("mirror install")
             await mirror("install", settings)
-            await _open_channels(primary, supabase)
+            await _admit_daemon(primary)
             say("mirror run: the first load")
             async with running(settings | {"MIRROR_SOURCE_URL": primary.url("mirror")}, directory) as daemon:
                 yield World(
@@ -103,12 +103,10 @@ async def _found_supabase(place: Place) -> None:
             await root.execute(f"alter role {role} password '{place.password}'")
 
 
-async def _open_channels(primary: Place, supabase: Place) -> None:
-    """What a person does once after installing: a login for the daemon that may do nothing else, and policies."""
+async def _admit_daemon(primary: Place) -> None:
+    """What a person does once after installing: a login for the daemon that may do nothing else."""
     async with await _connect(primary.url("neondb_owner")) as owner:
         await owner.execute(f"create role mirror login password '{primary.password}' in role mirror_daemon")
-    async with await _connect(supabase.url("hosted_postgres")) as customer:
-        await customer.execute((HERE / "policy.sql").read_bytes())
 
 
 async def _connect(url: str) -> psycopg.AsyncConnection[tuple[object, ...]]:
