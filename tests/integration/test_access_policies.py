@@ -116,17 +116,16 @@ async def test_members_receive_and_send_on_the_topics_of_their_trips(project: Pr
             assert await project.sends(who, topic) == allowed, (who, topic)
 
 
-@pytest.mark.parametrize(
-    "topic",
-    ["", "trip", "trip:", "trip::", f"trips:{ROME}", f"trip:{ROME}x", f"x-trip:{ROME}", f"Trip:{ROME}",
-     f"trip-messages-{ROME}-x", f"trip-messages-{ROME}:x",
-     f"v1/{ROME}/chat/x", f"v1/{ROME}", f"trip: {ROME}", f"trip:{ROME}\n", f"\ntrip:{ROME}",
-     f"trip:{{{ROME}}}", "trip:" + ROME.replace("-", ""), f"trip:{ROME[:-1]}", f"trip:{KYIV}:{ROME}",
-     ROME, "{id}", "trip:{id}"],
-)  # fmt: skip
-async def test_no_other_topic_opens(project: Project, topic: str) -> None:
-    assert await project.receives(ANN, topic) == set()
-    assert await project.sends(ANN, topic) == set()
+async def test_no_other_topic_opens(project: Project) -> None:
+    for topic in (
+        "", "trip", "trip:", "trip::", f"trips:{ROME}", f"trip:{ROME}x", f"x-trip:{ROME}", f"Trip:{ROME}",
+        f"trip-messages-{ROME}-x", f"trip-messages-{ROME}:x",
+        f"v1/{ROME}/chat/x", f"v1/{ROME}", f"trip: {ROME}", f"trip:{ROME}\n", f"\ntrip:{ROME}",
+        f"trip:{{{ROME}}}", "trip:" + ROME.replace("-", ""), f"trip:{ROME[:-1]}", f"trip:{KYIV}:{ROME}",
+        ROME, "{id}", "trip:{id}",
+    ):  # fmt: skip
+        assert await project.receives(ANN, topic) == set(), topic
+        assert await project.sends(ANN, topic) == set(), topic
 
 
 async def test_without_a_topic_nothing_is_read(project: Project) -> None:

@@ -61,45 +61,46 @@ async def test_the_mirror_works_on_under_forced_row_level_security(
     assert await project.ask(an_id(1), "select public.is_trip_member(%s)", an_id(2)) is True
 
 
-@pytest.mark.parametrize(
-    ("damage", "finding"),
-    [
-        ("alter publication supabase_realtime add table public.trips", "public.trips is in the publication"),
-        ("grant insert on public.users to authenticated", "authenticated may insert on public.users"),
-        ("grant update (email) on public.users to authenticated", "authenticated may update on public.users(email)"),
-        ("grant select on public.trips to anon", "anon may select on public.trips"),
-        ("grant select (email) on public.users to anon", "anon may select on public.users(email)"),
-        ("grant select on public.trip_memberships to public", "public may select on public.trip_memberships"),
-        ("grant delete on public.users to service_role", "service_role may delete on public.users"),
-        ("alter table public.users disable row level security", "row level security of public.users is off"),
-        ("alter table public.users no force row level security", "public.users does not hold for its owner"),
-        ("alter table realtime.messages disable row level security", "every channel is open to everybody"),
-        ("create policy wide on public.users for select to authenticated using (true)", "wide on public.users shows"),
-        ("create policy wide on public.users using (true)", "wide on public.users shows every row"),
-        (
-            "create view public.people as select email from public.users; grant select on public.people to anon",
-            "anon may read public.people, which shows public.users past its policies",
-        ),
-        (
-            "create materialized view public.m as select from public.users; grant select on public.m to authenticated",
-            "authenticated may read public.m",
-        ),
-        ("grant usage on schema mirror to authenticated", "authenticated may use the schema mirror"),
-        ("grant usage on schema mirror to public", "anon may use the schema mirror"),
-        ("grant execute on function public.mirror_apply(jsonb) to anon", "anon may call public.mirror_apply(jsonb)"),
-        ("grant execute on function mirror.caller() to public", "authenticated may call mirror.caller()"),
-        ("grant execute on function public.mirror_has(text) to public", "anon may call public.mirror_has(text)"),
-    ],
-)  # fmt: skip
-async def test_what_breaks_it_is_named_and_the_cure_cures(project: Project, damage: str, finding: str) -> None:
-    await project.connection.execute(damage.encode())
-    found = await project.rows(FOUND)
-    assert any(finding in line for _, line, _ in found), found
-    as_json = await project.one("select public.mirror_insecurities()")
-    assert [i["finding"] for i in as_json["insecurities"]]
-    for _, _, cure in found:
-        await project.connection.execute(cure.encode())
-    assert await project.rows(FOUND) == []
+DAMAGES = [
+    ("alter publication supabase_realtime add table public.trips", "public.trips is in the publication"),
+    ("grant insert on public.users to authenticated", "authenticated may insert on public.users"),
+    ("grant update (email) on public.users to authenticated", "authenticated may update on public.users(email)"),
+    ("grant select on public.trips to anon", "anon may select on public.trips"),
+    ("grant select (email) on public.users to anon", "anon may select on public.users(email)"),
+    ("grant select on public.trip_memberships to public", "public may select on public.trip_memberships"),
+    ("grant delete on public.users to service_role", "service_role may delete on public.users"),
+    ("alter table public.users disable row level security", "row level security of public.users is off"),
+    ("alter table public.users no force row level security", "public.users does not hold for its owner"),
+    ("alter table realtime.messages disable row level security", "every channel is open to everybody"),
+    ("create policy wide on public.users for select to authenticated using (true)", "wide on public.users shows"),
+    ("create policy wide on public.users using (true)", "wide on public.users shows every row"),
+    (
+        "create view public.people as select email from public.users; grant select on public.people to anon",
+        "anon may read public.people, which shows public.users past its policies",
+    ),
+    (
+        "create materialized view public.m as select from public.users; grant select on public.m to authenticated",
+        "authenticated may read public.m",
+    ),
+    ("grant usage on schema mirror to authenticated", "authenticated may use the schema mirror"),
+    ("grant usage on schema mirror to public", "anon may use the schema mirror"),
+    ("grant execute on function public.mirror_apply(jsonb) to anon", "anon may call public.mirror_apply(jsonb)"),
+    ("grant execute on function mirror.caller() to public", "authenticated may call mirror.caller()"),
+    ("grant execute on function public.mirror_has(text) to public", "anon may call public.mirror_has(text)"),
+]
+
+
+async def test_what_breaks_it_is_named_and_the_cure_cures(project: Project) -> None:
+    for damage, finding in DAMAGES:
+        async with project.connection.transaction(force_rollback=True):
+            await project.connection.execute(damage.encode())
+            found = await project.rows(FOUND)
+            assert any(finding in line for _, line, _ in found), (damage, found)
+            as_json = await project.one("select public.mirror_insecurities()")
+            assert len(as_json["insecurities"]) == len(found)
+            for _, _, cure in found:
+                await project.connection.execute(cure.encode())
+            assert await project.rows(FOUND) == [], damage
 
 
 async def test_what_is_allowed_is_not_reported(project: Project) -> None:
