@@ -29,12 +29,11 @@ from mirror.ops.resyncs import Resyncs
 from mirror.ops.sides import Parked, Primary
 from mirror.ops.vitals import Vitals
 from mirror.ops.wait import Waiters
+from mirror.ops.waiting import Waiting
 from mirror.target.target import Transport
-from mirror.token import Garbage, read_token
 
 LIVE_WITHIN_S = 120.0  # longer than any bounded wait of the loop
 SCRAPE_KEPT_S = 0.2
-WAIT_DEFAULT_S, WAIT_MAX_S = 10.0, 60.0
 _GUARDED = {
     "cache-control": "no-store",
     "content-security-policy": "default-src 'none'; frame-ancestors 'none'",
@@ -67,13 +66,13 @@ def application(told: Told) -> Starlette:
         Route("/metrics", _Scrape(told.metrics).show),
         Route("/livez", _livez(told.vitals)),
         Route("/readyz", _readyz(told.vitals)),
-        Route("/wait", _wait(told.waiters, told.vitals), methods=["GET"]),
+        Route("/wait", _nobody, methods=["GET"]),  # for the methods that are refused; see _Guard
         Route("/api/status", status.show),
         Route("/api/resyncs/{id}", resyncs.show),
         Route("/resync", resyncs.ask, methods=["POST"]),
     ]
     app = Starlette(routes=routes, lifespan=_beside(history, told.waiters), exception_handlers={HTTPException: _refuse})
-    app.add_middleware(_Guard, loopback=_is_loopback(told.host))
+    app.add_middleware(_Guard, wait=Waiting(told.waiters, told.vitals), loopback=_is_loopback(told.host))
     return app
 
 
@@ -166,40 +165,8 @@ class _Status:
         return JSONResponse(document | {"source": source, "target": target} | more)
 
 
-def _wait(waiters: Waiters, vitals: Vitals) -> Endpoint:
-    async def wait(request: Request) -> Response:
-        timeout_s = _number(request, "timeout", WAIT_DEFAULT_S)
-        if not 0 <= timeout_s <= WAIT_MAX_S:
-            return _has_not(400, f"timeout is a number of seconds from 0 to {WAIT_MAX_S:g}")
-        given = request.query_params.getlist("token")
-        token = read_token(given[0]) if len(given) == 1 else Garbage("exactly one token is wanted")
-        if isinstance(token, Garbage):
-            return _has_not(400, token.reason)
-        if vitals.standby:
-            return _has_not(503, "this daemon stands by, another one leads: ask that one")
-        if not vitals.leader:
-            return _has_not(503, "; ".join(vitals.why_not_ready()) or "the daemon is starting")
-        began = time.monotonic()
-        gone = asyncio.ensure_future(_gone(request))
-        try:
-            answer = await waiters.wait(token, timeout_s, gone)
-        finally:
-            gone.cancel()
-        if not answer.has:
-            return _has_not(answer.status, "; ".join([answer.reason, *vitals.why_not_ready()]))
-        return JSONResponse({"has": True, "waited_seconds": round(time.monotonic() - began, 4)})
-
-    return wait
-
-
-async def _gone(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
-
-
-def _has_not(status: int, reason: str) -> Response:
-    headers = {"retry-after": "1"} if status == 503 else None
-    return JSONResponse({"has": False, "reason": reason}, status, headers)
+async def _nobody(_: Request) -> Response:
+    raise AssertionError("GET /wait does not come here")
 
 
 def _number(request: Request, name: str, default: float) -> float:
@@ -220,29 +187,37 @@ async def _refuse(_: Request, error: Exception) -> Response:
 
 class _Guard:
     """Headers that keep a browser from doing more with an answer than showing it. And while only this machine is
-    served, only names of this machine: a page whose own name was bent to 127.0.0.1 may not read along."""
+    served, only names of this machine: a page whose own name was bent to 127.0.0.1 may not read along.
 
-    def __init__(self, app: ASGIApp, *, loopback: bool) -> None:
+    Whoever waits is let through on the shortest way: ten thousand times what Starlette keeps for a request under way is
+    a heap that the garbage collector stops the whole process for."""
+
+    def __init__(self, app: ASGIApp, *, wait: ASGIApp, loopback: bool) -> None:
         self._app = app
+        self._wait = wait
         self._loopback = loopback
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
-            return
-
-        async def send_guarded(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                headers = MutableHeaders(raw=message["headers"])
-                for name, value in _GUARDED.items():
-                    headers.setdefault(name, value)
-            await send(message)
-
-        if self._loopback and not _is_of_this_machine(Request(scope).headers.get("host", "")):
+        elif self._loopback and not _is_of_this_machine(Request(scope).headers.get("host", "")):
             refusal = JSONResponse({"error": "ask for localhost or for an address, not for another name"}, 421)
-            await refusal(scope, receive, send_guarded)
+            await refusal(scope, receive, _guarded(send))
+        elif scope["path"] == "/wait" and scope["method"] == "GET":
+            await self._wait(scope, receive, _guarded(send))
         else:
-            await self._app(scope, receive, send_guarded)
+            await self._app(scope, receive, _guarded(send))
+
+
+def _guarded(send: Send) -> Send:
+    async def send_guarded(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            headers = MutableHeaders(raw=message["headers"])
+            for name, value in _GUARDED.items():
+                headers.setdefault(name, value)
+        await send(message)
+
+    return send_guarded
 
 
 def _is_loopback(host: str) -> bool:
