@@ -59,7 +59,7 @@ def _orders(types: Types) -> dict[str, str]:
 def script(types: Types, mapping: Mapping) -> str:
     """The whole of it as one migration. Looks at nothing: for people who run SQL themselves."""
     sql = schema_sql(types, mapping)
-    state = {
+    state = _functions() | {
         "version": str(VERSION),
         "rendered": literal(digest(sql)),
         "types": literal(json.dumps(types, sort_keys=True)),

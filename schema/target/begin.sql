@@ -4,7 +4,9 @@ set local lock_timeout = '5s';
 set local check_function_bodies = off;
 set local client_min_messages = warning;
 do $mirror$
-declare _version integer;
+declare
+  _version integer;
+  _theirs text;
 begin
   if to_regclass('mirror.state') is not null then
     execute 'select version from mirror.state' into _version;
@@ -12,6 +14,15 @@ begin
       raise exception 'it was installed by a newer mirror (schema version %, this one knows {{version}})', _version
         using errcode = 'PT428', hint = 'Use that version of the mirror.';
     end if;
+  end if;
+  -- A function of the same name that somebody else has made is not ours to replace, nor to drop one day.
+  select string_agg(p.oid::regprocedure::text, ', ') into _theirs from pg_catalog.pg_proc as p join (
+{{functions}}) as f(name, callers) on f.name = p.proname
+  where p.pronamespace = 'public'::regnamespace
+    and not ('search_path=""' = any (p.proconfig) and p.prosrc ~ 'mirror[._]|public[.]is_trip_member') is true;
+  if _theirs is not null then
+    raise exception 'there is a function %, which is not the mirror''s', _theirs
+      using errcode = 'PT428', hint = 'Rename it, or drop it and let policies ask the mirror''s instead.';
   end if;
 end
 $mirror$;

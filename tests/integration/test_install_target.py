@@ -8,6 +8,7 @@ import psycopg
 import pytest
 
 from mirror.cli import main
+from mirror.errors import Incompatible
 from mirror.mapping import Mapping, TargetOptions, UsersMapping
 from mirror.postgres import connect_blocking
 from mirror.target import install as target_side
@@ -134,10 +135,30 @@ def test_a_half_finished_install_is_completed(target_url: str, other_url: str) -
 
 
 def test_a_failure_on_the_way_leaves_nothing(target_url: str, connection: psycopg.Connection) -> None:
-    connection.execute("create function public.mirror_status() returns text language sql as 'select 1::text'")
+    theirs = (
+        "create function public.mirror_status() returns text set search_path = '' language sql as 'select $$mirror.$$'"
+    )
+    connection.execute(theirs)
     before = describe(connection)
     with pytest.raises(Exception, match="cannot change return type"):
         put_in_place(target_url)
+    assert describe(connection) == before
+
+
+@pytest.mark.parametrize("setting", ["", "set search_path = ''"])
+def test_somebody_elses_function_is_not_replaced(target_url: str, connection: psycopg.Connection, setting: str) -> None:
+    """Many a project has an is_trip_member of its own: its policies would ask another question overnight."""
+    body = "select exists (select from public.members as m where m.id = $1)"
+    connection.execute("create table public.members (id uuid)")
+    theirs = f"create function public.is_trip_member(trip_id uuid) returns boolean {setting} language sql as '{body}'"
+    connection.execute(theirs.encode())
+    before = describe(connection)
+    with pytest.raises(Incompatible) as refused:
+        put_in_place(target_url)
+    assert str(refused.value) == (
+        "target: there is a function public.is_trip_member(uuid), which is not the mirror's. "
+        "Rename it, or drop it and let policies ask the mirror's instead."
+    )
     assert describe(connection) == before
 
 
