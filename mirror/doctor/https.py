@@ -68,7 +68,7 @@ def _insecurities(api: Api) -> Iterator[Finding]:
 def _closed(api: Api) -> Finding:
     """The API's own word for a schema that it does not serve is PGRST106."""
     try:
-        api.call("mirror_status", schema="mirror")
+        api.call("fingerprint", schema="mirror")
     except Refused as error:
         if error.sqlstate == "PGRST106":
             return _said("exposed schemas", "ok", "schema mirror is not served by the API")

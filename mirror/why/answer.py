@@ -32,8 +32,7 @@ def judge(evidence: Evidence, max_staleness_s: float | None = None) -> Answer:
         return _welcome(primary, mirror)
     reasons = (
         *_never(evidence, primary),
-        *_not_yet(primary, mirror),
-        *_stale(mirror, max_staleness_s),
+        *_not_yet(primary, mirror, max_staleness_s),
         *_lost(evidence),
     )
     return next(iter(reasons), Answer("no", "is_trip_member says no"))
@@ -124,20 +123,17 @@ def _missing(primary: Primary) -> Iterator[Answer]:
         )
 
 
-def _not_yet(primary: Primary | None, mirror: Mirror) -> Iterator[Answer]:
+def _not_yet(primary: Primary | None, mirror: Mirror, max_staleness_s: float | None) -> Iterator[Answer]:
     for parked in mirror.parked:
         tried = f"tried {parked['tries']} times in {_seconds(parked['seconds'])}"
-        yield Answer(
-            "no",
-            f"the row of {parked['table']} is parked: {parked['reason']} ({tried})",
-            "Put that right; the mirror tries again.",
-        )
-    if primary is not None and primary.waiting and _differs(primary, mirror):
-        yield Answer(
-            "no", f"the membership is in the primary, but not applied yet: {_waits(primary)}", _daemon(primary)
-        )
+        sentence = f"the row of {parked['table']} is parked: {parked['reason']} ({tried})"
+        yield Answer("no", sentence, "Put that right; the mirror tries again.")
     if not mirror.position["primed"]:
         yield Answer("no", "the first load is not complete", "Is a daemon running? See `mirror status`.")
+    yield from _stale(mirror, max_staleness_s)
+    if primary is not None and primary.waiting and _differs(primary, mirror):
+        what = "the membership is" if mirror.membership is None else f"{_row(primary.membership)} is"
+        yield Answer("no", f"{what} in the primary, but not applied yet: {_waits(primary)}", _daemon(primary))
 
 
 def _stale(mirror: Mirror, max_staleness_s: float | None) -> Iterator[Answer]:

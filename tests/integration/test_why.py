@@ -181,12 +181,20 @@ async def test_policies_that_forget_the_mirror(target: Connection, why: Asked) -
 
 @pytest.mark.usefixtures("world")
 @pytest.mark.parametrize("world", [CLERK], indirect=True, ids=["clerk"])
-async def test_stale_without_a_profile_and_with_a_status_that_does_not_count(target: Connection, why: Asked) -> None:
+async def test_stale_without_a_profile_and_with_a_status_that_does_not_count(
+    source: Connection, target: Connection, why: Asked
+) -> None:
     await why(0, "ana", ROME)
     assert why.document["mirror"]["channel"]["topic"] == f"trip:{ROME}:e0"
     assert why.document["person"]["subject"] == "ana@example.org"
     assert (await why(1, "bob", ROME)).startswith("status INACTIVE does not count as a member's")
     assert (await why(1, GHOST, BONN)).startswith("there is a membership, but no user to match the JWT's sub with")
+    await source.execute("update public.trip_memberships set status = 'ACTIVE' where user_id = %s", [BOB])
+    invited = await why(1, "bob", ROME)
+    assert invited.startswith("role MEMBER, status ACTIVE is in the primary, but not applied yet: the key of ")
+    await source.execute("update public.trip_memberships set status = 'LEFT' where user_id = %s", [ANA])
+    changed = await why(0, "ana", ROME)
+    assert changed.startswith("the primary says role OWNER, status LEFT, but that is not applied yet: the key of ")
     await target.execute("update mirror.state set fresh_at = fresh_at - interval '10 minutes'")
     assert (await why(1, "ana", ROME)).startswith(
         "the mirror is 10 min old, and max_staleness (60.0 s) lets nobody in then"
