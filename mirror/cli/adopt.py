@@ -13,7 +13,7 @@ from mirror.errors import Refused
 from mirror.postgres import refuse_pooled_host
 from mirror.source.primary import Primary
 from mirror.target.target import Target
-from mirror.target.ways import open_transport
+from mirror.target.ways import check, open_transport
 
 LEASE_S = 120.0
 
@@ -27,6 +27,7 @@ def register(commands: Any) -> None:
 def _adopt(arguments: argparse.Namespace) -> int:
     settings = load_settings()
     refuse_pooled_host(settings.source())
+    check(settings)
     return asyncio.run(_work(settings, yes=arguments.yes))
 
 

@@ -20,7 +20,7 @@ from mirror.errors import Incompatible, Refused
 from mirror.source.primary import Primary
 from mirror.tables import TABLES
 from mirror.target.target import Target
-from mirror.target.ways import open_transport
+from mirror.target.ways import check, open_transport
 
 LEASE_S = 120.0
 
@@ -34,6 +34,7 @@ def register(commands: Any) -> None:
 
 def _verify(arguments: argparse.Namespace) -> int:
     settings = load_settings()
+    check(settings)
     result = _ask_the_daemon(settings, arguments.table) or asyncio.run(_look(settings, arguments.table))
     show(json.dumps(result) if arguments.json else "\n".join(_lines(result)))
     found = result["tables"].values()

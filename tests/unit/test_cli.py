@@ -79,12 +79,34 @@ def test_missing_settings_are_two(mirror: Mirror, arguments: list[str]) -> None:
     assert re.fullmatch(r"mirror: MIRROR_(SOURCE|TARGET)_URL is not set\. Set it to .+\.\n", err)
 
 
-@pytest.mark.parametrize("arguments", COMMANDS)
-def test_https_alone_is_not_enough_yet(mirror: Mirror, arguments: list[str]) -> None:
-    environ = {"SUPABASE_URL": "https://x.supabase.co", "SUPABASE_SECRET_KEY": "hunter2"}
-    code, _, err = mirror(*arguments, MIRROR_SOURCE_URL=CLOSED, **environ)
-    assert code == 2 if arguments != ["uninstall"] else code == 3
-    assert "HTTPS (SUPABASE_URL) is not available" in err or arguments == ["uninstall"]
+HTTPS = {"SUPABASE_URL": "https://x.supabase.co", "SUPABASE_SECRET_KEY": "hunter2"}
+
+
+@pytest.mark.parametrize("arguments", [["install"], ["install", "target"], ["uninstall"], ["uninstall", "target"]])
+def test_through_https_nothing_is_installed_and_the_source_is_not_touched_first(
+    mirror: Mirror, arguments: list[str]
+) -> None:
+    code, out, err = mirror(*arguments, MIRROR_SOURCE_URL=CLOSED, **HTTPS)
+    assert (code, out) == (2, "")
+    assert "Paste what `mirror install target --print` says into Supabase's SQL editor" in err
+    assert "hunter2" not in err
+
+
+@pytest.mark.parametrize("arguments", [["run"], ["status"], ["verify"], ["adopt"]])
+@pytest.mark.parametrize(
+    ("environ", "words"),
+    [
+        ({"SUPABASE_SECRET_KEY": ""}, "SUPABASE_URL is set, SUPABASE_SECRET_KEY is not"),
+        ({"SUPABASE_URL": "http://hunter2.supabase.co"}, "SUPABASE_URL must be the https URL of the project"),
+        ({"SUPABASE_SECRET_KEY": "sb_publishable_hunter2"}, "SUPABASE_SECRET_KEY must be a secret key"),
+    ],
+)
+def test_what_is_wrong_with_the_way_through_https_is_said_before_anything_is_asked(
+    mirror: Mirror, arguments: list[str], environ: dict[str, str], words: str
+) -> None:
+    code, _, err = mirror(*arguments, MIRROR_SOURCE_URL=CLOSED, **HTTPS | environ)
+    assert words in err
+    assert code == 2
     assert "hunter2" not in err
 
 
