@@ -27,7 +27,7 @@ where to_regclass('realtime.messages') is null
 select 'warning',
        case when receives then 'no policy of realtime.messages lets anybody send (FOR INSERT to authenticated)'
             else 'no policy of realtime.messages lets anybody in: every private channel answers 403' end,
-       'See "Let Realtime ask it" in the README for the policies.'
+       'Let `mirror install target` make them: [access] topics and send in mirror.toml say for what.'
 from (select coalesce(bool_or(cmd in ('SELECT', 'ALL')), false) as receives, coalesce(bool_or(cmd in ('INSERT', 'ALL')), false) as sends
       from pg_policies where schemaname = 'realtime' and tablename = 'messages' and permissive = 'PERMISSIVE'
         and roles && array['authenticated', 'public']::name[]) as p
