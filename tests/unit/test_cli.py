@@ -247,7 +247,11 @@ def test_ctrl_c_and_refusals_have_their_codes(mirror: Mirror, monkeypatch: pytes
 
 # The words of `mirror status`
 
-SOURCE = {"installed": True, "outbox_entries": 3, "lag_seconds": 0.25, "leader": True}
+SOURCE = {
+    "installed": True, "outbox_entries": 3, "outbox_bytes": 40960, "lag_seconds": 0.25, "leader": True, "faults": [],
+    "resync": None,
+}  # fmt: skip
+RESYNC = {"id": 7, "state": "running", "reason": "resync", "phase": "compare", "table": "trips", "done_rows": 5}
 TARGET = {
     "installed": True, "primed_at": "2026-01-01", "staleness_seconds": 0.94, "epoch": 4, "batch": 9,
     "snapshot": "7:7:", "parked": [{"tbl": "users", "k1": "1", "k2": "", "reason": "no", "tries": 2}],
@@ -262,7 +266,7 @@ def words(verdict: str, **parts: object) -> list[str]:
 def test_a_fresh_copy_says_how_fresh() -> None:
     assert words("fresh") == [
         "FRESH: the target equals the source as of 0.9 s ago.",
-        "source: a daemon leads; 3 entries wait, the oldest for 0.2 s.",
+        "source: a daemon leads; 3 entries wait, the oldest for 0.2 s; the outbox takes 40 kB.",
         "target: epoch 4, batch 9, snapshot 7:7:.",
         "parked: users 1: no (tried 2 times)",
     ]
@@ -276,6 +280,12 @@ def test_a_fresh_copy_says_how_fresh() -> None:
         ("not installed", {"target": {"installed": False}}, "target: the mirror is not installed."),
         ("not installed", {"source": {"installed": False}}, "source: the mirror is not installed."),
         ("fresh", {"source": {**SOURCE, "leader": False}}, "source: NO daemon leads; 3 entries wait, the oldest"),
+        ("fresh", {"source": {**SOURCE, "faults": ["no trigger"]}}, "fault: no trigger; run `mirror install source`."),
+        (
+            "fresh",
+            {"source": {**SOURCE, "resync": RESYNC | {"total_rows": None}}},
+            "resync 7: running, compare trips, 5 of ? rows.",
+        ),
         ("unknown", {"target": None, "errors": ["target: gone"]}, "error: target: gone"),
         ("unknown", {"source": None}, "UNKNOWN: one side could not be asked."),
     ],
