@@ -81,7 +81,7 @@ def _also(runs: list[Run], n: int) -> dict[str, float]:
 def _goals(kind: Kind, name: str, ratios: dict[str, float], also: dict[str, float]) -> Iterator[Goal]:
     if name == MIRROR and kind.wanted and "/ native" in ratios:
         yield Goal(f"backlog, {kind.title}", ratios["/ native"], "× native", kind.wanted)
-    if name == MIRROR and kind is SINGLE and "CPU s per 100,000 rows" in also:
+    if name == MIRROR and kind is SINGLE and "/ native" in ratios and "CPU s per 100,000 rows" in also:
         cpu_s = also["CPU s per 100,000 rows"]
         yield Goal("daemon, CPU for 100,000 rows", cpu_s, "s", 0.25, at_most=True)
     if name == HTTPS:

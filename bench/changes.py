@@ -8,13 +8,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import LiteralString
 
-from bench.peers import Sentinel
+from bench.peers import Sentinel, until
 from bench.stage import Databases, ask, connect
 
 WRITERS = 4
 HOT_KEYS = 1_000
 REVOKED_EVERY = 100
 BULK_ROWS = 10_000
+COUNTED_TIMEOUT_S = 20.0
 SINGLY = """
 create or replace procedure public.change_singly(first bigint, upto bigint, keys bigint, gone_every bigint)
 language plpgsql as $$
@@ -97,6 +98,7 @@ def write(databases: Databases, kind: Kind, n: int) -> Sentinel:
     with connect(databases.source) as source:
         before = _changed(databases)
         kind.write(databases, n)
+        until(lambda: _changed(databases) - before >= n, COUNTED_TIMEOUT_S)  # sessions count as they end
         if _changed(databases) - before != n:
             raise RuntimeError(f"{_changed(databases) - before} rows were changed, not {n}")
         sentinel = Sentinel(source)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-from bench import access, backlog, changes, growth, idle, keeping, latency, others, proof, writes
+from bench import access, backlog, changes, growth, http, https, idle, keeping, latency, others, proof, writes
 from bench.report import Result
 from bench.stage import Stage
 
@@ -25,21 +25,22 @@ class Size:
     idle_s: float
     growth: tuple[int, ...]
     access: tuple[int, ...]
+    clients: int  # of the HTTP server
     timeout_s: int  # of one figure
 
 
 SIZES = {
     "full": Size(
         rounds=3, rows=100_000, latency_s=20, backlog=500_000, load=1_000_000, writes_s=10, keeping_s=600, idle_s=60,
-        growth=(10_000, 1_000_000, 10_000_000), access=(1_000_000, 10_000_000), timeout_s=1_800,
+        growth=(10_000, 1_000_000, 10_000_000), access=(1_000_000, 10_000_000), clients=10_000, timeout_s=1_800,
     ),
     "medium": Size(
         rounds=3, rows=20_000, latency_s=5, backlog=100_000, load=200_000, writes_s=4, keeping_s=60, idle_s=20,
-        growth=(10_000, 1_000_000), access=(1_000_000,), timeout_s=300,
+        growth=(10_000, 1_000_000), access=(1_000_000,), clients=2_000, timeout_s=300,
     ),
     "small": Size(
-        rounds=1, rows=2_000, latency_s=0.3, backlog=2_000, load=2_000, writes_s=1, keeping_s=3, idle_s=1,
-        growth=(2_000, 4_000), access=(10_000,), timeout_s=60,
+        rounds=1, rows=2_000, latency_s=0.3, backlog=2_000, load=2_000, writes_s=0, keeping_s=1, idle_s=0.5,
+        growth=(2_000, 4_000), access=(10_000,), clients=20, timeout_s=60,
     ),
 }  # fmt: skip
 Measure = Callable[[Stage], list[Result]]
@@ -57,12 +58,14 @@ def figures(size: Size) -> dict[str, Measure]:
         "hot": partial(drained, kinds=[changes.HOT]),
         "bulk": partial(drained, kinds=[changes.BULK_UPDATES, changes.BULK_INSERTS]),
         "revocations": partial(drained, kinds=[changes.REVOCATIONS]),
+        "https": partial(https.measure, rounds=rounds, n=size.backlog),
         "proof": partial(proof.measure, rounds=rounds, rows=size.load, seconds=size.latency_s),
         "writes": partial(writes.measure, rounds=rounds, rows=size.rows, seconds=size.writes_s),
         "keeping": partial(keeping.measure, rows=size.rows, seconds=size.keeping_s),
-        "growth": partial(growth.measure, sizes=size.growth),
+        "growth": partial(growth.measure, turns=2 * rounds, sizes=size.growth),
         "access": partial(access.measure, rounds=rounds, sizes=size.access, seconds=size.writes_s),
         "pglogical": partial(beside, who="pglogical"),
         "slony": partial(beside, who="Slony-I"),
+        "http": partial(http.measure, rounds=rounds, rows=size.rows, seconds=size.latency_s, wanted=size.clients),
         "idle": partial(idle.measure, rows=size.rows, seconds=size.idle_s),
     }

@@ -23,7 +23,6 @@ from bench.stage import Connection, Databases, Stage, ask, connect
 from bench.usage import usage
 
 CHANGES_MAX = 10_000
-TURNS = 8
 CHANGE = """
 create or replace procedure public.change_spread(rows bigint, n bigint, turn bigint) language plpgsql as $$
 begin
@@ -46,13 +45,13 @@ class Cost:
     load_s: float = 0.0
 
 
-def measure(stage: Stage, *, sizes: Sequence[int]) -> list[Result]:
+def measure(stage: Stage, *, turns: int, sizes: Sequence[int]) -> list[Result]:
     costs: dict[str, list[Cost]] = {MIRROR: [], NATIVE: []}
     for rows in sizes:
         stage.fill(rows)
         for name, run in ((MIRROR, _mirror), (NATIVE, _native)):
             with stage.databases() as databases:
-                costs[name].append(run(databases, rows))
+                costs[name].append(run(databases, rows, turns))
     return [result for name in costs for result in _results(name, sizes, costs)]
 
 
@@ -72,30 +71,30 @@ def _results(name: str, sizes: Sequence[int], costs: dict[str, list[Cost]]) -> l
     return results
 
 
-def _mirror(databases: Databases, rows: int) -> Cost:
+def _mirror(databases: Databases, rows: int, turns: int) -> Cost:
     peers.install_mirror(databases)
     with connect(databases.target) as target, peers.daemon(databases) as running:
         began = until(lambda: running.runs() and ask(target, "select epoch > 0 from mirror.state"))
         load_s = until(lambda: running.runs() and ask(target, "select primed_at from mirror.state")) - began
-        rounds = _turns(databases, rows, "select from mirror.state for update", Sentinel.in_position)
+        rounds = _turns(databases, rows, turns, "select from mirror.state for update", Sentinel.in_position)
         used = usage(running.process.pid)
     return Cost(rounds, used.rss_mb if used else 0.0, load_s)
 
 
-def _native(databases: Databases, rows: int) -> Cost:
+def _native(databases: Databases, rows: int, turns: int) -> Cost:
     with peers.native(databases):
         hold = "lock table public.trip_memberships in share mode"
-        return Cost(_turns(databases, rows, hold, Sentinel.is_visible))
+        return Cost(_turns(databases, rows, turns, hold, Sentinel.is_visible))
 
 
 def _turns(
-    databases: Databases, rows: int, hold: LiteralString, through: Callable[[Sentinel, Connection], bool]
+    databases: Databases, rows: int, turns: int, hold: LiteralString, through: Callable[[Sentinel, Connection], bool]
 ) -> list[float]:
     n = min(rows, CHANGES_MAX)
     rounds = []
     with connect(databases.source) as source, connect(databases.target) as target:
         source.execute(CHANGE)
-        for turn in range(TURNS):
+        for turn in range(turns):
             with psycopg.connect(databases.target) as holding:
                 holding.execute(hold)
                 source.execute("set synchronous_commit = off")

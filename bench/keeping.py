@@ -1,4 +1,4 @@
-"""Keeping up: 8 writers at full speed for minutes, probes among them, and every second a look at what must not grow.
+"""Keeping up: 8 writers at full speed for minutes, probes among them, and sixty times a look at what must not grow.
 
 What must not: the outbox (bytes of both tables), the target's table (its updates leave dead rows, which vacuum must get
 at), the daemon. The first third of the time is compared with the last."""
@@ -16,7 +16,7 @@ from bench.report import Goal, Result, percentile
 from bench.stage import Databases, Stage, ask, connect
 from bench.usage import usage
 
-SAMPLE_S = 1.0
+SAMPLES = 60
 OUTBOX = "select mirror.outbox_bytes() / 1048576.0"
 WAITING = "select count(*) from mirror.outbox"
 TARGET = "select pg_table_size('public.trip_memberships') / 1048576.0"
@@ -30,9 +30,9 @@ class Samples:
     waiting: list[float] = field(default_factory=list)
     rss_mb: list[float] = field(default_factory=list)
 
-    def take(self, databases: Databases, pid: int, stop: threading.Event) -> None:
+    def take(self, databases: Databases, pid: int, stop: threading.Event, pause_s: float) -> None:
         with connect(databases.source) as source, connect(databases.target) as target:
-            while not stop.wait(SAMPLE_S):
+            while not stop.wait(pause_s):
                 self.outbox_mb.append(float(str(ask(source, OUTBOX))))
                 self.waiting.append(float(str(ask(source, WAITING))))
                 self.target_mb.append(float(str(ask(target, TARGET))))
@@ -45,7 +45,7 @@ def measure(stage: Stage, *, rows: int, seconds: float) -> list[Result]:
     samples, stop = Samples(), threading.Event()
     with stage.databases() as databases, peers.mirror(databases) as daemon:
         before = usage(daemon.process.pid)
-        watching = threading.Thread(target=samples.take, args=(databases, daemon.process.pid, stop))
+        watching = threading.Thread(target=samples.take, args=(databases, daemon.process.pid, stop, seconds / SAMPLES))
         watching.start()
         try:
             found, per_second = under_load(stage, databases, rows, seconds, random.Random(0), rate=0)

@@ -13,10 +13,10 @@ from functools import partial
 from bench import peers
 from bench.load import pgbench
 from bench.peers import Peer
-from bench.probes import PER_SECOND, WARM_UP_S, latencies_ms
+from bench.probes import PER_SECOND, WARM_UP_S, latencies_ms, round_trip_ms
 from bench.report import Goal, Result, median, percentile
 from bench.stage import Databases, Stage
-from bench.wire import round_trip_ms, wire
+from bench.wire import wire
 from bench.writes import MAPPED
 
 BUSY_PER_SECOND = 6_000
@@ -78,12 +78,11 @@ def under_load(
 ) -> tuple[list[float], float]:
     """Probes while 8 clients write at this rate (0: as fast as they can), and how fast they were."""
     speeds: list[float] = []
-    options = [f"--time={round(WARM_UP_S + seconds + 0.5)}", f"--define=rows={rows}"]
-    if rate:
-        options.append(f"--rate={rate}")
+    options = [f"--define=rows={rows}", *([f"--rate={rate}"] if rate else [])]
+    time_s = round(WARM_UP_S + seconds + 0.5)
 
     def load() -> None:
-        speeds.append(pgbench(stage, databases.source, MAPPED, *options).per_second)
+        speeds.append(pgbench(stage, databases.source, MAPPED, time_s, *options).per_second)
 
     writing = threading.Thread(target=load)
     writing.start()

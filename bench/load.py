@@ -15,6 +15,7 @@ from bench.stage import Stage
 
 CLIENTS = 8
 THREADS = 2
+FEW = 50
 
 
 @dataclass(frozen=True)
@@ -31,11 +32,13 @@ def pgbench(
     stage: Stage,
     url: str,
     script: str,
+    seconds: int,
     *options: str,
     clients: int = CLIENTS,
     protocol: Literal["prepared", "simple"] = "prepared",
 ) -> Load:
-    """Runs one transaction over and over; `options` say for how long, or how often."""
+    """Runs one transaction over and over; `seconds` 0: only often enough to see that it can be done."""
+    options = (f"--time={seconds}" if seconds else f"--transactions={FEW}", *options)
     with tempfile.TemporaryDirectory() as directory:
         file, log = Path(directory, "script.sql"), Path(directory, "log")
         file.write_text(script)

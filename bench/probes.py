@@ -13,12 +13,14 @@ import random
 import threading
 import time
 
+from bench.report import median
 from bench.stage import Connection, Databases, connect
 
 PER_SECOND = 50
 WARM_UP_S = 0.5
 PROBED = 500  # memberships that only probes change: the first so many
 LAST_TIMEOUT_S = 30.0
+QUESTIONS = 100
 # Only the probes are told of: what else is written meanwhile does not notify.
 OBSERVER = """
 drop function if exists public.seen cascade;
@@ -36,9 +38,25 @@ update public.trip_memberships set role = %s where trip_id = public.trip_of(%s) 
 """
 
 
+def round_trip_ms(far: str, near: str) -> float:
+    """What a wire adds to the shortest of questions."""
+    return _asked_ms(far) - _asked_ms(near)
+
+
+def _asked_ms(url: str) -> float:
+    times = []
+    with connect(url) as connection:
+        for _ in range(QUESTIONS):
+            began = time.perf_counter()
+            connection.execute("select", prepare=True)
+            times.append(time.perf_counter() - began)
+    return median(times) * 1000
+
+
 def latencies_ms(databases: Databases, seconds: float, chance: random.Random, name: str = "first") -> list[float]:
     """`name`: another one for another time on the same rows."""
-    warm_up, n = int(WARM_UP_S * PER_SECOND), int((WARM_UP_S + seconds) * PER_SECOND)
+    warm_up_s = min(seconds, WARM_UP_S)
+    warm_up, n = int(warm_up_s * PER_SECOND), int((warm_up_s + seconds) * PER_SECOND)
     with connect(databases.target) as observer, connect(databases.source) as writer:
         observer.execute(OBSERVER)
         observer.execute("listen seen")

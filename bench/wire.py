@@ -1,4 +1,5 @@
-"""A long wire: a TCP proxy that delivers everything a fixed time later, in a process of its own.
+"""A long wire: a TCP proxy that delivers everything a fixed time later. A program of its own, so that it takes its time
+from nobody else's interpreter: python -m bench.wire HOST PORT SECONDS prints the port where it listens.
 
 Two threads for each direction, one that notes when a piece is due and one that delivers it, so that pieces that follow
 each other closely are all delayed by the same time and not by the sum. A thread's sleep is precise to a twentieth of a
@@ -6,22 +7,18 @@ millisecond; asyncio's timers are to a whole one. What a round trip really takes
 
 from __future__ import annotations
 
-import multiprocessing
 import queue
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from multiprocessing.connection import Connection as Pipe
 from urllib.parse import urlsplit, urlunsplit
-
-from bench.report import median
-from bench.stage import connect
 
 STOP_TIMEOUT_S = 10.0
 PIECE_BYTES = 65_536
-TRIES = 200
 Line = queue.SimpleQueue[tuple[float, bytes]]
 
 
@@ -29,37 +26,20 @@ Line = queue.SimpleQueue[tuple[float, bytes]]
 def wire(url: str, round_trip_s: float) -> Iterator[str]:
     """The same database at the far end of a wire: its URL."""
     parts = urlsplit(url)
-    context = multiprocessing.get_context("spawn")
-    here, there = context.Pipe()
-    upstream = (parts.hostname or "127.0.0.1", parts.port or 5432)
-    process = context.Process(target=_serve, args=(upstream, round_trip_s / 2, there), daemon=True)
-    process.start()
-    try:
-        user, at, _ = parts.netloc.rpartition("@")
-        yield urlunsplit(parts._replace(netloc=f"{user}{at}127.0.0.1:{here.recv()}"))
-    finally:
-        process.terminate()
-        process.join(STOP_TIMEOUT_S)
+    command = [sys.executable, "-m", "bench.wire", parts.hostname, str(parts.port), str(round_trip_s / 2)]
+    with subprocess.Popen([word for word in command if word], stdout=subprocess.PIPE, text=True) as process:
+        try:
+            port = process.stdout.readline().strip() if process.stdout else ""
+            user, at, _ = parts.netloc.rpartition("@")
+            yield urlunsplit(parts._replace(netloc=f"{user}{at}127.0.0.1:{port}"))
+        finally:
+            process.terminate()
+            process.wait(STOP_TIMEOUT_S)
 
 
-def round_trip_ms(far: str, near: str) -> float:
-    """What the wire adds to the shortest of questions."""
-    return _asked_ms(far) - _asked_ms(near)
-
-
-def _asked_ms(url: str) -> float:
-    times = []
-    with connect(url) as connection:
-        for _ in range(TRIES):
-            began = time.perf_counter()
-            connection.execute("select", prepare=True)
-            times.append(time.perf_counter() - began)
-    return median(times) * 1000
-
-
-def _serve(upstream: tuple[str, int], delay_s: float, there: Pipe) -> None:
+def _serve(upstream: tuple[str, int], delay_s: float) -> None:
     listener = socket.create_server(("127.0.0.1", 0))
-    there.send(listener.getsockname()[1])
+    print(listener.getsockname()[1], flush=True)
     while True:
         client, _ = listener.accept()
         server = socket.create_connection(upstream)
@@ -90,3 +70,7 @@ def _deliver(other: socket.socket, line: Line) -> None:
             other.sendall(data)
         except OSError:
             return None  # it has gone; whoever still sends hears it from the other direction
+
+
+if __name__ == "__main__":
+    _serve((sys.argv[1], int(sys.argv[2])), float(sys.argv[3]))

@@ -110,7 +110,7 @@ def measure(stage: Stage, *, rounds: int, rows: int, seconds: int) -> list[Resul
 def _run(stage: Stage, databases: Databases, case: Case, rows: int, seconds: int) -> tuple[Load, float]:
     """The load, and how many seconds behind the target was when it ended."""
     variables = (f"--define=rows={rows}", f"--define=users={USERS}")
-    load = pgbench(stage, databases.source, case.script, f"--time={seconds}", *variables)
+    load = pgbench(stage, databases.source, case.script, seconds, *variables)
     if case.through is None:
         return load, 0.0
     with connect(databases.source) as source, connect(databases.target) as target:
