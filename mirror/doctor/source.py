@@ -78,8 +78,9 @@ def _relations(connection: Connection, mapping: Mapping) -> Iterator[tuple[str, 
 
 
 def _columns(source: Source | None) -> Iterator[tuple[int, str]]:
-    for table in TABLES if source else ():
-        assert source is not None  # noqa: S101 - for mypy
+    if source is None:
+        return
+    for table in TABLES:
         yield from ((source.of(table).origin.oid, column) for column in source.of(table).columns)
 
 

@@ -210,6 +210,8 @@ def test_what_the_two_sides_do_not_agree_on() -> None:
 def test_unreachable_or_not_set() -> None:
     fired(wrong(examined_target(NOWHERE)), "connection", "unknown: target: connection to server")
     fired(wrong(examined_target("")), "settings", "error: MIRROR_TARGET_URL is not set")
+    publishable = {"SUPABASE_URL": "https://abcdefgh.supabase.co", "SUPABASE_SECRET_KEY": "sb_publishable_hunter2"}
+    fired(wrong(https(publishable)), "settings", "error: SUPABASE_SECRET_KEY must be a secret key")
     port = "postgresql://postgres.ref:hunter2@aws-0-eu.pooler.supabase.com:6543/postgres"
     fired(wrong(examined_target(port)), "connection", "error: MIRROR_TARGET_URL names Supabase's transaction pooler")
 
