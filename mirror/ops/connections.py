@@ -13,7 +13,7 @@ from typing import Any
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-REQUEST_TIMEOUT_S = 10.0  # for all of a request, from the first chance to say it
+REQUEST_TIMEOUT_S = 10.0  # for all of a request, from the first chance to say it; for taking the answer as well
 CONNECTIONS_MAX = 12_000
 FILES_WANTED, FILES_RESERVED = 16_384, 256
 
@@ -29,7 +29,7 @@ def connections_max() -> int:
 
 
 class Unfinished:
-    """The connections on which no complete request is in hand, the oldest first."""
+    """The connections that wait for their client (to say all of a request, or to take an answer), the oldest first."""
 
     def __init__(self, connections_max: int, clock: Callable[[], float] = time.monotonic) -> None:
         self.connections_max = connections_max
@@ -76,6 +76,14 @@ class Patient(H11Protocol):
         super().on_response_complete()
         self._note_progress()  # the next one may have come already
 
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self.unfinished.begin(self)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._note_progress()
+
     def connection_lost(self, exc: Exception | None) -> None:
         self.unfinished.end(self)
         super().connection_lost(exc)
@@ -92,7 +100,7 @@ class Patient(H11Protocol):
             self.transport.abort()
 
     def _note_progress(self) -> None:
-        if self.conn.their_state not in (h11.IDLE, h11.SEND_BODY):
+        if self.conn.their_state not in (h11.IDLE, h11.SEND_BODY) and not self.flow.write_paused:
             self.unfinished.end(self)
 
 

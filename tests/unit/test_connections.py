@@ -17,6 +17,7 @@ from mirror.errors import ConfigError
 from mirror.ops.connections import connections_max
 from mirror.ops.http import HEAD_MAX, serving
 from tests.bed.clients import Clients
+from tests.bed.eventually import eventually
 
 HELLO = b"GET /hello HTTP/1.1\r\nhost: localhost\r\n\r\n"
 SLOW = b"GET /slow HTTP/1.1\r\nhost: localhost\r\n\r\n"
@@ -41,7 +42,12 @@ async def running(most: int = 100) -> AsyncIterator[Server]:
         await allowed.wait()
         return PlainTextResponse("at last")
 
-    app = Starlette(routes=[Route("/hello", hello, methods=["GET", "POST"]), Route("/slow", slow)])
+    async def large(_: Request) -> PlainTextResponse:
+        return PlainTextResponse("x" * 10_000_000)
+
+    app = Starlette(
+        routes=[Route("/hello", hello, methods=["GET", "POST"]), Route("/slow", slow), Route("/large", large)]
+    )
     async with serving(app, "127.0.0.1", 0, most) as server._port:
         try:
             yield server
@@ -119,6 +125,30 @@ async def test_nonsense_is_answered_or_cut_and_nothing_is_logged(
         again = await server.raw(HELLO)
         await again.hears(b"hello")
     assert [record for record in caplog.records if record.levelname == "ERROR"] == []
+
+
+async def test_nonsense_after_the_answer_is_cut_and_nothing_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    async with running() as server:
+        client = await server.raw(HELLO.replace(b"\r\n\r\n", b"\r\ntransfer-encoding: chunked\r\n\r\n") + b"1\r\n1\r\n")
+        await client.hears(b"hello")
+        await client.say(b"nonsense\r\n")
+        assert await client.rest() == ""
+    assert [record for record in caplog.records if record.levelname == "ERROR"] == []
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_who_does_not_take_the_answers_is_thrown_out() -> None:
+    async with running() as server:
+        client = await server.raw(HELLO.replace(b"hello", b"large") * 3)
+
+        async def is_out() -> bool:
+            try:
+                await client.say(b"G")
+            except ConnectionError:
+                return True
+            return False
+
+        await eventually(is_out)
 
 
 async def test_a_body_without_end_is_not_kept() -> None:
