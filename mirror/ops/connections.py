@@ -76,10 +76,6 @@ class Patient(H11Protocol):
         super().on_response_complete()
         self._note_progress()  # the next one may have come already
 
-    def pause_writing(self) -> None:
-        super().pause_writing()
-        self.unfinished.begin(self)
-
     def resume_writing(self) -> None:
         super().resume_writing()
         self._note_progress()
