@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from bench import plot, report
+from bench import plot, report, scale
 from bench.figures import SIZES, Measure, Size, figures
 from bench.peers import LeftOutError
 from bench.report import Goal, Report, Result
@@ -26,12 +26,13 @@ from mirror import __version__
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("--size", choices=SIZES, default="full", help="how long it takes: see bench/README.md")
+    parser.add_argument("--size", choices=SIZES, default="medium", help="how long it takes: see bench/README.md")
     parser.add_argument("--figures", nargs="+", choices=list(figures(SIZES["small"])), help="only these")
     parser.add_argument("--rounds", type=int, help="how often each figure is taken; the median counts")
     parser.add_argument("--major", type=int, help="the same PostgreSQL on both sides (default: 16 and 18)")
     parser.add_argument("--directory", type=Path, help="where the clusters live: on the disk to be measured")
     parser.add_argument("--output", type=Path, default=Path("reports"), help="bench.md, .json and .svg go here")
+    parser.add_argument("--publish", action="store_true", help="as bench/results.* too: what the README shows")
     return parser.parse_args()
 
 
@@ -82,13 +83,14 @@ def _peaks(peaks_mb: dict[str, float]) -> list[Result]:
     return [Result("daemon, peak memory", "mirror", "MB", highest, None, [highest], {}, peaks_mb, goals)]
 
 
-def _write(found: Report, directory: Path) -> str:
-    table = report.table(found)
+def _write(found: Report, directory: Path, name: str = "bench") -> str:
+    said = [f"- {sentence}" for sentence in scale.sentences(found.results)]
+    table = report.table(found) + "\n".join(["", "How far one daemon carries:", "", *said, ""] if said else [])
     directory.mkdir(parents=True, exist_ok=True)
-    directory.joinpath("bench.md").write_text(table)
-    directory.joinpath("bench.json").write_text(json.dumps(report.document(found), indent=2) + "\n")
+    directory.joinpath(f"{name}.md").write_text(table)
+    directory.joinpath(f"{name}.json").write_text(json.dumps(report.document(found), indent=2) + "\n")
     told = "{processors} processors, source PostgreSQL {source}, target {target}, size {size}, {at}"
-    directory.joinpath("bench.svg").write_text(plot.svg(found.goals, told.format_map(found.environment)))
+    directory.joinpath(f"{name}.svg").write_text(plot.svg(found.goals, told.format_map(found.environment)))
     return table
 
 
@@ -113,6 +115,8 @@ def main() -> int:
             _write(found, arguments.output)  # so that an interrupted run leaves what it has
     found.results += _peaks(peaks_mb)
     print(_write(found, arguments.output))
+    if arguments.publish:
+        _write(found, Path(__file__).parent, "results")
     return 1 if found.failed else 0
 
 
