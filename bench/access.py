@@ -85,18 +85,19 @@ def _channel(stage: Stage, databases: Databases, *, rounds: int, rows: int, seco
 
 
 def _row(target: Connection, *, rounds: int, rows: int, large: bool, asked: int) -> list[Result]:
-    """Members and others by turns of chance: of a small trip, 20 of the subscribers may see its row."""
+    """Asked by turns, so that what disturbs one disturbs the other; of a small trip, 20 of the subscribers may see it."""
     found: dict[str, list[list[float]]] = {who: [] for who in ROW_ROLES}
     for _ in range(rounds):
-        for who, role in ROW_ROLES.items():
-            times = []
-            for _ in range(asked):
+        times: dict[str, list[float]] = {who: [] for who in ROW_ROLES}
+        for _ in range(asked):
+            for who, role in ROW_ROLES.items():
                 began = time.perf_counter()
                 seen = ask(target, "select public.seen_by(%s, %s, %s)", role, 2 if large else 1, SUBSCRIBERS)
-                times.append((time.perf_counter() - began) * 1000)
+                times[who].append((time.perf_counter() - began) * 1000)
                 if seen != (SUBSCRIBERS if large else MEMBERS_PER_TRIP):
                     raise RuntimeError(f"{seen} subscribers of {SUBSCRIBERS} see the row as {role}")
-            found[who].append(times)
+        for who, taken in times.items():
+            found[who].append(taken)
     middles = {who: [percentile(times, 50) for times in rounds_ms] for who, rounds_ms in found.items()}
     inlined, title = median(middles["inlined exists"]), _title(rows, large=large)
     results = []
