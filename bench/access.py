@@ -85,7 +85,7 @@ def _channel(stage: Stage, databases: Databases, *, rounds: int, rows: int, seco
 
 
 def _row(target: Connection, *, rounds: int, rows: int, large: bool, asked: int) -> list[Result]:
-    """Asked by turns, so that what disturbs one disturbs the other; of a small trip, 20 of the subscribers may see it."""
+    """Asked by turns: what disturbs one disturbs the other. Of a small trip, 20 of the subscribers may see the row."""
     found: dict[str, list[list[float]]] = {who: [] for who in ROW_ROLES}
     for _ in range(rounds):
         times: dict[str, list[float]] = {who: [] for who in ROW_ROLES}
