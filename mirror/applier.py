@@ -134,15 +134,16 @@ class Applier:
         reading, asked = look.reading, look.asked
         newly_broken = self._read(look)
         position = reading.complete and not look.skip
-        outcome, ended_at = None, look.read_at
+        outcome, sent_at, ended_at = None, look.read_at, look.read_at
         if reading.scopes or asked is not None or self._found or (position and self._is_due(look.began)):
             notes = self._notes(look)
             self._read_ahead(source, target, look)
+            sent_at = self._clock()
             outcome = await self._apply(target, look, position=position, notes=notes)
             ended_at = self._clock()
         self.outbox.settle(reading)
         if look.producer is not None and asked is not None and outcome is not None:
-            look.producer.settle(asked, reading, outcome, ended_at - look.began)
+            look.producer.settle(asked, reading, outcome, look.read_at - look.began + ended_at - sent_at)
         finished = self.reconcile.take_ended()
         self._keep(finished, reading)
         self.requests.settle(finished)
@@ -160,7 +161,8 @@ class Applier:
         )
 
     def _read_ahead(self, source: Source, target: Target, look: _Look) -> None:
-        """In a backlog, and during a walk, the next batch is read while this one is applied: both servers are busy.
+        """In a backlog, and during a walk or a comparison, the next batch is read while this one
+        is applied: both servers are busy.
 
         It is as if it were read afterwards. Its fence is newer, and taken before its snapshot; its batch is applied
         second, or not at all: when the first apply fails, it is thrown away. What it leaves out is what this batch has
@@ -169,6 +171,8 @@ class Applier:
         entries are forgotten by the look after that, when they are applied. A revocation that is found now waits for
         the one batch that is under way."""
         went_on = look.producer is self.walks and self.walks.go_on(look.asked, look.reading)
+        if look.producer is self.reconcile:
+            went_on = self.reconcile.go_on(look.asked, look.reading, look.began)
         if went_on or (look.reading.backlog and not self._stuck):
             # A slice in hand is not asked for again.
             ahead = self._look(source, target, in_hand=look.reading.taken, slices=went_on or look.asked is None)

@@ -49,6 +49,12 @@ def digest(sql: str) -> str:
     return hashlib.sha256(sql.encode()).hexdigest()
 
 
-def row_text(row: str, table: Table) -> str:
-    """What a digest is taken of, the same expression on both sides."""
-    return " || ".join(f"coalesce(length({row}.{c}::text) || ':' || {row}.{c}::text, '~')" for c in table.columns)
+def row_text(row: str, table: Table, types: Mapping[str, str]) -> str:
+    """What a digest is taken of, the same expression on both sides. No name can forge another row: a text has its
+    length before it, and what is no text (`types`) has no space in it."""
+    parts = []
+    for column in table.columns:
+        value = f"{row}.{column}"
+        is_text = types.get(column, "text") == "text"
+        parts.append(f"length({value}::text), ':', {value}::text" if is_text else f"{value}, ' '")
+    return f"concat({', '.join(parts)})"

@@ -20,7 +20,8 @@ from mirror.producers.findings import ALL_TABLES, Finished, Order, State, TableR
 from mirror.scope import Key, Range, Slice, Wide
 
 SLICE_MIN, SLICE_START, SLICE_MAX = 200, 2_000, 20_000
-SLICE_SECONDS = 0.004  # what a slice may add to a batch: live changes come first
+SLICE_SECONDS = 0.005  # what a slice may take, on both sides together: live changes come first,
+SLICE_QUIET_SECONDS, QUIET_S = 0.025, 1.0  # and when there were none for so long
 SAMPLES_MAX = 100
 BRAKE_ROWS = 100
 UNREADABLE_TRIES = 5
@@ -41,7 +42,8 @@ class _Run:
 
     def _begin(self) -> None:
         self.phase: Literal["compare", "explain", "repair"] = "compare"
-        self.after: Key = (None, None)
+        self.after: Key = (None, None)  # up to here it was compared,
+        self.read_to: Key = (None, None)  # and up to here read: the next slice, while the target checks the one before
         self.differing: deque[tuple[Key, Key]] = deque()
         self.to_repair: deque[tuple[Key, Key]] = deque()
         self.table_since: str | None = None
@@ -66,7 +68,7 @@ class _Run:
         wide = Wide(self.table)
         match self.phase:
             case "compare":
-                return Range(wide, self.after, rows=digest_rows, want="digest")
+                return Range(wide, self.read_to, rows=digest_rows, want="digest")
             case "explain":
                 after, upto = self.differing[0]
                 return Range(wide, after, upto, rows, want="dry")
@@ -107,7 +109,18 @@ class _Run:
                 self._repaired(asked, outcome, ended)
         self._advance(brake_share)
 
+    def go_on(self, asked: Range, reading: Reading) -> bool:
+        """May the slice behind this one be read before the target has checked it?"""
+        piece = reading.slice
+        if asked.want != "digest" or piece is None or "error" in piece or piece["upto1"] is None or reading.backlog:
+            return False
+        self.read_to = (piece["upto1"], piece["upto2"])
+        return True
+
     def _compared(self, asked: Range, reading: Reading, outcome: Outcome, ended: Key) -> None:
+        if asked.after != self.after:
+            return  # read ahead of a slice that has to be compared again
+        self.read_to = asked.after
         if reading.backlog or outcome.check is None or reading.slice is None:
             return  # not comparable: the target is not at this snapshot; the same slice again
         check = reading.slice["check"]
@@ -118,7 +131,7 @@ class _Run:
             self.differing.append((asked.after, ended))
         elif self.order.rewrite:
             self.to_repair.append((asked.after, ended))
-        self.after = ended
+        self.after = self.read_to = ended
         if ended[0] is None:
             self.phase = "explain"
 
@@ -182,7 +195,7 @@ class Reconcile:
         self._waiting: deque[Order] = deque()
         self._run: _Run | None = None
         self._digest_rows = SLICE_START
-        self._not_before = float("-inf")
+        self._not_before = self._live_at = float("-inf")
         self._finished: list[tuple[Wide, str]] = []
         self.braked: dict[str, TableReport] = {}
         self._ended: list[Finished] = []
@@ -244,11 +257,22 @@ class Reconcile:
             return None
         return self._run.next(self._digest_rows, self._rows)
 
+    def go_on(self, asked: Slice | None, reading: Reading, began: float) -> bool:
+        """While the target checks a slice, the next one is read; unless it would have to wait for its rate."""
+        run = self._run
+        if run is None or run.done or not isinstance(asked, Range) or asked.table != run.table:
+            return False
+        rows = int((reading.slice or {}).get("rows", 0))
+        self._not_before = began + rows / self._rows_per_s
+        return self.wait_s() == 0 and asked.after == run.read_to and run.go_on(asked, reading)
+
     def settle(self, asked: Slice, reading: Reading, outcome: Outcome, spent_s: float) -> None:
         run = self._run
         if run is None or run.done or not isinstance(asked, Range) or asked.table != run.table:
             return
         rows = int((reading.slice or {}).get("rows", 0))
+        if reading.entries:
+            self._live_at = self._clock()
         self._pace(asked, rows, spent_s)
         self.checked[asked.table] += rows
         run.settle(asked, reading, outcome, self._brake_share)
@@ -273,8 +297,10 @@ class Reconcile:
     def _pace(self, asked: Range, rows: int, spent_s: float) -> None:
         self._not_before = self._clock() - spent_s + rows / self._rows_per_s
         if asked.want == "digest" and rows:
-            ideal = rows * SLICE_SECONDS / max(spent_s, 1e-4)
-            self._digest_rows = int(min(SLICE_MAX, max(SLICE_MIN, (self._digest_rows + ideal) / 2)))
+            quiet = self._clock() - self._live_at > QUIET_S
+            ideal = rows * (SLICE_QUIET_SECONDS if quiet else SLICE_SECONDS) / max(spent_s, 1e-4)
+            gently = (self._digest_rows + ideal) / 2
+            self._digest_rows = int(min(SLICE_MAX, max(SLICE_MIN, gently if quiet else min(gently, ideal))))
 
     def _finish_if_done(self, run: _Run) -> None:
         self._finished += run.marks

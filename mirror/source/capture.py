@@ -89,12 +89,14 @@ def _has_key(p: Projection) -> str:
     return f"{keys} and ({p.where}\n)"
 
 
-def _visible(source: Source, p: Projection) -> str:
-    """In the projection. A membership is, only when its trip is."""
+def _visible(source: Source, p: Projection, after1: str = "") -> str:
+    """In the projection. A membership is, only when its trip is. `after1`: no trip before this one matters."""
     if p.table is not MEMBERSHIPS:
         return _has_key(p)
     t = source.trips
-    return f"{_has_key(p)} and {_key(p, 0)} in (select {_key(t, 0)} from {t.relation} as {t.alias} where {_has_key(t)})"
+    trips = f"select {_key(t, 0)} from {t.relation} as {t.alias} where {_has_key(t)}"
+    bound = f" and {_ordered(t, 0)} >= {_cast(t, 0, after1)}" if after1 else ""
+    return f"{_has_key(p)} and {_key(p, 0)} in ({trips}{bound})"
 
 
 def _places(source: Source, table: Table) -> dict[str, str]:
@@ -102,6 +104,7 @@ def _places(source: Source, table: Table) -> dict[str, str]:
     two = len(table.keys) == 2
     keys = range(len(table.keys))
     wanted = ("_wanted.k1", "_wanted.k2")
+    bounds = (f"{table.name}_digest.after1", f"{table.name}_digest.after2")
     ordered = ", ".join(_ordered(p, i) for i in keys)
     return {
         "table": table.name,
@@ -110,22 +113,34 @@ def _places(source: Source, table: Table) -> dict[str, str]:
         "columns": _columns(p),
         "key_columns": ", ".join(f"{_key(p, i)} as {table.keys[i]}" for i in keys),
         "visible": _visible(source, p),
+        "visible_after": f"{_visible(source, p, bounds[0])} and {_after(p, bounds)}",
+        "visible_after_2": f"{_visible(source, p, '$2')} and {_after(p, ('$2', '$3'))}",
         "wanted": ", ".join([_cast(p, i, f"_key.k{i + 1}") for i in keys] + ["null"] * (2 - len(table.keys))),
         "key_match": " and ".join(f"{_key(p, i)} = {wanted[i]}" for i in keys),
         "key_json": "json_build_object(" + ", ".join(f"'{table.keys[i]}', {wanted[i]}::text" for i in keys) + ")",
         "key_cast": ", ".join(_cast(p, i, f"key{i + 1}") for i in keys),
         "order": ordered,
-        "after": f"({ordered}) > ({', '.join(_cast(p, i, f'${i + 2}') for i in keys)})",
         "upto": f"({ordered}) <= ({', '.join(_cast(p, i, f'${i + 4}') for i in keys)})",
-        "row_text": row_text("_projected", table),
-        "slice_k1": f"((array_agg(_projected.{table.keys[0]}))[$6])::text",
-        "slice_k2": f"((array_agg(_projected.{table.keys[1]}))[$6])::text" if two else "null::text",
+        "row_text": row_text("_projected", table, p.types),
+        "last_key": _last_key(table, f"{table.name}_digest.row_limit"),
+        "last_key_6": _last_key(table, "$6"),
         "in_trip": f"{_key(p, 0)} = {_cast(p, 0, '$1')}",
         "in_wanted_trip": f"{_key(p, 0)} = {_cast(p, 0, '_wanted.k1')}",
         "of_user": f"{_key(p, 1)} = {_cast(p, 1, 'user_key')}" if two else "",
         "may_mark": _MAY_MARK,
         "coarse_moved": "array[null]" if table is TRIPS else "null",
     }
+
+
+def _after(p: Projection, texts: tuple[str, str]) -> str:
+    keys = range(len(p.table.keys))
+    return f"({', '.join(_ordered(p, i) for i in keys)}) > ({', '.join(_cast(p, i, texts[i]) for i in keys)})"
+
+
+def _last_key(table: Table, n: str) -> str:
+    """Of the rows of a slice, the n-th one's; null when there are fewer."""
+    keys = [f"((array_agg(_projected.{key}))[{n}])::text" for key in table.keys]
+    return ", ".join([*keys, "null::text"][:2])
 
 
 def _queries(p: Projection, event: str) -> dict[str, str]:

@@ -29,7 +29,7 @@ def schema_sql(types: Types, mapping: Mapping) -> str:
     places = types | _orders(types) | _functions()
     places |= access_places(mapping.access, types, subject_is_id=mapping.users.subject is None)
     for name, table in (("users_text", USERS), ("trips_text", TRIPS), ("memberships_text", MEMBERSHIPS)):
-        places[name] = row_text("t", table)
+        places[name] = row_text("t", table, types | {"id": types["user_id" if table is USERS else "trip_id"]})
     parts = [render(f"target/{name}.sql", places) for name in FILES]
     parts += [render("target/member.sql", places | kind) for kind in argument_kinds(types["trip_id"])]
     return "\n".join(parts + [render(f"target/{name}.sql", places) for name in THEN])

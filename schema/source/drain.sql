@@ -31,6 +31,19 @@ begin
 end
 $mirror$;
 
+create or replace function mirror.digest(tbl text, after1 text, after2 text, row_limit integer,
+                                         out result text, out n integer, out last1 text, out last2 text)
+language plpgsql stable as $mirror$
+begin
+  case tbl
+    when 'users' then select d.* into result, n, last1, last2 from mirror.users_digest(after1, after2, row_limit) as d;
+    when 'trips' then select d.* into result, n, last1, last2 from mirror.trips_digest(after1, after2, row_limit) as d;
+    when 'trip_memberships' then
+      select d.* into result, n, last1, last2 from mirror.trip_memberships_digest(after1, after2, row_limit) as d;
+  end case;
+end
+$mirror$;
+
 create or replace function mirror.possible(tbl text, key1 text, key2 text) returns boolean language sql stable as $mirror$
   select case tbl when 'users' then mirror.users_possible(key1, key2)
                   when 'trips' then mirror.trips_possible(key1, key2)
@@ -120,12 +133,11 @@ declare
   _more jsonb := '{}';
 begin
   begin
-    select * into _slice from mirror.slice(asked->>'table', asked->>'trip', asked->>'after1', asked->>'after2',
-                                           asked->>'upto1', asked->>'upto2', (asked->>'rows')::integer, 'digest') as s;
+    select * into _slice
+    from mirror.digest(asked->>'table', asked->>'after1', asked->>'after2', (asked->>'rows')::integer) as d;
   exception when data_exception or raise_exception then
     select '0' as result, s.n, s.last1, s.last2 into _slice
-    from mirror.slice(asked->>'table', asked->>'trip', asked->>'after1', asked->>'after2',
-                      asked->>'upto1', asked->>'upto2', (asked->>'rows')::integer, 'keys') as s;
+    from mirror.slice(asked->>'table', null, asked->>'after1', asked->>'after2', null, null, (asked->>'rows')::integer, 'keys') as s;
     _more := '{"unreadable": true}';
   end;
   reply := jsonb_build_object('rows', _slice.n, 'upto1', _slice.last1, 'upto2', _slice.last2);

@@ -184,6 +184,21 @@ begin
 end
 $function$;
 
+CREATE OR REPLACE FUNCTION mirror.digest(tbl text, after1 text, after2 text, row_limit integer, OUT result text, OUT n integer, OUT last1 text, OUT last2 text)
+ RETURNS record
+ LANGUAGE plpgsql
+ STABLE
+AS $function$
+begin
+  case tbl
+    when 'users' then select d.* into result, n, last1, last2 from mirror.users_digest(after1, after2, row_limit) as d;
+    when 'trips' then select d.* into result, n, last1, last2 from mirror.trips_digest(after1, after2, row_limit) as d;
+    when 'trip_memberships' then
+      select d.* into result, n, last1, last2 from mirror.trip_memberships_digest(after1, after2, row_limit) as d;
+  end case;
+end
+$function$;
+
 CREATE OR REPLACE PROCEDURE mirror.drain(IN request jsonb, IN forget_at text[], IN forget_id text[], INOUT reply jsonb, INOUT scopes text, INOUT taken_at text, INOUT taken_id text)
  LANGUAGE plpgsql
 AS $procedure$
@@ -449,12 +464,11 @@ declare
   _more jsonb := '{}';
 begin
   begin
-    select * into _slice from mirror.slice(asked->>'table', asked->>'trip', asked->>'after1', asked->>'after2',
-                                           asked->>'upto1', asked->>'upto2', (asked->>'rows')::integer, 'digest') as s;
+    select * into _slice
+    from mirror.digest(asked->>'table', asked->>'after1', asked->>'after2', (asked->>'rows')::integer) as d;
   exception when data_exception or raise_exception then
     select '0' as result, s.n, s.last1, s.last2 into _slice
-    from mirror.slice(asked->>'table', asked->>'trip', asked->>'after1', asked->>'after2',
-                      asked->>'upto1', asked->>'upto2', (asked->>'rows')::integer, 'keys') as s;
+    from mirror.slice(asked->>'table', null, asked->>'after1', asked->>'after2', null, null, (asked->>'rows')::integer, 'keys') as s;
     _more := '{"unreadable": true}';
   end;
   reply := jsonb_build_object('rows', _slice.n, 'upto1', _slice.last1, 'upto2', _slice.last2);
@@ -856,6 +870,63 @@ begin
 end
 $function$;
 
+CREATE OR REPLACE FUNCTION mirror.trip_memberships_digest(after1 text, after2 text, row_limit integer, OUT result text, OUT n integer, OUT last1 text, OUT last2 text)
+ RETURNS record
+ LANGUAGE plpgsql
+ STABLE
+ SET enable_seqscan TO 'off'
+ SET enable_sort TO 'off'
+ SET enable_hashjoin TO 'off'
+AS $function$
+#variable_conflict use_column
+begin
+  if trip_memberships_digest.after1 is null then
+    select coalesce(bit_xor(('x' || left(md5(concat(_projected.trip_id, ' ', _projected.user_id, ' ', length(_projected.role::text), ':', _projected.role::text, length(_projected.status::text), ':', _projected.status::text)), 16))::bit(64)::bigint), 0)::text, count(*)::integer, ((array_agg(_projected.trip_id))[trip_memberships_digest.row_limit])::text, ((array_agg(_projected.user_id))[trip_memberships_digest.row_limit])::text
+    into result, n, last1, last2
+    from (select distinct on (("trip_id"
+), ("user_id"
+)) ("trip_id"
+)::uuid as trip_id, ("user_id"
+)::uuid as user_id, ("role"
+)::text as role, ("status"
+)::text as status from "public"."trip_memberships" as "trip_memberships"
+          where ("trip_id"
+) is not null and ("user_id"
+) is not null and (true
+) and ("trip_id"
+) in (select ("id"
+) from "public"."trips" as "trips" where ("id"
+) is not null and (true
+)) order by ("trip_id"
+), ("user_id"
+) limit trip_memberships_digest.row_limit) as _projected;
+  else
+    select coalesce(bit_xor(('x' || left(md5(concat(_projected.trip_id, ' ', _projected.user_id, ' ', length(_projected.role::text), ':', _projected.role::text, length(_projected.status::text), ':', _projected.status::text)), 16))::bit(64)::bigint), 0)::text, count(*)::integer, ((array_agg(_projected.trip_id))[trip_memberships_digest.row_limit])::text, ((array_agg(_projected.user_id))[trip_memberships_digest.row_limit])::text
+    into result, n, last1, last2
+    from (select distinct on (("trip_id"
+), ("user_id"
+)) ("trip_id"
+)::uuid as trip_id, ("user_id"
+)::uuid as user_id, ("role"
+)::text as role, ("status"
+)::text as status from "public"."trip_memberships" as "trip_memberships"
+          where ("trip_id"
+) is not null and ("user_id"
+) is not null and (true
+) and ("trip_id"
+) in (select ("id"
+) from "public"."trips" as "trips" where ("id"
+) is not null and (true
+) and ("id"
+) >= (trip_memberships_digest.after1)::uuid) and (("trip_id"
+), ("user_id"
+)) > ((trip_memberships_digest.after1)::uuid, (trip_memberships_digest.after2)::uuid) order by ("trip_id"
+), ("user_id"
+) limit trip_memberships_digest.row_limit) as _projected;
+  end if;
+end
+$function$;
+
 CREATE OR REPLACE FUNCTION mirror.trip_memberships_insert()
  RETURNS trigger
  LANGUAGE plpgsql
@@ -1077,10 +1148,7 @@ CREATE OR REPLACE FUNCTION mirror.trip_memberships_slice(trip text, after1 text,
  STABLE
 AS $function$
 begin
-  execute case want
-      when 'digest' then $slice$ select coalesce(bit_xor(('x' || left(md5(coalesce(length(_projected.trip_id::text) || ':' || _projected.trip_id::text, '~') || coalesce(length(_projected.user_id::text) || ':' || _projected.user_id::text, '~') || coalesce(length(_projected.role::text) || ':' || _projected.role::text, '~') || coalesce(length(_projected.status::text) || ':' || _projected.status::text, '~')), 16))::bit(64)::bigint), 0)::text $slice$
-      else $slice$ select coalesce(json_agg(_projected), '[]')::text $slice$ end
-    || $slice$ , count(*)::integer, ((array_agg(_projected.trip_id))[$6])::text, ((array_agg(_projected.user_id))[$6])::text
+  execute $slice$ select coalesce(json_agg(_projected), '[]')::text, count(*)::integer, ((array_agg(_projected.trip_id))[$6])::text, ((array_agg(_projected.user_id))[$6])::text
     from (select distinct on (("trip_id"
 ), ("user_id"
 )) $slice$
@@ -1090,20 +1158,28 @@ begin
 )::uuid as trip_id, ("user_id"
 )::uuid as user_id, ("role"
 )::text as role, ("status"
-)::text as status $slice$ end || $slice$
-          from "public"."trip_memberships" as "trip_memberships" where ("trip_id"
+)::text as status $slice$ end
+    || $slice$ from "public"."trip_memberships" as "trip_memberships" where $slice$
+    || case when after1 is null then $slice$ ("trip_id"
 ) is not null and ("user_id"
 ) is not null and (true
 ) and ("trip_id"
 ) in (select ("id"
 ) from "public"."trips" as "trips" where ("id"
 ) is not null and (true
-)) $slice$
+)) $slice$ else $slice$ ("trip_id"
+) is not null and ("user_id"
+) is not null and (true
+) and ("trip_id"
+) in (select ("id"
+) from "public"."trips" as "trips" where ("id"
+) is not null and (true
+) and ("id"
+) >= ($2)::uuid) and (("trip_id"
+), ("user_id"
+)) > (($2)::uuid, ($3)::uuid) $slice$ end
     || case when trip is not null then $slice$ and ("trip_id"
 ) = ($1)::uuid $slice$ else '' end
-    || case when after1 is not null then $slice$ and (("trip_id"
-), ("user_id"
-)) > (($2)::uuid, ($3)::uuid) $slice$ else '' end
     || case when upto1 is not null then $slice$ and (("trip_id"
 ), ("user_id"
 )) <= (($4)::uuid, ($5)::uuid) $slice$ else '' end
@@ -1301,6 +1377,45 @@ begin
 end
 $function$;
 
+CREATE OR REPLACE FUNCTION mirror.trips_digest(after1 text, after2 text, row_limit integer, OUT result text, OUT n integer, OUT last1 text, OUT last2 text)
+ RETURNS record
+ LANGUAGE plpgsql
+ STABLE
+ SET enable_seqscan TO 'off'
+ SET enable_sort TO 'off'
+ SET enable_hashjoin TO 'off'
+AS $function$
+#variable_conflict use_column
+begin
+  if trips_digest.after1 is null then
+    select coalesce(bit_xor(('x' || left(md5(concat(_projected.id, ' ', length(_projected.name::text), ':', _projected.name::text, _projected.created_by, ' ')), 16))::bit(64)::bigint), 0)::text, count(*)::integer, ((array_agg(_projected.id))[trips_digest.row_limit])::text, null::text
+    into result, n, last1, last2
+    from (select distinct on (("id"
+)) ("id"
+)::uuid as id, ("name"
+)::text as name, ("created_by"
+)::uuid as created_by from "public"."trips" as "trips"
+          where ("id"
+) is not null and (true
+) order by ("id"
+) limit trips_digest.row_limit) as _projected;
+  else
+    select coalesce(bit_xor(('x' || left(md5(concat(_projected.id, ' ', length(_projected.name::text), ':', _projected.name::text, _projected.created_by, ' ')), 16))::bit(64)::bigint), 0)::text, count(*)::integer, ((array_agg(_projected.id))[trips_digest.row_limit])::text, null::text
+    into result, n, last1, last2
+    from (select distinct on (("id"
+)) ("id"
+)::uuid as id, ("name"
+)::text as name, ("created_by"
+)::uuid as created_by from "public"."trips" as "trips"
+          where ("id"
+) is not null and (true
+) and (("id"
+)) > ((trips_digest.after1)::uuid) order by ("id"
+) limit trips_digest.row_limit) as _projected;
+  end if;
+end
+$function$;
+
 CREATE OR REPLACE FUNCTION mirror.trips_insert()
  RETURNS trigger
  LANGUAGE plpgsql
@@ -1429,24 +1544,23 @@ CREATE OR REPLACE FUNCTION mirror.trips_slice(trip text, after1 text, after2 tex
  STABLE
 AS $function$
 begin
-  execute case want
-      when 'digest' then $slice$ select coalesce(bit_xor(('x' || left(md5(coalesce(length(_projected.id::text) || ':' || _projected.id::text, '~') || coalesce(length(_projected.name::text) || ':' || _projected.name::text, '~') || coalesce(length(_projected.created_by::text) || ':' || _projected.created_by::text, '~')), 16))::bit(64)::bigint), 0)::text $slice$
-      else $slice$ select coalesce(json_agg(_projected), '[]')::text $slice$ end
-    || $slice$ , count(*)::integer, ((array_agg(_projected.id))[$6])::text, null::text
+  execute $slice$ select coalesce(json_agg(_projected), '[]')::text, count(*)::integer, ((array_agg(_projected.id))[$6])::text, null::text
     from (select distinct on (("id"
 )) $slice$
     || case want when 'keys' then $slice$ ("id"
 ) as id $slice$ else $slice$ ("id"
 )::uuid as id, ("name"
 )::text as name, ("created_by"
-)::uuid as created_by $slice$ end || $slice$
-          from "public"."trips" as "trips" where ("id"
+)::uuid as created_by $slice$ end
+    || $slice$ from "public"."trips" as "trips" where $slice$
+    || case when after1 is null then $slice$ ("id"
 ) is not null and (true
-) $slice$
+) $slice$ else $slice$ ("id"
+) is not null and (true
+) and (("id"
+)) > (($2)::uuid) $slice$ end
     || case when trip is not null then $slice$ and ("id"
 ) = ($1)::uuid $slice$ else '' end
-    || case when after1 is not null then $slice$ and (("id"
-)) > (($2)::uuid) $slice$ else '' end
     || case when upto1 is not null then $slice$ and (("id"
 )) <= (($4)::uuid) $slice$ else '' end
     || $slice$ order by ("id"
@@ -1632,6 +1746,47 @@ begin
 end
 $function$;
 
+CREATE OR REPLACE FUNCTION mirror.users_digest(after1 text, after2 text, row_limit integer, OUT result text, OUT n integer, OUT last1 text, OUT last2 text)
+ RETURNS record
+ LANGUAGE plpgsql
+ STABLE
+ SET enable_seqscan TO 'off'
+ SET enable_sort TO 'off'
+ SET enable_hashjoin TO 'off'
+AS $function$
+#variable_conflict use_column
+begin
+  if users_digest.after1 is null then
+    select coalesce(bit_xor(('x' || left(md5(concat(_projected.id, ' ', length(_projected.subject::text), ':', _projected.subject::text, length(_projected.email::text), ':', _projected.email::text, length(_projected.username::text), ':', _projected.username::text)), 16))::bit(64)::bigint), 0)::text, count(*)::integer, ((array_agg(_projected.id))[users_digest.row_limit])::text, null::text
+    into result, n, last1, last2
+    from (select distinct on (("id"
+)) ("id"
+)::uuid as id, ("id"
+)::text as subject, ("email"
+)::text as email, ("username"
+)::text as username from "public"."users" as "users"
+          where ("id"
+) is not null and (true
+) order by ("id"
+) limit users_digest.row_limit) as _projected;
+  else
+    select coalesce(bit_xor(('x' || left(md5(concat(_projected.id, ' ', length(_projected.subject::text), ':', _projected.subject::text, length(_projected.email::text), ':', _projected.email::text, length(_projected.username::text), ':', _projected.username::text)), 16))::bit(64)::bigint), 0)::text, count(*)::integer, ((array_agg(_projected.id))[users_digest.row_limit])::text, null::text
+    into result, n, last1, last2
+    from (select distinct on (("id"
+)) ("id"
+)::uuid as id, ("id"
+)::text as subject, ("email"
+)::text as email, ("username"
+)::text as username from "public"."users" as "users"
+          where ("id"
+) is not null and (true
+) and (("id"
+)) > ((users_digest.after1)::uuid) order by ("id"
+) limit users_digest.row_limit) as _projected;
+  end if;
+end
+$function$;
+
 CREATE OR REPLACE FUNCTION mirror.users_insert()
  RETURNS trigger
  LANGUAGE plpgsql
@@ -1761,10 +1916,7 @@ CREATE OR REPLACE FUNCTION mirror.users_slice(trip text, after1 text, after2 tex
  STABLE
 AS $function$
 begin
-  execute case want
-      when 'digest' then $slice$ select coalesce(bit_xor(('x' || left(md5(coalesce(length(_projected.id::text) || ':' || _projected.id::text, '~') || coalesce(length(_projected.subject::text) || ':' || _projected.subject::text, '~') || coalesce(length(_projected.email::text) || ':' || _projected.email::text, '~') || coalesce(length(_projected.username::text) || ':' || _projected.username::text, '~')), 16))::bit(64)::bigint), 0)::text $slice$
-      else $slice$ select coalesce(json_agg(_projected), '[]')::text $slice$ end
-    || $slice$ , count(*)::integer, ((array_agg(_projected.id))[$6])::text, null::text
+  execute $slice$ select coalesce(json_agg(_projected), '[]')::text, count(*)::integer, ((array_agg(_projected.id))[$6])::text, null::text
     from (select distinct on (("id"
 )) $slice$
     || case want when 'keys' then $slice$ ("id"
@@ -1772,14 +1924,16 @@ begin
 )::uuid as id, ("id"
 )::text as subject, ("email"
 )::text as email, ("username"
-)::text as username $slice$ end || $slice$
-          from "public"."users" as "users" where ("id"
+)::text as username $slice$ end
+    || $slice$ from "public"."users" as "users" where $slice$
+    || case when after1 is null then $slice$ ("id"
 ) is not null and (true
-) $slice$
+) $slice$ else $slice$ ("id"
+) is not null and (true
+) and (("id"
+)) > (($2)::uuid) $slice$ end
     || case when trip is not null then $slice$ and ("id"
 ) = ($1)::uuid $slice$ else '' end
-    || case when after1 is not null then $slice$ and (("id"
-)) > (($2)::uuid) $slice$ else '' end
     || case when upto1 is not null then $slice$ and (("id"
 )) <= (($4)::uuid) $slice$ else '' end
     || $slice$ order by ("id"
@@ -1942,6 +2096,8 @@ grant execute on function mirror.cancel_resync(bigint) to mirror_daemon;
 
 grant execute on function mirror.collapse(bigint) to mirror_daemon;
 
+grant execute on function mirror.digest(text,text,text,integer) to mirror_daemon;
+
 grant execute on function mirror.drain(jsonb,text[],text[],jsonb,text,text,text) to mirror_daemon;
 
 grant execute on function mirror.faults() to mirror_daemon;
@@ -1998,6 +2154,8 @@ grant execute on function mirror.token() to mirror_daemon;
 
 grant execute on function mirror.trip_memberships_delete() to mirror_daemon;
 
+grant execute on function mirror.trip_memberships_digest(text,text,integer) to mirror_daemon;
+
 grant execute on function mirror.trip_memberships_insert() to mirror_daemon;
 
 grant execute on function mirror.trip_memberships_keys(text[],text[]) to mirror_daemon;
@@ -2018,6 +2176,8 @@ grant execute on function mirror.trip_memberships_update() to mirror_daemon;
 
 grant execute on function mirror.trips_delete() to mirror_daemon;
 
+grant execute on function mirror.trips_digest(text,text,integer) to mirror_daemon;
+
 grant execute on function mirror.trips_insert() to mirror_daemon;
 
 grant execute on function mirror.trips_keys(text[],text[]) to mirror_daemon;
@@ -2035,6 +2195,8 @@ grant execute on function mirror.trips_update() to mirror_daemon;
 grant execute on function mirror.turn() to mirror_daemon;
 
 grant execute on function mirror.users_delete() to mirror_daemon;
+
+grant execute on function mirror.users_digest(text,text,integer) to mirror_daemon;
 
 grant execute on function mirror.users_insert() to mirror_daemon;
 

@@ -29,26 +29,43 @@ begin
 end
 $mirror$;
 
--- The next rows in key order between two keys, of the table or of one trip: the rows themselves, their keys, or their
--- digest: the exclusive or of 64 bits of md5 over each row's texts, each with its length before it, so that no name can
--- forge another row. The target computes the same (schema/target/prove.sql). last is null when there are fewer than asked.
+-- The next rows in key order between two keys, of the table or of one trip: the rows themselves, or their keys. last is null
+-- when there are fewer than asked.
 create or replace function mirror.{{table}}_slice(trip text, after1 text, after2 text, upto1 text, upto2 text,
                                                   row_limit integer, want text,
                                                   out result text, out n integer, out last1 text, out last2 text)
 language plpgsql stable as $mirror$
 begin
-  execute case want
-      when 'digest' then $slice$ select coalesce(bit_xor(('x' || left(md5({{row_text}}), 16))::bit(64)::bigint), 0)::text $slice$
-      else $slice$ select coalesce(json_agg(_projected), '[]')::text $slice$ end
-    || $slice$ , count(*)::integer, {{slice_k1}}, {{slice_k2}}
+  execute $slice$ select coalesce(json_agg(_projected), '[]')::text, count(*)::integer, {{last_key_6}}
     from (select distinct on ({{order}}) $slice$
-    || case want when 'keys' then $slice$ {{key_columns}} $slice$ else $slice$ {{columns}} $slice$ end || $slice$
-          from {{relation}} as {{alias}} where {{visible}} $slice$
+    || case want when 'keys' then $slice$ {{key_columns}} $slice$ else $slice$ {{columns}} $slice$ end
+    || $slice$ from {{relation}} as {{alias}} where $slice$
+    || case when after1 is null then $slice$ {{visible}} $slice$ else $slice$ {{visible_after_2}} $slice$ end
     || case when trip is not null then $slice$ and {{in_trip}} $slice$ else '' end
-    || case when after1 is not null then $slice$ and {{after}} $slice$ else '' end
     || case when upto1 is not null then $slice$ and {{upto}} $slice$ else '' end
     || $slice$ order by {{order}} limit $6) as _projected $slice$
   into result, n, last1, last2 using trip, after1, after2, upto1, upto2, row_limit;
+end
+$mirror$;
+
+-- The digest of the next rows in key order: the exclusive or of 64 bits of md5 over each row's text. The target computes the
+-- same (schema/target/prove.sql). Planned once, for any number of rows, so what only pays for most of a table is ruled out.
+create or replace function mirror.{{table}}_digest(after1 text, after2 text, row_limit integer,
+                                                   out result text, out n integer, out last1 text, out last2 text)
+language plpgsql stable set enable_seqscan = off set enable_sort = off set enable_hashjoin = off as $mirror$
+#variable_conflict use_column
+begin
+  if {{table}}_digest.after1 is null then
+    select coalesce(bit_xor(('x' || left(md5({{row_text}}), 16))::bit(64)::bigint), 0)::text, count(*)::integer, {{last_key}}
+    into result, n, last1, last2
+    from (select distinct on ({{order}}) {{columns}} from {{relation}} as {{alias}}
+          where {{visible}} order by {{order}} limit {{table}}_digest.row_limit) as _projected;
+  else
+    select coalesce(bit_xor(('x' || left(md5({{row_text}}), 16))::bit(64)::bigint), 0)::text, count(*)::integer, {{last_key}}
+    into result, n, last1, last2
+    from (select distinct on ({{order}}) {{columns}} from {{relation}} as {{alias}}
+          where {{visible_after}} order by {{order}} limit {{table}}_digest.row_limit) as _projected;
+  end if;
 end
 $mirror$;
 

@@ -7,7 +7,7 @@ import pytest
 
 from mirror.batch import Outcome, Reading
 from mirror.producers.findings import Order
-from mirror.producers.reconcile import SLICE_MAX, SLICE_MIN, Reconcile
+from mirror.producers.reconcile import QUIET_S, SLICE_MAX, SLICE_MIN, SLICE_QUIET_SECONDS, SLICE_SECONDS, Reconcile
 from mirror.scope import Range, Wide
 
 NOTHING = {"missing": 0, "extra": 0, "changed": 0, "parked": 0, "refused": 0, "rows": []}
@@ -209,6 +209,63 @@ def test_slices_grow_while_they_are_cheap_and_shrink_when_they_are_not() -> None
         producer.settle(piece, reading(piece.rows, upto="k"), equal(), piece.rows * per_row_s)
     assert max(sizes) == SLICE_MAX
     assert sizes[-1] == SLICE_MIN
+
+
+def test_slices_are_short_while_there_are_live_changes() -> None:
+    producer, clock = reconcile()
+    producer.want(Order("start", ("users",)))
+
+    def sizes(entries: int) -> list[int]:
+        found = []
+        for _ in range(20):
+            piece = asked(producer, "digest")
+            found.append(piece.rows)
+            clock.now += 0.01
+            producer.settle(piece, reading(piece.rows, upto="k", entries=entries), equal(), piece.rows * 2e-6)
+        return found
+
+    quiet = sizes(0)[-1]
+    assert quiet == pytest.approx(SLICE_QUIET_SECONDS / 2e-6, rel=0.01)
+    assert sizes(1)[1] == pytest.approx(SLICE_SECONDS / 2e-6, rel=0.01), "at once"
+    clock.now += 2 * QUIET_S
+    assert sizes(0)[-1] == pytest.approx(quiet, rel=0.01)
+
+
+def test_the_next_slice_is_read_while_this_one_is_checked() -> None:
+    producer, clock = reconcile()
+    producer.want(Order("start", ("users",)))
+    first, one = asked(producer, "digest"), reading(upto="b")
+    assert producer.go_on(first, one, clock.now - 1)
+    second, two = asked(producer, "digest"), reading(upto=None)
+    assert second.after == ("b", None)
+    producer.settle(first, one, equal(), 0.001)
+    assert not producer.go_on(second, two, clock.now - 1), "the last one has none behind it"
+    producer.settle(second, two, equal(), 0.001)
+    (end,) = producer.take_ended()
+    assert (end.state, end.tables["users"].rows) == ("done", 20)
+
+
+def test_what_was_read_behind_a_slice_that_was_not_compared_does_not_count() -> None:
+    producer, clock = reconcile()
+    producer.want(Order("start", ("users",)))
+    first, one = asked(producer, "digest"), reading(upto="b")
+    assert producer.go_on(first, one, clock.now - 1)
+    second, two = asked(producer, "digest"), reading(upto="c")
+    producer.settle(first, one, Outcome(), 0.001)
+    assert not producer.go_on(second, two, clock.now - 1)
+    producer.settle(second, two, equal(), 0.001)
+    assert asked(producer, "digest").after == first.after
+    producer.settle(first, one, equal(), 0.001)
+    assert asked(producer, "digest").after == ("b", None)
+
+
+def test_nothing_is_read_ahead_in_a_backlog_or_faster_than_the_rate() -> None:
+    producer, clock = reconcile(rows_per_s=1000)
+    producer.want(Order("start", ("users",)))
+    first = asked(producer, "digest")
+    assert not producer.go_on(first, reading(upto="b", backlog=True), clock.now - 1)
+    assert not producer.go_on(first, reading(upto="b"), clock.now)
+    assert producer.wait_s() == pytest.approx(0.01)
 
 
 def test_equal_orders_wait_once_and_requests_each() -> None:
