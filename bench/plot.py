@@ -14,6 +14,7 @@ from bench.report import Goal, shown
 
 WIDTH, LABEL, ROW, TOP, BOTTOM, RIGHT = 960, 330, 26, 64, 40, 260
 LEAST, MOST = 0.25, 8.0  # what is better or worse than this is drawn at the edge
+AXIS = {0.25: "¼", 0.5: "½", 1: "as wanted", 2: "2 ×", 4: "4 ×", 8: "8 × as good"}
 STYLE = """
   text { font: 13px ui-sans-serif, system-ui, "Segoe UI", Helvetica, Arial, sans-serif; fill: #1f2328 }
   .title { font-size: 16px; font-weight: 600 } .small { font-size: 12px; fill: #59636e }
@@ -39,10 +40,9 @@ def svg(goals: Sequence[Goal], told: str) -> str:
         f'<text class="title" x="20" y="28">{_summary(goals)}</text>',
         f'<text class="small" x="20" y="48">{escape(told)}</text>',
     ]
-    for times in (0.25, 0.5, 1, 2, 4, 8):
+    for times, name in AXIS.items():
         x = _x(times)
         kind = "wanted" if times == 1 else "grid"
-        name = "as wanted" if times == 1 else f"{times:g} × as good"
         parts.append(f'<line class="{kind}" x1="{x:.1f}" x2="{x:.1f}" y1="{TOP}" y2="{bottom + 4}"/>')
         parts.append(f'<text class="small" x="{x:.1f}" y="{bottom + 20}" text-anchor="middle">{name}</text>')
     for row, goal in enumerate(goals):
