@@ -10,7 +10,7 @@ import pytest
 
 import mirror.ops.wait
 from mirror.ops.wait import FOREIGN, FUTURE, HAS, PAUSE_MAX_S, PAUSE_MIN_S, TOO_MANY, Answer, Waiters
-from mirror.token import Token, read_token
+from mirror.token import Snapshot, Token, read_token
 from tests.bed.eventually import eventually
 
 INSTALL = "here"
@@ -95,7 +95,12 @@ async def test_ten_thousand_who_wait_for_others_cost_a_position_nothing(monkeypa
     async with waiting(desk, *tasks):
         looked: list[Token] = []
         lacks = Token.lacks
-        monkeypatch.setattr(Token, "lacks", lambda self, here: looked.append(self) or lacks(self, here))
+
+        def look(self: Token, here: Snapshot) -> int | None:
+            looked.append(self)
+            return lacks(self, here)
+
+        monkeypatch.setattr(Token, "lacks", look)
         desk.waiters.reached("10:90:10", BEFORE)
         await eventually(lambda: not desk.waiters._told)
         assert looked == []
