@@ -127,7 +127,7 @@ async def test_the_mouse_reads_the_chart_and_the_keyboard_is_enough(browser: Bro
             await page.fill("#token", TOKEN)
             await page.keyboard.press("Escape")
             await expect(page.locator("dialog")).to_be_hidden()
-            assert await page.input_value("#token") == ""
+            await expect(page.locator("#token")).to_have_value("")
             assert await page.evaluate("document.activeElement.id") == "open-resync"
 
 
