@@ -122,6 +122,10 @@ def _places(source: Source, table: Table) -> dict[str, str]:
         "order": ordered,
         "upto": f"({ordered}) <= ({', '.join(_cast(p, i, f'${i + 4}') for i in keys)})",
         "row_text": row_text("_projected", table, p.types),
+        "lists": _lists(p, "_projected", table.columns),
+        "found_lists": _lists(p, "_found", table.columns, f" filter (where _found.{table.keys[0]} is not null)"),
+        "key_lists": _lists(p, "_projected", table.keys),
+        "key": table.keys[0],
         "last_key": _last_key(table, f"{table.name}_digest.row_limit"),
         "last_key_6": _last_key(table, "$6"),
         "in_trip": f"{_key(p, 0)} = {_cast(p, 0, '$1')}",
@@ -135,6 +139,18 @@ def _places(source: Source, table: Table) -> dict[str, str]:
 def _after(p: Projection, texts: tuple[str, str]) -> str:
     keys = range(len(p.table.keys))
     return f"({', '.join(_ordered(p, i) for i in keys)}) > ({', '.join(_cast(p, i, texts[i]) for i in keys)})"
+
+
+def _lists(p: Projection, row: str, columns: tuple[str, ...], only: str = "") -> str:
+    """Rows as the target takes them: a JSON object with a list for each column, written as an array."""
+    lists = []
+    for column in columns:
+        if column in p.table.keys and p.types[column] != "text":  # never null, nothing to quote: half the time
+            written = f"coalesce('{{' || string_agg({row}.{column}::text, ','){only} || '}}', '{{}}')"
+        else:
+            written = f"coalesce(array_agg({row}.{column}){only}::text, '{{}}')"
+        lists.append(f"'{column}', {written}")
+    return f"json_build_object({', '.join(lists)})::text"
 
 
 def _last_key(table: Table, n: str) -> str:

@@ -12,7 +12,7 @@ from mirror.errors import ConfigError, Incompatible
 from mirror.mapping import Mapping
 from mirror.postgres import translated
 from mirror.render import array, digest, literal, render, row_text, template
-from mirror.tables import MEMBERSHIPS, TABLES, TRIPS, USERS
+from mirror.tables import MEMBERSHIPS, TABLES, TRIPS, USERS, Table
 from mirror.target.access import access_places, argument_kinds
 from mirror.target.adopt import check
 
@@ -29,10 +29,17 @@ def schema_sql(types: Types, mapping: Mapping) -> str:
     places = types | _orders(types) | _functions()
     places |= access_places(mapping.access, types, subject_is_id=mapping.users.subject is None)
     for name, table in (("users_text", USERS), ("trips_text", TRIPS), ("memberships_text", MEMBERSHIPS)):
+        places[f"{table.name}_rows"] = _rows(table)
         places[name] = row_text("t", table, types | {"id": types["user_id" if table is USERS else "trip_id"]})
     parts = [render(f"target/{name}.sql", places) for name in FILES]
     parts += [render("target/member.sql", places | kind) for kind in argument_kinds(types["trip_id"])]
     return "\n".join(parts + [render(f"target/{name}.sql", places) for name in THEN])
+
+
+def _rows(table: Table) -> str:
+    """The rows that a scope carries, as r."""
+    lists = ", ".join(f"mirror.list(rows->>'{c}', (null::public.{table.name}).{c})" for c in table.columns)
+    return f"unnest({lists}) as r({', '.join(table.columns)})"
 
 
 def _functions() -> dict[str, str]:

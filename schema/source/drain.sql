@@ -50,15 +50,13 @@ create or replace function mirror.possible(tbl text, key1 text, key2 text) retur
                   else mirror.trip_memberships_possible(key1, key2) end
 $mirror$;
 
--- A scope of exact keys. When a projection raises on some row, the keys are read one at a time, so that only that row is
+-- A scope of exact keys. When a projection raises on some row, the keys are tried one at a time, so that only that row is
 -- refused; an error that is not about a row goes to the caller.
 create or replace function mirror.read_keys(tbl text, keys1 text[], keys2 text[], out scope text, out n integer)
 language plpgsql stable as $mirror$
 declare
-  _rows text;
-  _gone text;
-  _all_rows jsonb := '[]';
-  _all_gone jsonb := '[]';
+  _good1 text[] := '{}';
+  _good2 text[] := '{}';
   _refused jsonb := '[]';
 begin
   begin
@@ -66,13 +64,13 @@ begin
     from mirror.keys(tbl, keys1, keys2) as k;
     return;
   exception when data_exception or raise_exception then
-    null;  -- read again below, key by key
+    null;
   end;
   for i in 1 .. cardinality(keys1) loop
     begin
-      select k.rows, k.gone into _rows, _gone from mirror.keys(tbl, keys1[i:i], keys2[i:i]) as k;
-      _all_rows := _all_rows || _rows::jsonb;
-      _all_gone := _all_gone || _gone::jsonb;
+      perform mirror.keys(tbl, keys1[i:i], keys2[i:i]);
+      _good1 := _good1 || keys1[i];
+      _good2 := _good2 || keys2[i];
     exception when data_exception or raise_exception then
       if mirror.possible(tbl, keys1[i], keys2[i]) then
         _refused := _refused || jsonb_build_object('k1', keys1[i], 'k2', keys2[i],
@@ -80,8 +78,8 @@ begin
       end if;
     end;
   end loop;
-  n := cardinality(keys1);
-  scope := jsonb_build_object('table', tbl, 'rows', _all_rows, 'gone', _all_gone, 'refused', _refused);
+  select cardinality(keys1), concat('{"table":"', tbl, '","rows":', k.rows, ',"gone":', k.gone, ',"refused":', _refused, '}')
+  into n, scope from mirror.keys(tbl, _good1, _good2) as k;
 end
 $mirror$;
 
@@ -107,14 +105,14 @@ begin
         select * into _slice from mirror.slice(asked->>'table', asked->>'trip', asked->>'after1', asked->>'after2',
                                                asked->>'upto1', asked->>'upto2', _limit, 'keys') as s;
         select (d->'rows')::text, format(',"gone":%s,"refused":%s', d->'gone', d->'refused') into _rows, _more
-        from (select (mirror.read_keys(asked->>'table', array_agg(coalesce(k->>'trip_id', k->>'id')), array_agg(k->>'user_id'))).scope::jsonb
-              from jsonb_array_elements(_slice.result::jsonb) as k) as read(d);
+        from (select (mirror.read_keys(asked->>'table', coalesce(k->>'trip_id', k->>'id')::text[], (k->>'user_id')::text[])).scope::jsonb
+              from (select _slice.result::jsonb) as keys(k)) as read(d);
         exit when octet_length(_rows) <= bytes_max or _limit = 1;
     end;
     _limit := greatest(1, _limit / 2);
   end loop;
   reply := jsonb_build_object('rows', _slice.n, 'upto1', _slice.last1, 'upto2', _slice.last2);
-  scope := format('{"table":"%s","range":%s,"rows":%s%s}', asked->>'table', mirror.range(asked, reply), coalesce(_rows, '[]'), _more);
+  scope := format('{"table":"%s","range":%s,"rows":%s%s}', asked->>'table', mirror.range(asked, reply), coalesce(_rows, '{}'), _more);
 end
 $mirror$;
 

@@ -544,10 +544,8 @@ CREATE OR REPLACE FUNCTION mirror.read_keys(tbl text, keys1 text[], keys2 text[]
  STABLE
 AS $function$
 declare
-  _rows text;
-  _gone text;
-  _all_rows jsonb := '[]';
-  _all_gone jsonb := '[]';
+  _good1 text[] := '{}';
+  _good2 text[] := '{}';
   _refused jsonb := '[]';
 begin
   begin
@@ -555,13 +553,13 @@ begin
     from mirror.keys(tbl, keys1, keys2) as k;
     return;
   exception when data_exception or raise_exception then
-    null;  -- read again below, key by key
+    null;
   end;
   for i in 1 .. cardinality(keys1) loop
     begin
-      select k.rows, k.gone into _rows, _gone from mirror.keys(tbl, keys1[i:i], keys2[i:i]) as k;
-      _all_rows := _all_rows || _rows::jsonb;
-      _all_gone := _all_gone || _gone::jsonb;
+      perform mirror.keys(tbl, keys1[i:i], keys2[i:i]);
+      _good1 := _good1 || keys1[i];
+      _good2 := _good2 || keys2[i];
     exception when data_exception or raise_exception then
       if mirror.possible(tbl, keys1[i], keys2[i]) then
         _refused := _refused || jsonb_build_object('k1', keys1[i], 'k2', keys2[i],
@@ -569,8 +567,8 @@ begin
       end if;
     end;
   end loop;
-  n := cardinality(keys1);
-  scope := jsonb_build_object('table', tbl, 'rows', _all_rows, 'gone', _all_gone, 'refused', _refused);
+  select cardinality(keys1), concat('{"table":"', tbl, '","rows":', k.rows, ',"gone":', k.gone, ',"refused":', _refused, '}')
+  into n, scope from mirror.keys(tbl, _good1, _good2) as k;
 end
 $function$;
 
@@ -648,14 +646,14 @@ begin
         select * into _slice from mirror.slice(asked->>'table', asked->>'trip', asked->>'after1', asked->>'after2',
                                                asked->>'upto1', asked->>'upto2', _limit, 'keys') as s;
         select (d->'rows')::text, format(',"gone":%s,"refused":%s', d->'gone', d->'refused') into _rows, _more
-        from (select (mirror.read_keys(asked->>'table', array_agg(coalesce(k->>'trip_id', k->>'id')), array_agg(k->>'user_id'))).scope::jsonb
-              from jsonb_array_elements(_slice.result::jsonb) as k) as read(d);
+        from (select (mirror.read_keys(asked->>'table', coalesce(k->>'trip_id', k->>'id')::text[], (k->>'user_id')::text[])).scope::jsonb
+              from (select _slice.result::jsonb) as keys(k)) as read(d);
         exit when octet_length(_rows) <= bytes_max or _limit = 1;
     end;
     _limit := greatest(1, _limit / 2);
   end loop;
   reply := jsonb_build_object('rows', _slice.n, 'upto1', _slice.last1, 'upto2', _slice.last2);
-  scope := format('{"table":"%s","range":%s,"rows":%s%s}', asked->>'table', mirror.range(asked, reply), coalesce(_rows, '[]'), _more);
+  scope := format('{"table":"%s","range":%s,"rows":%s%s}', asked->>'table', mirror.range(asked, reply), coalesce(_rows, '{}'), _more);
 end
 $function$;
 
@@ -1003,13 +1001,11 @@ CREATE OR REPLACE FUNCTION mirror.trip_memberships_keys(keys1 text[], keys2 text
 AS $function$
 #variable_conflict use_column
 begin
-  select count(*), coalesce(json_agg(_found.row) filter (where _found.row is not null), '[]')::text,
-         coalesce(json_agg(json_build_object('trip_id', _wanted.k1::text, 'user_id', _wanted.k2::text)) filter (where _found.row is null), '[]')::text
+  select count(*), json_build_object('trip_id', coalesce('{' || string_agg(_found.trip_id::text, ',') filter (where _found.trip_id is not null) || '}', '{}'), 'user_id', coalesce('{' || string_agg(_found.user_id::text, ',') filter (where _found.trip_id is not null) || '}', '{}'), 'role', coalesce(array_agg(_found.role) filter (where _found.trip_id is not null)::text, '{}'), 'status', coalesce(array_agg(_found.status) filter (where _found.trip_id is not null)::text, '{}'))::text, coalesce(json_agg(json_build_object('trip_id', _wanted.k1::text, 'user_id', _wanted.k2::text)) filter (where _found.trip_id is null), '[]')::text
   into n, rows, gone
   from (select distinct (_key.k1)::uuid, (_key.k2)::uuid from unnest(keys1, keys2) as _key(k1, k2)) as _wanted(k1, k2)
   left join lateral (
-    select row_to_json(_projected) as row
-    from (select ("trip_id"
+    select ("trip_id"
 )::uuid as trip_id, ("user_id"
 )::uuid as user_id, ("role"
 )::text as role, ("status"
@@ -1022,8 +1018,7 @@ begin
 ) in (select ("id"
 ) from "public"."trips" as "trips" where ("id"
 ) is not null and (true
-)) limit 1) as _projected
-    offset 0) as _found on true;
+)) limit 1) as _found on true;
 end
 $function$;
 
@@ -1050,8 +1045,7 @@ begin
 ) is not null and (true
 ))
                                            limit row_limit + 1) as _some) as _size;
-  select format('{"table":"trip_memberships","trips":%s,"rows":%s}', coalesce(array_to_json(_small), '[]'),
-                coalesce(json_agg(row_to_json(_projected)), '[]'))
+  select format('{"table":"trip_memberships","trips":%s,"rows":%s}', coalesce(array_to_json(_small), '[]'), json_build_object('trip_id', coalesce('{' || string_agg(_projected.trip_id::text, ',') || '}', '{}'), 'user_id', coalesce('{' || string_agg(_projected.user_id::text, ',') || '}', '{}'), 'role', coalesce(array_agg(_projected.role)::text, '{}'), 'status', coalesce(array_agg(_projected.status)::text, '{}'))::text)
   into scope
   from unnest(_small) as _wanted(k1),
        lateral (select distinct on (("trip_id"
@@ -1086,8 +1080,7 @@ AS $function$
 #variable_conflict use_column
 begin
   return (
-    select format('{"table":"trip_memberships","user":%s,"rows":%s}', to_json(user_key),
-                  coalesce(json_agg(row_to_json(_projected)), '[]'))
+    select format('{"table":"trip_memberships","user":%s,"rows":%s}', to_json(user_key), json_build_object('trip_id', coalesce('{' || string_agg(_projected.trip_id::text, ',') || '}', '{}'), 'user_id', coalesce('{' || string_agg(_projected.user_id::text, ',') || '}', '{}'), 'role', coalesce(array_agg(_projected.role)::text, '{}'), 'status', coalesce(array_agg(_projected.status)::text, '{}'))::text)
     from (select distinct on (("trip_id"
 ), ("user_id"
 )) ("trip_id"
@@ -1148,8 +1141,8 @@ CREATE OR REPLACE FUNCTION mirror.trip_memberships_slice(trip text, after1 text,
  STABLE
 AS $function$
 begin
-  execute $slice$ select coalesce(json_agg(_projected), '[]')::text, count(*)::integer, ((array_agg(_projected.trip_id))[$6])::text, ((array_agg(_projected.user_id))[$6])::text
-    from (select distinct on (("trip_id"
+  execute case want when 'keys' then $slice$ select json_build_object('trip_id', coalesce('{' || string_agg(_projected.trip_id::text, ',') || '}', '{}'), 'user_id', coalesce('{' || string_agg(_projected.user_id::text, ',') || '}', '{}'))::text $slice$ else $slice$ select json_build_object('trip_id', coalesce('{' || string_agg(_projected.trip_id::text, ',') || '}', '{}'), 'user_id', coalesce('{' || string_agg(_projected.user_id::text, ',') || '}', '{}'), 'role', coalesce(array_agg(_projected.role)::text, '{}'), 'status', coalesce(array_agg(_projected.status)::text, '{}'))::text $slice$ end
+    || $slice$ , count(*)::integer, ((array_agg(_projected.trip_id))[$6])::text, ((array_agg(_projected.user_id))[$6])::text from (select distinct on (("trip_id"
 ), ("user_id"
 )) $slice$
     || case want when 'keys' then $slice$ ("trip_id"
@@ -1486,20 +1479,17 @@ CREATE OR REPLACE FUNCTION mirror.trips_keys(keys1 text[], keys2 text[], OUT n i
 AS $function$
 #variable_conflict use_column
 begin
-  select count(*), coalesce(json_agg(_found.row) filter (where _found.row is not null), '[]')::text,
-         coalesce(json_agg(json_build_object('id', _wanted.k1::text)) filter (where _found.row is null), '[]')::text
+  select count(*), json_build_object('id', coalesce('{' || string_agg(_found.id::text, ',') filter (where _found.id is not null) || '}', '{}'), 'name', coalesce(array_agg(_found.name) filter (where _found.id is not null)::text, '{}'), 'created_by', coalesce(array_agg(_found.created_by) filter (where _found.id is not null)::text, '{}'))::text, coalesce(json_agg(json_build_object('id', _wanted.k1::text)) filter (where _found.id is null), '[]')::text
   into n, rows, gone
   from (select distinct (_key.k1)::uuid, null from unnest(keys1, keys2) as _key(k1, k2)) as _wanted(k1, k2)
   left join lateral (
-    select row_to_json(_projected) as row
-    from (select ("id"
+    select ("id"
 )::uuid as id, ("name"
 )::text as name, ("created_by"
 )::uuid as created_by from "public"."trips" as "trips" where ("id"
 ) = _wanted.k1 and ("id"
 ) is not null and (true
-) limit 1) as _projected
-    offset 0) as _found on true;
+) limit 1) as _found on true;
 end
 $function$;
 
@@ -1544,8 +1534,8 @@ CREATE OR REPLACE FUNCTION mirror.trips_slice(trip text, after1 text, after2 tex
  STABLE
 AS $function$
 begin
-  execute $slice$ select coalesce(json_agg(_projected), '[]')::text, count(*)::integer, ((array_agg(_projected.id))[$6])::text, null::text
-    from (select distinct on (("id"
+  execute case want when 'keys' then $slice$ select json_build_object('id', coalesce('{' || string_agg(_projected.id::text, ',') || '}', '{}'))::text $slice$ else $slice$ select json_build_object('id', coalesce('{' || string_agg(_projected.id::text, ',') || '}', '{}'), 'name', coalesce(array_agg(_projected.name)::text, '{}'), 'created_by', coalesce(array_agg(_projected.created_by)::text, '{}'))::text $slice$ end
+    || $slice$ , count(*)::integer, ((array_agg(_projected.id))[$6])::text, null::text from (select distinct on (("id"
 )) $slice$
     || case want when 'keys' then $slice$ ("id"
 ) as id $slice$ else $slice$ ("id"
@@ -1857,21 +1847,18 @@ CREATE OR REPLACE FUNCTION mirror.users_keys(keys1 text[], keys2 text[], OUT n i
 AS $function$
 #variable_conflict use_column
 begin
-  select count(*), coalesce(json_agg(_found.row) filter (where _found.row is not null), '[]')::text,
-         coalesce(json_agg(json_build_object('id', _wanted.k1::text)) filter (where _found.row is null), '[]')::text
+  select count(*), json_build_object('id', coalesce('{' || string_agg(_found.id::text, ',') filter (where _found.id is not null) || '}', '{}'), 'subject', coalesce(array_agg(_found.subject) filter (where _found.id is not null)::text, '{}'), 'email', coalesce(array_agg(_found.email) filter (where _found.id is not null)::text, '{}'), 'username', coalesce(array_agg(_found.username) filter (where _found.id is not null)::text, '{}'))::text, coalesce(json_agg(json_build_object('id', _wanted.k1::text)) filter (where _found.id is null), '[]')::text
   into n, rows, gone
   from (select distinct (_key.k1)::uuid, null from unnest(keys1, keys2) as _key(k1, k2)) as _wanted(k1, k2)
   left join lateral (
-    select row_to_json(_projected) as row
-    from (select ("id"
+    select ("id"
 )::uuid as id, ("id"
 )::text as subject, ("email"
 )::text as email, ("username"
 )::text as username from "public"."users" as "users" where ("id"
 ) = _wanted.k1 and ("id"
 ) is not null and (true
-) limit 1) as _projected
-    offset 0) as _found on true;
+) limit 1) as _found on true;
 end
 $function$;
 
@@ -1916,8 +1903,8 @@ CREATE OR REPLACE FUNCTION mirror.users_slice(trip text, after1 text, after2 tex
  STABLE
 AS $function$
 begin
-  execute $slice$ select coalesce(json_agg(_projected), '[]')::text, count(*)::integer, ((array_agg(_projected.id))[$6])::text, null::text
-    from (select distinct on (("id"
+  execute case want when 'keys' then $slice$ select json_build_object('id', coalesce('{' || string_agg(_projected.id::text, ',') || '}', '{}'))::text $slice$ else $slice$ select json_build_object('id', coalesce('{' || string_agg(_projected.id::text, ',') || '}', '{}'), 'subject', coalesce(array_agg(_projected.subject)::text, '{}'), 'email', coalesce(array_agg(_projected.email)::text, '{}'), 'username', coalesce(array_agg(_projected.username)::text, '{}'))::text $slice$ end
+    || $slice$ , count(*)::integer, ((array_agg(_projected.id))[$6])::text, null::text from (select distinct on (("id"
 )) $slice$
     || case want when 'keys' then $slice$ ("id"
 ) as id $slice$ else $slice$ ("id"

@@ -13,8 +13,7 @@ begin
   from unnest(trips) as _wanted(k1),
        lateral (select count(*) as n from (select from {{relation}} as {{alias}} where {{in_wanted_trip}} and {{visible}}
                                            limit row_limit + 1) as _some) as _size;
-  select format('{"table":"trip_memberships","trips":%s,"rows":%s}', coalesce(array_to_json(_small), '[]'),
-                coalesce(json_agg(row_to_json(_projected)), '[]'))
+  select format('{"table":"trip_memberships","trips":%s,"rows":%s}', coalesce(array_to_json(_small), '[]'), {{lists}})
   into scope
   from unnest(_small) as _wanted(k1),
        lateral (select distinct on ({{order}}) {{columns}} from {{relation}} as {{alias}}
@@ -32,8 +31,7 @@ create or replace function mirror.trip_memberships_of_user(user_key text) return
 #variable_conflict use_column
 begin
   return (
-    select format('{"table":"trip_memberships","user":%s,"rows":%s}', to_json(user_key),
-                  coalesce(json_agg(row_to_json(_projected)), '[]'))
+    select format('{"table":"trip_memberships","user":%s,"rows":%s}', to_json(user_key), {{lists}})
     from (select distinct on ({{order}}) {{columns}} from {{relation}} as {{alias}}
           where {{of_user}} and {{visible}}) as _projected);
 end

@@ -18,14 +18,11 @@ create or replace function mirror.{{table}}_keys(keys1 text[], keys2 text[], out
 language plpgsql stable as $mirror$
 #variable_conflict use_column
 begin
-  select count(*), coalesce(json_agg(_found.row) filter (where _found.row is not null), '[]')::text,
-         coalesce(json_agg({{key_json}}) filter (where _found.row is null), '[]')::text
+  select count(*), {{found_lists}}, coalesce(json_agg({{key_json}}) filter (where _found.{{key}} is null), '[]')::text
   into n, rows, gone
   from (select distinct {{wanted}} from unnest(keys1, keys2) as _key(k1, k2)) as _wanted(k1, k2)
   left join lateral (
-    select row_to_json(_projected) as row
-    from (select {{columns}} from {{relation}} as {{alias}} where {{key_match}} and {{visible}} limit 1) as _projected
-    offset 0) as _found on true;
+    select {{columns}} from {{relation}} as {{alias}} where {{key_match}} and {{visible}} limit 1) as _found on true;
 end
 $mirror$;
 
@@ -36,8 +33,8 @@ create or replace function mirror.{{table}}_slice(trip text, after1 text, after2
                                                   out result text, out n integer, out last1 text, out last2 text)
 language plpgsql stable as $mirror$
 begin
-  execute $slice$ select coalesce(json_agg(_projected), '[]')::text, count(*)::integer, {{last_key_6}}
-    from (select distinct on ({{order}}) $slice$
+  execute case want when 'keys' then $slice$ select {{key_lists}} $slice$ else $slice$ select {{lists}} $slice$ end
+    || $slice$ , count(*)::integer, {{last_key_6}} from (select distinct on ({{order}}) $slice$
     || case want when 'keys' then $slice$ {{key_columns}} $slice$ else $slice$ {{columns}} $slice$ end
     || $slice$ from {{relation}} as {{alias}} where $slice$
     || case when after1 is null then $slice$ {{visible}} $slice$ else $slice$ {{visible_after_2}} $slice$ end

@@ -64,7 +64,7 @@ $mirror$;
 --   batch  {epoch, batch, scopes: [...], position: {snapshot, as_of, fresh_at} or null}; check: the digest of a slice at the
 --          same snapshot; walks: how far first loads are; proof, braked: what a comparison found, to be kept;
 --          explain: some scopes are dry
---   scope  {table, rows, and what else is in the scope: gone (keys), trips (whole trips), range (trip, after, upto)};
+--   scope  {table, rows (a list for each column), and what else is in the scope: gone (keys), trips (whole trips), range (trip, after, upto)};
 --          refused: keys that the source could not read, with the reason; dry: change nothing, say what differs
 -- The position is set when the source says that with this batch everything up to its snapshot is applied.
 -- statement_timeout: PostgREST reads it here and sets it before it calls; so it is this one, whatever the roles have. In a
@@ -104,7 +104,7 @@ begin
   end loop;
   foreach _table in array array['users', 'trips', 'trip_memberships'] loop
     for _scope in select s from jsonb_array_elements(_scopes) as s where s->>'table' = _table loop
-      if jsonb_array_length(_scope->'rows') > 0 then
+      if coalesce(_scope->'rows'->>'trip_id', _scope->'rows'->>'id', '{}') <> '{}' then
         _counts := mirror.add(_counts, _table, 'upsert', mirror.attempt('put', _table, _scope->'rows'));
       end if;
       perform mirror.park(_table, r, r->>'reason') from mirror.refused(_scope) as r;

@@ -49,6 +49,7 @@ create table public.trip_memberships (
   constraint trip_memberships_pkey PRIMARY KEY (trip_id, user_id)
 );
 alter table public.trip_memberships enable row level security;
+alter table public.trip_memberships set (fillfactor=90);
 
 create table public.trips (
   id uuid not null,
@@ -57,6 +58,7 @@ create table public.trips (
   constraint trips_pkey PRIMARY KEY (id)
 );
 alter table public.trips enable row level security;
+alter table public.trips set (fillfactor=90);
 
 create table public.users (
   id uuid not null,
@@ -66,6 +68,7 @@ create table public.users (
   constraint users_pkey PRIMARY KEY (id)
 );
 alter table public.users enable row level security;
+alter table public.users set (fillfactor=90);
 
 CREATE INDEX trip_memberships_user_mirror ON public.trip_memberships USING btree (user_id, trip_id);
 
@@ -178,24 +181,32 @@ CREATE OR REPLACE FUNCTION mirror.attempt(action text, tbl text, rows jsonb)
  SET search_path TO ''
 AS $function$
 declare
-  _n bigint;
-  _half integer := jsonb_array_length(rows) / 2;
+  _n integer;
 begin
-  execute format('select mirror.%I($1)', action || '_' || tbl) into _n using rows;
-  return _n;
+  return case action || '_' || tbl
+    when 'put_users' then mirror.put_users(rows)
+    when 'put_trips' then mirror.put_trips(rows)
+    when 'put_trip_memberships' then mirror.put_trip_memberships(rows)
+    when 'exchange_users' then mirror.exchange_users(rows)
+    when 'remove_users' then mirror.remove_users(rows)
+    when 'remove_trips' then mirror.remove_trips(rows)
+    when 'remove_trip_memberships' then mirror.remove_trip_memberships(rows)
+  end;
 exception when others then
   if sqlstate in ('40001', '40P01') then
     raise exception '%', sqlerrm using errcode = 'PT503';  -- PostgREST would try it again without end
   elsif not mirror.is_objection(sqlstate) then
     raise;
-  elsif _half = 0 then
-    perform mirror.park(tbl, rows->0, format('the target refuses it (%s): %s', sqlstate, sqlerrm));
+  end if;
+  _n := mirror.how_many(rows);
+  if _n <= 1 then
+    perform mirror.park(tbl, case jsonb_typeof(rows) when 'array' then rows->0 else (select jsonb_object_agg(c.key, (c.value::text[])[1]) from jsonb_each_text(rows) as c) end,
+                        format('the target refuses it (%s): %s', sqlstate, sqlerrm));
     return 0;
   elsif sqlstate = '23505' and action = 'put' and tbl = 'users' then
     return mirror.attempt('exchange', tbl, rows);
   end if;
-  return mirror.attempt(action, tbl, jsonb_path_query_array(rows, '$[0 to $last]', jsonb_build_object('last', _half - 1)))
-       + mirror.attempt(action, tbl, jsonb_path_query_array(rows, '$[$first to last]', jsonb_build_object('first', _half)));
+  return mirror.attempt(action, tbl, mirror.cut(rows, 1, _n / 2)) + mirror.attempt(action, tbl, mirror.cut(rows, _n / 2 + 1, _n));
 end
 $function$;
 
@@ -289,6 +300,17 @@ begin
 end
 $function$;
 
+CREATE OR REPLACE FUNCTION mirror.cut(rows jsonb, first integer, last integer)
+ RETURNS jsonb
+ LANGUAGE sql
+ IMMUTABLE
+ SET search_path TO ''
+AS $function$
+  select case jsonb_typeof(rows)
+    when 'array' then jsonb_path_query_array(rows, '$[$first to $last]', jsonb_build_object('first', first - 1, 'last', last - 1))
+    else (select jsonb_object_agg(c.key, ((c.value::text[])[first : last])::text) from jsonb_each_text(rows) as c) end
+$function$;
+
 CREATE OR REPLACE FUNCTION mirror.doomed(scope jsonb)
  RETURNS jsonb
  LANGUAGE sql
@@ -317,8 +339,9 @@ CREATE OR REPLACE FUNCTION mirror.exchange_users(rows jsonb)
 AS $function$
 begin
   update public.users as t set subject = null, email = null, username = null
-  from (select r.id, r.subject, r.email, r.username from jsonb_populate_recordset(null::public.users, rows) as r) as s
-  where t.id = s.id and record_image_ne(row(t.subject, t.email, t.username), row(s.subject, s.email, s.username));
+  from (select r.* from unnest(mirror.list(rows->>'id', (null::public.users).id), mirror.list(rows->>'subject', (null::public.users).subject), mirror.list(rows->>'email', (null::public.users).email), mirror.list(rows->>'username', (null::public.users).username)) as r(id, subject, email, username)) as s
+  where t.id = s.id and record_image_ne(row(t.subject::text, t.email::text, t.username::text),
+                                        row(s.subject::text, s.email::text, s.username::text));
   return mirror.put_users(rows);
 end
 $function$;
@@ -340,7 +363,7 @@ declare
 begin
   execute format($query$
     with s as (select r as row, coalesce(r->>'trip_id', r->>'id') as k1, coalesce(r->>'user_id', '') as k2
-               from jsonb_array_elements($1->'rows') as r),
+               from mirror.objects($1->>'table', $1->'rows') as r),
          t as (select r as row, coalesce(r->>'trip_id', r->>'id') as k1, coalesce(r->>'user_id', '') as k2
                from (select to_jsonb(x) as r from (select %s from public.%I as t where %s) as x) as y),
          x as (select k1, k2, s.row as source, t.row as target,
@@ -353,7 +376,8 @@ begin
          d as (select * from u
                where not is_parked
                  and not exists (select from jsonb_array_elements($2) as w,
-                                             jsonb_array_elements((w->'rows') || coalesce(w->'gone', '[]')) as r
+                                             lateral (select mirror.objects(w->>'table', w->'rows') union all
+                                                      select jsonb_array_elements(coalesce(w->'gone', '[]'))) as k(r)
                                  where w->>'table' = $1->>'table' and coalesce(r->>'trip_id', r->>'id') = u.k1
                                    and coalesce(r->>'user_id', '') = u.k2)
                  and not exists (select from jsonb_array_elements($2) as w where w->'trips' ? u.k1 and u.k2 <> ''))
@@ -432,6 +456,16 @@ AS $function$
   select not exists (select from pg_snapshot_xip(here) as x where pg_visible_in_snapshot(x, seen))
      and (select count(*) from pg_snapshot_xip(seen) as x where x >= pg_snapshot_xmax(here))
        = greatest(0, pg_snapshot_xmax(seen)::text::numeric - pg_snapshot_xmax(here)::text::numeric)
+$function$;
+
+CREATE OR REPLACE FUNCTION mirror.how_many(rows jsonb)
+ RETURNS integer
+ LANGUAGE sql
+ IMMUTABLE
+ SET search_path TO ''
+AS $function$
+  select case jsonb_typeof(rows) when 'array' then jsonb_array_length(rows)
+              else coalesce(cardinality(coalesce(rows->>'trip_id', rows->>'id')::text[]), 0) end
 $function$;
 
 CREATE OR REPLACE FUNCTION mirror.insecurities()
@@ -519,6 +553,16 @@ AS $function$
   select state ~ '^(22|23|44)' or state ~ '^[5-9I-Z]' and state !~ '^(53|55|57|58|72|XX)'
 $function$;
 
+CREATE OR REPLACE FUNCTION mirror.list(literal text, element anyelement)
+ RETURNS anyarray
+ LANGUAGE plpgsql
+ STABLE
+AS $function$
+begin
+  return literal;
+end
+$function$;
+
 CREATE OR REPLACE FUNCTION mirror.make_durable()
  RETURNS void
  LANGUAGE sql
@@ -535,6 +579,21 @@ CREATE OR REPLACE FUNCTION mirror.messages()
 AS $function$
   select c.oid::regclass from pg_catalog.pg_class as c join pg_catalog.pg_namespace as n on n.oid = c.relnamespace
   where n.nspname = 'realtime' and c.relname = 'messages'
+$function$;
+
+CREATE OR REPLACE FUNCTION mirror.objects(tbl text, rows jsonb)
+ RETURNS SETOF jsonb
+ LANGUAGE plpgsql
+ STABLE
+ SET search_path TO ''
+AS $function$
+begin
+  case tbl
+    when 'users' then return query select to_jsonb(r) from unnest(mirror.list(rows->>'id', (null::public.users).id), mirror.list(rows->>'subject', (null::public.users).subject), mirror.list(rows->>'email', (null::public.users).email), mirror.list(rows->>'username', (null::public.users).username)) as r(id, subject, email, username);
+    when 'trips' then return query select to_jsonb(r) from unnest(mirror.list(rows->>'id', (null::public.trips).id), mirror.list(rows->>'name', (null::public.trips).name), mirror.list(rows->>'created_by', (null::public.trips).created_by)) as r(id, name, created_by);
+    else return query select to_jsonb(r) from unnest(mirror.list(rows->>'trip_id', (null::public.trip_memberships).trip_id), mirror.list(rows->>'user_id', (null::public.trip_memberships).user_id), mirror.list(rows->>'role', (null::public.trip_memberships).role), mirror.list(rows->>'status', (null::public.trip_memberships).status)) as r(trip_id, user_id, role, status);
+  end case;
+end
 $function$;
 
 CREATE OR REPLACE FUNCTION mirror.obstacles()
@@ -619,10 +678,9 @@ AS $function$
 declare _n bigint;
 begin
   merge into public.trip_memberships as t
-  using (select r.trip_id, r.user_id, r.role, r.status
-         from jsonb_populate_recordset(null::public.trip_memberships, rows) as r) as s
+  using (select r.* from unnest(mirror.list(rows->>'trip_id', (null::public.trip_memberships).trip_id), mirror.list(rows->>'user_id', (null::public.trip_memberships).user_id), mirror.list(rows->>'role', (null::public.trip_memberships).role), mirror.list(rows->>'status', (null::public.trip_memberships).status)) as r(trip_id, user_id, role, status)) as s
   on t.trip_id = s.trip_id and t.user_id = s.user_id
-  when matched and record_image_ne(row(t.role, t.status), row(s.role, s.status)) then
+  when matched and record_image_ne(row(t.role::text, t.status::text), row(s.role::text, s.status::text)) then
     update set role = s.role, status = s.status
   when not matched then
     insert (trip_id, user_id, role, status) overriding system value values (s.trip_id, s.user_id, s.role, s.status);
@@ -642,9 +700,9 @@ AS $function$
 declare _n bigint;
 begin
   merge into public.trips as t
-  using (select r.id, r.name, r.created_by from jsonb_populate_recordset(null::public.trips, rows) as r) as s
+  using (select r.* from unnest(mirror.list(rows->>'id', (null::public.trips).id), mirror.list(rows->>'name', (null::public.trips).name), mirror.list(rows->>'created_by', (null::public.trips).created_by)) as r(id, name, created_by)) as s
   on t.id = s.id
-  when matched and record_image_ne(row(t.name, t.created_by), row(s.name, s.created_by)) then
+  when matched and record_image_ne(row(t.name::text, t.created_by), row(s.name::text, s.created_by)) then
     update set name = s.name, created_by = s.created_by
   when not matched then
     insert (id, name, created_by) overriding system value values (s.id, s.name, s.created_by);
@@ -664,9 +722,10 @@ AS $function$
 declare _n bigint;
 begin
   merge into public.users as t
-  using (select r.id, r.subject, r.email, r.username from jsonb_populate_recordset(null::public.users, rows) as r) as s
+  using (select r.* from unnest(mirror.list(rows->>'id', (null::public.users).id), mirror.list(rows->>'subject', (null::public.users).subject), mirror.list(rows->>'email', (null::public.users).email), mirror.list(rows->>'username', (null::public.users).username)) as r(id, subject, email, username)) as s
   on t.id = s.id
-  when matched and record_image_ne(row(t.subject, t.email, t.username), row(s.subject, s.email, s.username)) then
+  when matched and record_image_ne(row(t.subject::text, t.email::text, t.username::text),
+                                   row(s.subject::text, s.email::text, s.username::text)) then
     update set subject = s.subject, email = s.email, username = s.username
   when not matched then
     insert (id, subject, email, username) overriding system value values (s.id, s.subject, s.email, s.username);
@@ -689,7 +748,8 @@ begin
     update mirror.parked as p set settled = true
     where p.tbl = _scope->>'table' and (p.k1, p.k2) in (
       select coalesce(r->>'trip_id', r->>'id'), coalesce(r->>'user_id', '')
-      from jsonb_array_elements((_scope->'rows') || coalesce(_scope->'gone', '[]')) as r);
+      from (select mirror.objects(_scope->>'table', _scope->'rows') union all
+            select jsonb_array_elements(coalesce(_scope->'gone', '[]'))) as k(r));
   end loop;
   return true;
 end
@@ -704,7 +764,7 @@ AS $function$
   select jsonb_array_elements(case when jsonb_typeof(scope->'refused') = 'array' then scope->'refused' else '[]' end)
 $function$;
 
-CREATE OR REPLACE FUNCTION mirror.remove_trip_memberships(rows jsonb)
+CREATE OR REPLACE FUNCTION mirror.remove_trip_memberships(keys jsonb)
  RETURNS bigint
  LANGUAGE plpgsql
  SET search_path TO ''
@@ -714,14 +774,14 @@ CREATE OR REPLACE FUNCTION mirror.remove_trip_memberships(rows jsonb)
 AS $function$
 declare _n bigint;
 begin
-  delete from public.trip_memberships as t using jsonb_to_recordset(rows) as s(trip_id uuid, user_id uuid)
-  where t.trip_id = s.trip_id and t.user_id = s.user_id;
+  delete from public.trip_memberships as t
+  using jsonb_to_recordset(keys) as s(trip_id uuid, user_id uuid) where t.trip_id = s.trip_id and t.user_id = s.user_id;
   get diagnostics _n = row_count;
   return _n;
 end
 $function$;
 
-CREATE OR REPLACE FUNCTION mirror.remove_trips(rows jsonb)
+CREATE OR REPLACE FUNCTION mirror.remove_trips(keys jsonb)
  RETURNS bigint
  LANGUAGE plpgsql
  SET search_path TO ''
@@ -731,13 +791,14 @@ CREATE OR REPLACE FUNCTION mirror.remove_trips(rows jsonb)
 AS $function$
 declare _n bigint;
 begin
-  delete from public.trips as t using jsonb_to_recordset(rows) as s(id uuid) where t.id = s.id;
+  delete from public.trips as t
+  using jsonb_to_recordset(keys) as s(id uuid) where t.id = s.id;
   get diagnostics _n = row_count;
   return _n;
 end
 $function$;
 
-CREATE OR REPLACE FUNCTION mirror.remove_users(rows jsonb)
+CREATE OR REPLACE FUNCTION mirror.remove_users(keys jsonb)
  RETURNS bigint
  LANGUAGE plpgsql
  SET search_path TO ''
@@ -747,7 +808,8 @@ CREATE OR REPLACE FUNCTION mirror.remove_users(rows jsonb)
 AS $function$
 declare _n bigint;
 begin
-  delete from public.users as t using jsonb_to_recordset(rows) as s(id uuid) where t.id = s.id;
+  delete from public.users as t
+  using jsonb_to_recordset(keys) as s(id uuid) where t.id = s.id;
   get diagnostics _n = row_count;
   return _n;
 end
@@ -813,11 +875,12 @@ begin
       select coalesce(jsonb_agg(to_jsonb(s)), '[]')
       from (select t.trip_id, t.user_id from public.trip_memberships as t where $sql$ || mirror.within(scope) || $sql$
             except select r.trip_id, r.user_id
-                   from jsonb_to_recordset($1->'rows') as r(trip_id uuid, user_id uuid)) as s $sql$
+                   from unnest(($1->'rows'->>'trip_id')::uuid[], ($1->'rows'->>'user_id')::uuid[])
+                        as r(trip_id, user_id)) as s $sql$
     else format($sql$
       select coalesce(jsonb_agg(to_jsonb(s)), '[]')
       from (select t.id from public.%I as t where %s
-            except (select r.id from jsonb_to_recordset($1->'rows') as r(id %s)
+            except (select unnest(($1->'rows'->>'id')::%s[])
                     union all select k.k1 from mirror.refused($1) as r, jsonb_to_record(r) as k(k1 %3$s))) as s $sql$,
       scope->>'table', mirror.within(scope), case scope->>'table' when 'users' then 'uuid' else 'uuid' end)
   end into _keys using scope;
@@ -1033,7 +1096,7 @@ begin
   end loop;
   foreach _table in array array['users', 'trips', 'trip_memberships'] loop
     for _scope in select s from jsonb_array_elements(_scopes) as s where s->>'table' = _table loop
-      if jsonb_array_length(_scope->'rows') > 0 then
+      if coalesce(_scope->'rows'->>'trip_id', _scope->'rows'->>'id', '{}') <> '{}' then
         _counts := mirror.add(_counts, _table, 'upsert', mirror.attempt('put', _table, _scope->'rows'));
       end if;
       perform mirror.park(_table, r, r->>'reason') from mirror.refused(_scope) as r;

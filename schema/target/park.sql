@@ -1,28 +1,36 @@
 -- The target side, part 4: rows that the target refuses. They are found, parked with the reason, and hold up nobody else.
 
--- Does one thing to some rows of one table; a row that is refused for what it is gets found by halving and parked, the
--- others are done. Any other error is the caller's.
+-- Does one thing to some rows of one table (or keys, which remove takes); a row that is refused for what it is gets found by
+-- halving and parked, the others are done. Any other error is the caller's.
 create or replace function mirror.attempt(action text, tbl text, rows jsonb) returns bigint
 language plpgsql set search_path = '' as $mirror$
 declare
-  _n bigint;
-  _half integer := jsonb_array_length(rows) / 2;
+  _n integer;
 begin
-  execute format('select mirror.%I($1)', action || '_' || tbl) into _n using rows;
-  return _n;
+  return case action || '_' || tbl
+    when 'put_users' then mirror.put_users(rows)
+    when 'put_trips' then mirror.put_trips(rows)
+    when 'put_trip_memberships' then mirror.put_trip_memberships(rows)
+    when 'exchange_users' then mirror.exchange_users(rows)
+    when 'remove_users' then mirror.remove_users(rows)
+    when 'remove_trips' then mirror.remove_trips(rows)
+    when 'remove_trip_memberships' then mirror.remove_trip_memberships(rows)
+  end;
 exception when others then
   if sqlstate in ('40001', '40P01') then
     raise exception '%', sqlerrm using errcode = 'PT503';  -- PostgREST would try it again without end
   elsif not mirror.is_objection(sqlstate) then
     raise;
-  elsif _half = 0 then
-    perform mirror.park(tbl, rows->0, format('the target refuses it (%s): %s', sqlstate, sqlerrm));
+  end if;
+  _n := mirror.how_many(rows);
+  if _n <= 1 then
+    perform mirror.park(tbl, case jsonb_typeof(rows) when 'array' then rows->0 else (select jsonb_object_agg(c.key, (c.value::text[])[1]) from jsonb_each_text(rows) as c) end,
+                        format('the target refuses it (%s): %s', sqlstate, sqlerrm));
     return 0;
   elsif sqlstate = '23505' and action = 'put' and tbl = 'users' then
     return mirror.attempt('exchange', tbl, rows);
   end if;
-  return mirror.attempt(action, tbl, jsonb_path_query_array(rows, '$[0 to $last]', jsonb_build_object('last', _half - 1)))
-       + mirror.attempt(action, tbl, jsonb_path_query_array(rows, '$[$first to last]', jsonb_build_object('first', _half)));
+  return mirror.attempt(action, tbl, mirror.cut(rows, 1, _n / 2)) + mirror.attempt(action, tbl, mirror.cut(rows, _n / 2 + 1, _n));
 end
 $mirror$;
 
@@ -88,7 +96,8 @@ begin
     update mirror.parked as p set settled = true
     where p.tbl = _scope->>'table' and (p.k1, p.k2) in (
       select coalesce(r->>'trip_id', r->>'id'), coalesce(r->>'user_id', '')
-      from jsonb_array_elements((_scope->'rows') || coalesce(_scope->'gone', '[]')) as r);
+      from (select mirror.objects(_scope->>'table', _scope->'rows') union all
+            select jsonb_array_elements(coalesce(_scope->'gone', '[]'))) as k(r));
   end loop;
   return true;
 end

@@ -31,7 +31,7 @@ declare
 begin
   execute format($query$
     with s as (select r as row, coalesce(r->>'trip_id', r->>'id') as k1, coalesce(r->>'user_id', '') as k2
-               from jsonb_array_elements($1->'rows') as r),
+               from mirror.objects($1->>'table', $1->'rows') as r),
          t as (select r as row, coalesce(r->>'trip_id', r->>'id') as k1, coalesce(r->>'user_id', '') as k2
                from (select to_jsonb(x) as r from (select %s from public.%I as t where %s) as x) as y),
          x as (select k1, k2, s.row as source, t.row as target,
@@ -44,7 +44,8 @@ begin
          d as (select * from u
                where not is_parked
                  and not exists (select from jsonb_array_elements($2) as w,
-                                             jsonb_array_elements((w->'rows') || coalesce(w->'gone', '[]')) as r
+                                             lateral (select mirror.objects(w->>'table', w->'rows') union all
+                                                      select jsonb_array_elements(coalesce(w->'gone', '[]'))) as k(r)
                                  where w->>'table' = $1->>'table' and coalesce(r->>'trip_id', r->>'id') = u.k1
                                    and coalesce(r->>'user_id', '') = u.k2)
                  and not exists (select from jsonb_array_elements($2) as w where w->'trips' ? u.k1 and u.k2 <> ''))

@@ -1,15 +1,19 @@
 -- The target side, part 2: the three tables. Existing ones are adopted (mirror install looks at them first), extended by
 -- the columns they lack, and never dropped or emptied.
 
-create table if not exists public.users (id {{user_id}} primary key, subject text, email text, username text);
+-- A tenth of each page is left free: an update that changes no key then writes no index.
+create table if not exists public.users (id {{user_id}} primary key, subject text, email text, username text)
+with (fillfactor = 90);
 alter table public.users add column if not exists subject text, add column if not exists email text,
                          add column if not exists username text;
 
-create table if not exists public.trips (id {{trip_id}} primary key, name text, created_by {{created_by}});
+create table if not exists public.trips (id {{trip_id}} primary key, name text, created_by {{created_by}})
+with (fillfactor = 90);
 alter table public.trips add column if not exists name text, add column if not exists created_by {{created_by}};
 
 create table if not exists public.trip_memberships (
-  trip_id {{trip_id}} not null, user_id {{user_id}} not null, role text, status text, primary key (trip_id, user_id));
+  trip_id {{trip_id}} not null, user_id {{user_id}} not null, role text, status text, primary key (trip_id, user_id))
+with (fillfactor = 90);
 alter table public.trip_memberships add column if not exists role text, add column if not exists status text;
 
 -- Ranges are in key order, and text is ordered by bytes on both sides. A primary key answers them, unless its text follows

@@ -1,17 +1,49 @@
 -- The target side, part 3: how one table changes. {{...}} are the types of the keys.
 
--- Puts rows where they are missing or differ; equal rows are left alone (no dead tuples, no noise in Realtime's slot).
--- The rows take the types of the table's own columns (an adopted one may have enums or varchar(40)), and are compared by
--- their bytes, whatever an adopted column's collation holds for equal. Each row is looked up by its key: a plan that was
--- made while the table was small must not read all of it when it is not.
+-- Rows come as one list for each column, written as PostgreSQL writes arrays: neither side takes a document of many small
+-- values apart. They take the types of the table's own columns (an adopted one may have enums or varchar(40)).
+create or replace function mirror.list(literal text, element anyelement) returns anyarray language plpgsql stable as $mirror$
+begin
+  return literal;
+end
+$mirror$;
+
+create or replace function mirror.objects(tbl text, rows jsonb) returns setof jsonb
+language plpgsql stable set search_path = '' as $mirror$
+begin
+  case tbl
+    when 'users' then return query select to_jsonb(r) from {{users_rows}};
+    when 'trips' then return query select to_jsonb(r) from {{trips_rows}};
+    else return query select to_jsonb(r) from {{trip_memberships_rows}};
+  end case;
+end
+$mirror$;
+
+-- Some of such rows, or of some keys, from the first to the last.
+create or replace function mirror.cut(rows jsonb, first integer, last integer) returns jsonb
+language sql immutable set search_path = '' as $mirror$
+  select case jsonb_typeof(rows)
+    when 'array' then jsonb_path_query_array(rows, '$[$first to $last]', jsonb_build_object('first', first - 1, 'last', last - 1))
+    else (select jsonb_object_agg(c.key, ((c.value::text[])[first : last])::text) from jsonb_each_text(rows) as c) end
+$mirror$;
+
+create or replace function mirror.how_many(rows jsonb) returns integer language sql immutable set search_path = '' as $mirror$
+  select case jsonb_typeof(rows) when 'array' then jsonb_array_length(rows)
+              else coalesce(cardinality(coalesce(rows->>'trip_id', rows->>'id')::text[]), 0) end
+$mirror$;
+
+-- Puts rows where they are missing or differ; equal rows are left alone (no dead tuples, no noise in Realtime's slot): they
+-- are compared by the bytes of their texts, whatever an adopted column's collation holds for equal. Each row is looked up by
+-- its key: a plan that was made while the table was small must not read all of it when it is not.
 create or replace function mirror.put_users(rows jsonb) returns bigint
 language plpgsql set search_path = '' set enable_hashjoin = off set enable_mergejoin = off set enable_seqscan = off as $mirror$
 declare _n bigint;
 begin
   merge into public.users as t
-  using (select r.id, r.subject, r.email, r.username from jsonb_populate_recordset(null::public.users, rows) as r) as s
+  using (select r.* from {{users_rows}}) as s
   on t.id = s.id
-  when matched and record_image_ne(row(t.subject, t.email, t.username), row(s.subject, s.email, s.username)) then
+  when matched and record_image_ne(row(t.subject::text, t.email::text, t.username::text),
+                                   row(s.subject::text, s.email::text, s.username::text)) then
     update set subject = s.subject, email = s.email, username = s.username
   when not matched then
     insert (id, subject, email, username) overriding system value values (s.id, s.subject, s.email, s.username);
@@ -25,9 +57,9 @@ language plpgsql set search_path = '' set enable_hashjoin = off set enable_merge
 declare _n bigint;
 begin
   merge into public.trips as t
-  using (select r.id, r.name, r.created_by from jsonb_populate_recordset(null::public.trips, rows) as r) as s
+  using (select r.* from {{trips_rows}}) as s
   on t.id = s.id
-  when matched and record_image_ne(row(t.name, t.created_by), row(s.name, s.created_by)) then
+  when matched and record_image_ne(row(t.name::text, t.created_by), row(s.name::text, s.created_by)) then
     update set name = s.name, created_by = s.created_by
   when not matched then
     insert (id, name, created_by) overriding system value values (s.id, s.name, s.created_by);
@@ -41,10 +73,9 @@ language plpgsql set search_path = '' set enable_hashjoin = off set enable_merge
 declare _n bigint;
 begin
   merge into public.trip_memberships as t
-  using (select r.trip_id, r.user_id, r.role, r.status
-         from jsonb_populate_recordset(null::public.trip_memberships, rows) as r) as s
+  using (select r.* from {{trip_memberships_rows}}) as s
   on t.trip_id = s.trip_id and t.user_id = s.user_id
-  when matched and record_image_ne(row(t.role, t.status), row(s.role, s.status)) then
+  when matched and record_image_ne(row(t.role::text, t.status::text), row(s.role::text, s.status::text)) then
     update set role = s.role, status = s.status
   when not matched then
     insert (trip_id, user_id, role, status) overriding system value values (s.trip_id, s.user_id, s.role, s.status);
@@ -59,38 +90,41 @@ create or replace function mirror.exchange_users(rows jsonb) returns bigint
 language plpgsql set search_path = '' set enable_hashjoin = off set enable_mergejoin = off set enable_seqscan = off as $mirror$
 begin
   update public.users as t set subject = null, email = null, username = null
-  from (select r.id, r.subject, r.email, r.username from jsonb_populate_recordset(null::public.users, rows) as r) as s
-  where t.id = s.id and record_image_ne(row(t.subject, t.email, t.username), row(s.subject, s.email, s.username));
+  from (select r.* from {{users_rows}}) as s
+  where t.id = s.id and record_image_ne(row(t.subject::text, t.email::text, t.username::text),
+                                        row(s.subject::text, s.email::text, s.username::text));
   return mirror.put_users(rows);
 end
 $mirror$;
 
-create or replace function mirror.remove_users(rows jsonb) returns bigint
+create or replace function mirror.remove_users(keys jsonb) returns bigint
 language plpgsql set search_path = '' set enable_hashjoin = off set enable_mergejoin = off set enable_seqscan = off as $mirror$
 declare _n bigint;
 begin
-  delete from public.users as t using jsonb_to_recordset(rows) as s(id {{user_id}}) where t.id = s.id;
+  delete from public.users as t
+  using jsonb_to_recordset(keys) as s(id {{user_id}}) where t.id = s.id;
   get diagnostics _n = row_count;
   return _n;
 end
 $mirror$;
 
-create or replace function mirror.remove_trips(rows jsonb) returns bigint
+create or replace function mirror.remove_trips(keys jsonb) returns bigint
 language plpgsql set search_path = '' set enable_hashjoin = off set enable_mergejoin = off set enable_seqscan = off as $mirror$
 declare _n bigint;
 begin
-  delete from public.trips as t using jsonb_to_recordset(rows) as s(id {{trip_id}}) where t.id = s.id;
+  delete from public.trips as t
+  using jsonb_to_recordset(keys) as s(id {{trip_id}}) where t.id = s.id;
   get diagnostics _n = row_count;
   return _n;
 end
 $mirror$;
 
-create or replace function mirror.remove_trip_memberships(rows jsonb) returns bigint
+create or replace function mirror.remove_trip_memberships(keys jsonb) returns bigint
 language plpgsql set search_path = '' set enable_hashjoin = off set enable_mergejoin = off set enable_seqscan = off as $mirror$
 declare _n bigint;
 begin
-  delete from public.trip_memberships as t using jsonb_to_recordset(rows) as s(trip_id {{trip_id}}, user_id {{user_id}})
-  where t.trip_id = s.trip_id and t.user_id = s.user_id;
+  delete from public.trip_memberships as t
+  using jsonb_to_recordset(keys) as s(trip_id {{trip_id}}, user_id {{user_id}}) where t.trip_id = s.trip_id and t.user_id = s.user_id;
   get diagnostics _n = row_count;
   return _n;
 end
@@ -147,11 +181,12 @@ begin
       select coalesce(jsonb_agg(to_jsonb(s)), '[]')
       from (select t.trip_id, t.user_id from public.trip_memberships as t where $sql$ || mirror.within(scope) || $sql$
             except select r.trip_id, r.user_id
-                   from jsonb_to_recordset($1->'rows') as r(trip_id {{trip_id}}, user_id {{user_id}})) as s $sql$
+                   from unnest(($1->'rows'->>'trip_id')::{{trip_id}}[], ($1->'rows'->>'user_id')::{{user_id}}[])
+                        as r(trip_id, user_id)) as s $sql$
     else format($sql$
       select coalesce(jsonb_agg(to_jsonb(s)), '[]')
       from (select t.id from public.%I as t where %s
-            except (select r.id from jsonb_to_recordset($1->'rows') as r(id %s)
+            except (select unnest(($1->'rows'->>'id')::%s[])
                     union all select k.k1 from mirror.refused($1) as r, jsonb_to_record(r) as k(k1 %3$s))) as s $sql$,
       scope->>'table', mirror.within(scope), case scope->>'table' when 'users' then '{{user_id}}' else '{{trip_id}}' end)
   end into _keys using scope;

@@ -1,6 +1,7 @@
 """The source side without a daemon: install it, write like the application, read what was marked, drain."""
 
 import json
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -82,7 +83,18 @@ def whole(*tables: str) -> list[Mark]:
 
 def rows_of(scopes: str | None, table: str) -> list[dict[str, Any]]:
     """The rows of one table in what a drain returned."""
-    return [row for s in json.loads(f"[{scopes or ''}]") if s["table"] == table for row in s["rows"]]
+    return [row for s in json.loads(f"[{scopes or ''}]") if s["table"] == table for row in objects(s["rows"])]
+
+
+def objects(rows: dict[str, str]) -> list[dict[str, Any]]:
+    """Rows as they travel, a list for each column written as an array, taken apart; values as text."""
+    columns = [array(written) for written in rows.values()]
+    return [dict(zip(rows, values, strict=True)) for values in zip(*columns, strict=True)]
+
+
+def array(written: str) -> list[str | None]:
+    items = re.findall(r'"((?:[^"\\]|\\.)*)"|([^,{}"]+)', written, re.DOTALL)
+    return [None if plain == "NULL" else plain or re.sub(r"\\(.)", r"\1", quoted) for quoted, plain in items]
 
 
 def gone_of(scopes: str | None, table: str) -> list[dict[str, Any]]:
@@ -104,7 +116,7 @@ def read_slice(connection: Connection, table: str, rows: int = 1000) -> list[dic
     reply, scopes = drain(connection, slice={"table": table, "rows": rows})
     assert reply["broken"] == {}
     assert "error" not in reply["slice"]
-    return [row for s in json.loads(f"[{scopes}]") if "range" in s for row in s["rows"]]
+    return [row for s in json.loads(f"[{scopes}]") if "range" in s for row in objects(s["rows"])]
 
 
 @contextmanager

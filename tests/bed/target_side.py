@@ -1,6 +1,7 @@
 """The target side without a daemon: install it, claim it, and apply batches written by hand."""
 
 import json
+import re
 import uuid
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -54,7 +55,19 @@ def membership(trip_id: Any, user_id: Any, role: str | None = "MEMBER", status: 
 
 
 def scope(table: str, rows: Iterable[Row] = (), **more: Any) -> Row:
-    return {"table": table, "rows": list(rows)} | more
+    return {"table": table, "rows": lists(rows)} | more
+
+
+def lists(rows: Iterable[Row]) -> dict[str, str]:
+    """Rows as they travel: a list for each column, written as PostgreSQL writes arrays."""
+    rows = list(rows)
+    columns = dict.fromkeys(column for row in rows for column in row)
+    return {column: array([row.get(column) for row in rows]) for column in columns}
+
+
+def array(values: Iterable[Any]) -> str:
+    quoted = [re.sub(r'(["\\])', r"\\\1", str(v)) for v in values]
+    return "{" + ",".join("NULL" if v is None else f'"{q}"' for v, q in zip(values, quoted, strict=True)) + "}"
 
 
 def span(

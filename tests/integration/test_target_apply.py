@@ -95,7 +95,7 @@ async def test_an_equal_row_is_not_written_again(writer: Writer) -> None:
     versions = " union all ".join(f"select '{t}', ctid::text, xmin::text, xmax::text from public.{t}" for t in ALL)
     before = await writer.rows(versions)
     again = await writer.apply(*scopes)
-    ranges = [span(s["table"], s["rows"]) for s in scopes]
+    ranges = [one | {"range": span(one["table"])["range"]} for one in scopes]
     assert (await writer.apply(*ranges))["counts"] == again["counts"] == {}
     assert await writer.rows(versions) == before
 
