@@ -498,7 +498,8 @@ begin
       limit row_limit + 1)
     select e.tbl, e.k1 is null as whole, count(*) as n, (select count(*) > row_limit from found) as more, min(e.at) as oldest,
            min(e.place) as first, max(e.place) as last, range_agg(int8range(e.id, e.id, '[]')) as ids,
-           array_agg(e.k1) as keys1, array_agg(e.k2) as keys2, array_agg(e.id) as entries
+           array_agg(e.k1) as keys1, array_agg(e.k2) as keys2,
+           array_agg(e.k1) filter (where e.k2 is null) as trips, array_agg(e.id) filter (where e.k2 is null) as of_trips
     from (select * from found limit row_limit) as e group by e.tbl, e.k1 is null
   loop
     more := _part.more;
@@ -522,9 +523,8 @@ begin
     end;
     if cardinality(_read.wide_trips) > 0 then
       wide_trips := _read.wide_trips;
-      select count(*), range_agg(int8range(k.id, k.id, '[]')) into _part.n, _part.ids
-      from unnest(_part.keys1, _part.keys2, _part.entries) as k(k1, k2, id)
-      where k.k2 is not null or k.k1 <> all (wide_trips);
+      select _part.n - count(*), _part.ids - range_agg(int8range(k.id, k.id, '[]')) into _part.n, _part.ids
+      from unnest(_part.trips, _part.of_trips) as k(trip, id) where k.trip = any (wide_trips);
     end if;
     n := n + _part.n;
     keys := keys + _read.n;
@@ -585,6 +585,10 @@ begin
     select array_agg(distinct k.k1) filter (where k.k2 is null), array_agg(k.k1) filter (where k.k2 is not null),
            array_agg(k.k2) filter (where k.k2 is not null)
     into _trips, keys1, keys2 from unnest(keys1, keys2) as k(k1, k2);
+  end if;
+  if cardinality(keys1) > row_limit then  -- so many entries are read when they are about few keys
+    select array_agg(k.k1), array_agg(k.k2) into keys1, keys2
+    from (select distinct k.k1, k.k2 from unnest(keys1, keys2) as k(k1, k2)) as k;
   end if;
   n := 0;
   if keys1 is not null then
