@@ -333,6 +333,7 @@ CREATE OR REPLACE FUNCTION mirror.exchange_users(rows jsonb)
  RETURNS bigint
  LANGUAGE plpgsql
  SET search_path TO ''
+ SET plan_cache_mode TO 'force_generic_plan'
  SET enable_hashjoin TO 'off'
  SET enable_mergejoin TO 'off'
  SET enable_seqscan TO 'off'
@@ -671,6 +672,7 @@ CREATE OR REPLACE FUNCTION mirror.put_trip_memberships(rows jsonb)
  RETURNS bigint
  LANGUAGE plpgsql
  SET search_path TO ''
+ SET plan_cache_mode TO 'force_generic_plan'
  SET enable_hashjoin TO 'off'
  SET enable_mergejoin TO 'off'
  SET enable_seqscan TO 'off'
@@ -693,6 +695,7 @@ CREATE OR REPLACE FUNCTION mirror.put_trips(rows jsonb)
  RETURNS bigint
  LANGUAGE plpgsql
  SET search_path TO ''
+ SET plan_cache_mode TO 'force_generic_plan'
  SET enable_hashjoin TO 'off'
  SET enable_mergejoin TO 'off'
  SET enable_seqscan TO 'off'
@@ -715,6 +718,7 @@ CREATE OR REPLACE FUNCTION mirror.put_users(rows jsonb)
  RETURNS bigint
  LANGUAGE plpgsql
  SET search_path TO ''
+ SET plan_cache_mode TO 'force_generic_plan'
  SET enable_hashjoin TO 'off'
  SET enable_mergejoin TO 'off'
  SET enable_seqscan TO 'off'
@@ -768,6 +772,7 @@ CREATE OR REPLACE FUNCTION mirror.remove_trip_memberships(keys jsonb)
  RETURNS bigint
  LANGUAGE plpgsql
  SET search_path TO ''
+ SET plan_cache_mode TO 'force_generic_plan'
  SET enable_hashjoin TO 'off'
  SET enable_mergejoin TO 'off'
  SET enable_seqscan TO 'off'
@@ -785,6 +790,7 @@ CREATE OR REPLACE FUNCTION mirror.remove_trips(keys jsonb)
  RETURNS bigint
  LANGUAGE plpgsql
  SET search_path TO ''
+ SET plan_cache_mode TO 'force_generic_plan'
  SET enable_hashjoin TO 'off'
  SET enable_mergejoin TO 'off'
  SET enable_seqscan TO 'off'
@@ -802,6 +808,7 @@ CREATE OR REPLACE FUNCTION mirror.remove_users(keys jsonb)
  RETURNS bigint
  LANGUAGE plpgsql
  SET search_path TO ''
+ SET plan_cache_mode TO 'force_generic_plan'
  SET enable_hashjoin TO 'off'
  SET enable_mergejoin TO 'off'
  SET enable_seqscan TO 'off'

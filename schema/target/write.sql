@@ -34,9 +34,11 @@ $mirror$;
 
 -- Puts rows where they are missing or differ; equal rows are left alone (no dead tuples, no noise in Realtime's slot): they
 -- are compared by the bytes of their texts, whatever an adopted column's collation holds for equal. Each row is looked up by
--- its key: a plan that was made while the table was small must not read all of it when it is not.
+-- its key: a plan that was made while the table was small must not read all of it when it is not. One plan for all batches:
+-- for a single row, planning takes longer than all else.
 create or replace function mirror.put_users(rows jsonb) returns bigint
-language plpgsql set search_path = '' set enable_hashjoin = off set enable_mergejoin = off set enable_seqscan = off as $mirror$
+language plpgsql set search_path = '' set plan_cache_mode = force_generic_plan
+set enable_hashjoin = off set enable_mergejoin = off set enable_seqscan = off as $mirror$
 declare _n bigint;
 begin
   merge into public.users as t
@@ -53,7 +55,8 @@ end
 $mirror$;
 
 create or replace function mirror.put_trips(rows jsonb) returns bigint
-language plpgsql set search_path = '' set enable_hashjoin = off set enable_mergejoin = off set enable_seqscan = off as $mirror$
+language plpgsql set search_path = '' set plan_cache_mode = force_generic_plan
+set enable_hashjoin = off set enable_mergejoin = off set enable_seqscan = off as $mirror$
 declare _n bigint;
 begin
   merge into public.trips as t
@@ -69,7 +72,8 @@ end
 $mirror$;
 
 create or replace function mirror.put_trip_memberships(rows jsonb) returns bigint
-language plpgsql set search_path = '' set enable_hashjoin = off set enable_mergejoin = off set enable_seqscan = off as $mirror$
+language plpgsql set search_path = '' set plan_cache_mode = force_generic_plan
+set enable_hashjoin = off set enable_mergejoin = off set enable_seqscan = off as $mirror$
 declare _n bigint;
 begin
   merge into public.trip_memberships as t
@@ -87,7 +91,8 @@ $mirror$;
 -- The same for users who hand unique names on to each other (one batch holds the end of several transactions, and in a
 -- statement their order is chance): those that differ let go of theirs first.
 create or replace function mirror.exchange_users(rows jsonb) returns bigint
-language plpgsql set search_path = '' set enable_hashjoin = off set enable_mergejoin = off set enable_seqscan = off as $mirror$
+language plpgsql set search_path = '' set plan_cache_mode = force_generic_plan
+set enable_hashjoin = off set enable_mergejoin = off set enable_seqscan = off as $mirror$
 begin
   update public.users as t set subject = null, email = null, username = null
   from (select r.* from {{users_rows}}) as s
@@ -98,7 +103,8 @@ end
 $mirror$;
 
 create or replace function mirror.remove_users(keys jsonb) returns bigint
-language plpgsql set search_path = '' set enable_hashjoin = off set enable_mergejoin = off set enable_seqscan = off as $mirror$
+language plpgsql set search_path = '' set plan_cache_mode = force_generic_plan
+set enable_hashjoin = off set enable_mergejoin = off set enable_seqscan = off as $mirror$
 declare _n bigint;
 begin
   delete from public.users as t
@@ -109,7 +115,8 @@ end
 $mirror$;
 
 create or replace function mirror.remove_trips(keys jsonb) returns bigint
-language plpgsql set search_path = '' set enable_hashjoin = off set enable_mergejoin = off set enable_seqscan = off as $mirror$
+language plpgsql set search_path = '' set plan_cache_mode = force_generic_plan
+set enable_hashjoin = off set enable_mergejoin = off set enable_seqscan = off as $mirror$
 declare _n bigint;
 begin
   delete from public.trips as t
@@ -120,7 +127,8 @@ end
 $mirror$;
 
 create or replace function mirror.remove_trip_memberships(keys jsonb) returns bigint
-language plpgsql set search_path = '' set enable_hashjoin = off set enable_mergejoin = off set enable_seqscan = off as $mirror$
+language plpgsql set search_path = '' set plan_cache_mode = force_generic_plan
+set enable_hashjoin = off set enable_mergejoin = off set enable_seqscan = off as $mirror$
 declare _n bigint;
 begin
   delete from public.trip_memberships as t
