@@ -105,7 +105,8 @@ begin
   foreach _table in array array['users', 'trips', 'trip_memberships'] loop
     for _scope in select s from jsonb_array_elements(_scopes) as s where s->>'table' = _table loop
       if coalesce(_scope->'rows'->>'trip_id', _scope->'rows'->>'id', '{}') <> '{}' then
-        _counts := mirror.add(_counts, _table, 'upsert', mirror.attempt('put', _table, _scope->'rows'));
+        _counts := mirror.add(_counts, _table, 'upsert', mirror.attempt(
+          case when _scope ? 'range' and mirror.is_vacant(_scope) then 'add' else 'put' end, _table, _scope->'rows'));
       end if;
       perform mirror.park(_table, r, r->>'reason') from mirror.refused(_scope) as r;
     end loop;

@@ -85,6 +85,48 @@ AS $function$
            || jsonb_build_object(op, coalesce((counts->tbl->>op)::bigint, 0) + n)) end
 $function$;
 
+CREATE OR REPLACE FUNCTION mirror.add_trip_memberships(rows jsonb)
+ RETURNS bigint
+ LANGUAGE plpgsql
+ SET search_path TO ''
+ SET plan_cache_mode TO 'force_generic_plan'
+AS $function$
+declare _n bigint;
+begin
+  insert into public.trip_memberships (trip_id, user_id, role, status) overriding system value select r.* from unnest(mirror.list(rows->>'trip_id', (null::public.trip_memberships).trip_id), mirror.list(rows->>'user_id', (null::public.trip_memberships).user_id), mirror.list(rows->>'role', (null::public.trip_memberships).role), mirror.list(rows->>'status', (null::public.trip_memberships).status)) as r(trip_id, user_id, role, status);
+  get diagnostics _n = row_count;
+  return _n;
+end
+$function$;
+
+CREATE OR REPLACE FUNCTION mirror.add_trips(rows jsonb)
+ RETURNS bigint
+ LANGUAGE plpgsql
+ SET search_path TO ''
+ SET plan_cache_mode TO 'force_generic_plan'
+AS $function$
+declare _n bigint;
+begin
+  insert into public.trips (id, name, created_by) overriding system value select r.* from unnest(mirror.list(rows->>'id', (null::public.trips).id), mirror.list(rows->>'name', (null::public.trips).name), mirror.list(rows->>'created_by', (null::public.trips).created_by)) as r(id, name, created_by);
+  get diagnostics _n = row_count;
+  return _n;
+end
+$function$;
+
+CREATE OR REPLACE FUNCTION mirror.add_users(rows jsonb)
+ RETURNS bigint
+ LANGUAGE plpgsql
+ SET search_path TO ''
+ SET plan_cache_mode TO 'force_generic_plan'
+AS $function$
+declare _n bigint;
+begin
+  insert into public.users (id, subject, email, username) overriding system value select r.* from unnest(mirror.list(rows->>'id', (null::public.users).id), mirror.list(rows->>'subject', (null::public.users).subject), mirror.list(rows->>'email', (null::public.users).email), mirror.list(rows->>'username', (null::public.users).username)) as r(id, subject, email, username);
+  get diagnostics _n = row_count;
+  return _n;
+end
+$function$;
+
 CREATE OR REPLACE FUNCTION mirror.advance(batch bigint, reached jsonb, walks jsonb, proof jsonb, braked jsonb)
  RETURNS void
  LANGUAGE plpgsql
@@ -184,6 +226,9 @@ declare
   _n integer;
 begin
   return case action || '_' || tbl
+    when 'add_users' then mirror.add_users(rows)
+    when 'add_trips' then mirror.add_trips(rows)
+    when 'add_trip_memberships' then mirror.add_trip_memberships(rows)
     when 'put_users' then mirror.put_users(rows)
     when 'put_trips' then mirror.put_trips(rows)
     when 'put_trip_memberships' then mirror.put_trip_memberships(rows)
@@ -199,7 +244,9 @@ exception when others then
     raise;
   end if;
   _n := mirror.how_many(rows);
-  if _n <= 1 then
+  if action = 'add' then
+    return mirror.attempt('put', tbl, rows);
+  elsif _n <= 1 then
     perform mirror.park(tbl, case jsonb_typeof(rows) when 'array' then rows->0 else (select jsonb_object_agg(c.key, (c.value::text[])[1]) from jsonb_each_text(rows) as c) end,
                         format('the target refuses it (%s): %s', sqlstate, sqlerrm));
     return 0;
@@ -554,6 +601,21 @@ AS $function$
   select state ~ '^(22|23|44)' or state ~ '^[5-9I-Z]' and state !~ '^(53|55|57|58|72|XX)'
 $function$;
 
+CREATE OR REPLACE FUNCTION mirror.is_vacant(scope jsonb)
+ RETURNS boolean
+ LANGUAGE plpgsql
+ STABLE
+ SET search_path TO ''
+ SET enable_seqscan TO 'off'
+ SET max_parallel_workers_per_gather TO '0'
+AS $function$
+declare _any boolean;
+begin
+  execute format('select exists (select from public.%I as t where %s)', scope->>'table', mirror.within(scope)) into _any;
+  return not _any;
+end
+$function$;
+
 CREATE OR REPLACE FUNCTION mirror.list(literal text, element anyelement)
  RETURNS anyarray
  LANGUAGE plpgsql
@@ -870,11 +932,9 @@ CREATE OR REPLACE FUNCTION mirror.surplus(scope jsonb)
 AS $function$
 declare
   _keys jsonb;
-  _any boolean;
 begin
   -- A first load finds nothing: then its rows need not be compared with that.
-  execute format('select exists (select from public.%I as t where %s)', scope->>'table', mirror.within(scope)) into _any;
-  if not _any then
+  if mirror.is_vacant(scope) then
     return '[]';
   end if;
   execute case scope->>'table'
@@ -1104,7 +1164,8 @@ begin
   foreach _table in array array['users', 'trips', 'trip_memberships'] loop
     for _scope in select s from jsonb_array_elements(_scopes) as s where s->>'table' = _table loop
       if coalesce(_scope->'rows'->>'trip_id', _scope->'rows'->>'id', '{}') <> '{}' then
-        _counts := mirror.add(_counts, _table, 'upsert', mirror.attempt('put', _table, _scope->'rows'));
+        _counts := mirror.add(_counts, _table, 'upsert', mirror.attempt(
+          case when _scope ? 'range' and mirror.is_vacant(_scope) then 'add' else 'put' end, _table, _scope->'rows'));
       end if;
       perform mirror.park(_table, r, r->>'reason') from mirror.refused(_scope) as r;
     end loop;

@@ -8,6 +8,9 @@ declare
   _n integer;
 begin
   return case action || '_' || tbl
+    when 'add_users' then mirror.add_users(rows)
+    when 'add_trips' then mirror.add_trips(rows)
+    when 'add_trip_memberships' then mirror.add_trip_memberships(rows)
     when 'put_users' then mirror.put_users(rows)
     when 'put_trips' then mirror.put_trips(rows)
     when 'put_trip_memberships' then mirror.put_trip_memberships(rows)
@@ -23,7 +26,9 @@ exception when others then
     raise;
   end if;
   _n := mirror.how_many(rows);
-  if _n <= 1 then
+  if action = 'add' then
+    return mirror.attempt('put', tbl, rows);
+  elsif _n <= 1 then
     perform mirror.park(tbl, case jsonb_typeof(rows) when 'array' then rows->0 else (select jsonb_object_agg(c.key, (c.value::text[])[1]) from jsonb_each_text(rows) as c) end,
                         format('the target refuses it (%s): %s', sqlstate, sqlerrm));
     return 0;

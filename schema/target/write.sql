@@ -88,6 +88,37 @@ begin
 end
 $mirror$;
 
+-- Puts rows into a range that has none here: a first load need not look each of them up.
+create or replace function mirror.add_users(rows jsonb) returns bigint
+language plpgsql set search_path = '' set plan_cache_mode = force_generic_plan as $mirror$
+declare _n bigint;
+begin
+  insert into public.users (id, subject, email, username) overriding system value select r.* from {{users_rows}};
+  get diagnostics _n = row_count;
+  return _n;
+end
+$mirror$;
+
+create or replace function mirror.add_trips(rows jsonb) returns bigint
+language plpgsql set search_path = '' set plan_cache_mode = force_generic_plan as $mirror$
+declare _n bigint;
+begin
+  insert into public.trips (id, name, created_by) overriding system value select r.* from {{trips_rows}};
+  get diagnostics _n = row_count;
+  return _n;
+end
+$mirror$;
+
+create or replace function mirror.add_trip_memberships(rows jsonb) returns bigint
+language plpgsql set search_path = '' set plan_cache_mode = force_generic_plan as $mirror$
+declare _n bigint;
+begin
+  insert into public.trip_memberships (trip_id, user_id, role, status) overriding system value select r.* from {{trip_memberships_rows}};
+  get diagnostics _n = row_count;
+  return _n;
+end
+$mirror$;
+
 -- The same for users who hand unique names on to each other (one batch holds the end of several transactions, and in a
 -- statement their order is chance): those that differ let go of theirs first.
 create or replace function mirror.exchange_users(rows jsonb) returns bigint
@@ -171,17 +202,24 @@ language sql immutable set search_path = '' as $mirror$
   select case when keys[1] is not null then format(condition, variadic keys) end
 $mirror$;
 
+create or replace function mirror.is_vacant(scope jsonb) returns boolean
+language plpgsql stable set search_path = '' set enable_seqscan = off set max_parallel_workers_per_gather = 0 as $mirror$
+declare _any boolean;
+begin
+  execute format('select exists (select from public.%I as t where %s)', scope->>'table', mirror.within(scope)) into _any;
+  return not _any;
+end
+$mirror$;
+
 -- The keys within a scope that are here and not in its rows: what a range, a user or whole trips must lose. A user or trip
 -- that the source could not read is not gone; a membership is: who cannot be proven to be a member is none.
 create or replace function mirror.surplus(scope jsonb) returns jsonb
 language plpgsql stable set search_path = '' set enable_seqscan = off set max_parallel_workers_per_gather = 0 as $mirror$
 declare
   _keys jsonb;
-  _any boolean;
 begin
   -- A first load finds nothing: then its rows need not be compared with that.
-  execute format('select exists (select from public.%I as t where %s)', scope->>'table', mirror.within(scope)) into _any;
-  if not _any then
+  if mirror.is_vacant(scope) then
     return '[]';
   end if;
   execute case scope->>'table'

@@ -331,3 +331,11 @@ async def test_what_is_no_scope_is_an_error_and_not_nothing(writer: Writer, scop
     with pytest.raises(psycopg.errors.DatabaseError):
         await writer.connection.execute("select public.mirror_apply(%s)", [document])
     assert await writer.one("select batch from mirror.state") == 0
+
+
+async def test_a_vacant_range_takes_its_rows_and_refuses_only_what_it_must(writer: Writer) -> None:
+    """A first load inserts without looking; what is in the way is found all the same."""
+    await writer.apply(scope("users", [user(an_id(9), "old")]))
+    rows = [user(an_id(1), "ann"), user(an_id(9), "new")]
+    assert (await writer.apply(span("users", rows, upto=[an_id(5)])))["counts"] == {"users": {"upsert": 2}}
+    assert await content(writer, "users") == rows
