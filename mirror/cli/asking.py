@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from typing import Any
@@ -10,7 +11,7 @@ import psycopg
 
 from mirror.cli.words import say
 from mirror.config import Settings
-from mirror.errors import Refused
+from mirror.errors import Refused, Unreachable
 from mirror.postgres import connect_blocking, refuse_pooled_host, translated
 
 Connection = psycopg.Connection[Any]
@@ -58,13 +59,19 @@ def ask(connection: Connection, kind: str, **scope: Any) -> int:
     return int(row[0])
 
 
-def watch(connection: Connection, request: int) -> dict[str, Any]:
-    """Until it is done, with a progress bar on a terminal. Ctrl-C leaves it running and says how to end it."""
+def watch(connection: Connection, request: int, patience_s: float = math.inf) -> dict[str, Any]:
+    """Until it is done, with a progress bar on a terminal. Ctrl-C leaves it running and says how to end it; when no
+    request has made progress for longer than `patience_s` it is taken back."""
     bar = sys.stderr.isatty()
     said_waiting = False
+    before, since = None, time.monotonic()
     try:
         while True:
             state = _state(connection, request)
+            if state["everybodys"] != before:
+                before, since = state["everybodys"], time.monotonic()
+            elif time.monotonic() - since > patience_s:
+                raise _taken_back(connection, request, patience_s)
             if bar:
                 print(f"\r\x1b[K{_line(state)}", end="", file=sys.stderr, flush=True)
             if state["done_at"] is not None:
@@ -81,14 +88,26 @@ def watch(connection: Connection, request: int) -> dict[str, Any]:
             print("\r\x1b[K", end="", file=sys.stderr, flush=True)
 
 
+def _taken_back(connection: Connection, request: int, after_s: float) -> Unreachable:
+    with translated("source"):
+        connection.execute("select mirror.cancel_resync(%s)", [request])
+    return Unreachable(
+        "source",
+        f"the daemon made no progress with this for {after_s:.0f} s",
+        hint="It may be gone, or have a backlog that does not end: `mirror status` says which. Ask again then.",
+    )
+
+
 def _state(connection: Connection, request: int) -> dict[str, Any]:
     with translated("source"):
         row = connection.execute(
-            "select state, progress, result, done_at from mirror.request where id = %s", [request]
+            "select state, progress, result, done_at, (select jsonb_agg(jsonb_build_array(o.state, o.progress) order by o.id)"
+            " from mirror.request as o where o.done_at is null) from mirror.request where id = %s",
+            [request],
         ).fetchone()
     if row is None:
         raise Refused("source", f"request {request} is gone")
-    return dict(zip(("state", "progress", "result", "done_at"), row, strict=True))
+    return dict(zip(("state", "progress", "result", "done_at", "everybodys"), row, strict=True))
 
 
 def _line(state: dict[str, Any]) -> str:

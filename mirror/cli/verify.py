@@ -23,6 +23,7 @@ from mirror.target.target import Target
 from mirror.target.ways import check, open_transport
 
 LEASE_S = 120.0
+PATIENCE_S = 60.0  # a slice takes milliseconds; whoever asks for a proof should not wait for ever
 
 
 def register(commands: Any) -> None:
@@ -47,7 +48,7 @@ def _ask_the_daemon(settings: Settings, table: str | None) -> dict[str, Any] | N
     with open_source(settings) as source:
         if not somebody_leads(source):
             return None
-        state = watch(source, ask(source, "verify", tbl=table))
+        state = watch(source, ask(source, "verify", tbl=table), PATIENCE_S)
     result: dict[str, Any] = state["result"] or {}
     if "tables" not in result:
         raise Refused("source", f"the daemon could not compare: {result.get('error', state['state'])}")

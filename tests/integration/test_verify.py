@@ -1,6 +1,8 @@
 """mirror verify: the answer beside a daemon and without one, its exit codes, and that it changes nothing; and the
 certificate that a comparison of everything leaves behind."""
 
+import argparse
+import asyncio
 import json
 import time
 from typing import Any
@@ -8,8 +10,10 @@ from typing import Any
 import psycopg
 import pytest
 
+import mirror.cli.verify
 import mirror.compare
 import mirror.producers.outbox
+from mirror.errors import Unreachable
 from tests.bed.daemons import (
     MIRRORED,
     SOFT,
@@ -145,6 +149,19 @@ async def test_beside_a_daemon_that_cannot_read_a_table_it_is_exit_code_3(
         await source.execute("update users set username = 'x'; alter table users rename column email to mail")
         code, said = await verify(source_url, target_url)
         assert (code, "NOT COMPARED" in said) == (3, True)
+
+
+async def test_a_daemon_that_makes_no_progress_is_not_waited_for_for_ever(
+    source: Connection, source_url: str, target_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(source_url, target_url)
+    await source.execute("select pg_advisory_lock(1835627122, 2)")  # somebody leads, and does nothing
+    monkeypatch.setattr(mirror.cli.verify, "PATIENCE_S", 0.3)
+    for name, value_ in environ(source_url, target_url).items():
+        monkeypatch.setenv(name, value_)
+    with pytest.raises(Unreachable, match="no progress"):
+        await asyncio.to_thread(mirror.cli.verify._verify, argparse.Namespace(table=None, json=False))
+    assert await value(source, "select state from mirror.request") == "cancelled"
 
 
 async def test_of_another_source_nothing_is_compared(
