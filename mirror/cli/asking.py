@@ -101,8 +101,12 @@ def _taken_back(connection: Connection, request: int, after_s: float) -> Unreach
 def _state(connection: Connection, request: int) -> dict[str, Any]:
     with translated("source"):
         row = connection.execute(
-            "select state, progress, result, done_at, (select jsonb_agg(jsonb_build_array(o.state, o.progress) order by o.id)"
-            " from mirror.request as o where o.done_at is null) from mirror.request where id = %s",
+            """
+            select r.state, r.progress, r.result, r.done_at,
+                   (select jsonb_agg(jsonb_build_array(o.state, o.progress) order by o.id)
+                    from mirror.request as o where o.done_at is null)
+            from mirror.request as r where r.id = %s
+            """,
             [request],
         ).fetchone()
     if row is None:
