@@ -164,7 +164,7 @@ begin
     begin
       select concat_ws(',', nullif(_taken.scopes, ''), s.scope), s.reply into scopes, _slice
       from mirror.read_request(request->'slice', (request->>'bytes')::integer) as s;
-    exception when others then
+    exception when query_canceled or others then  -- statement_timeout: live changes go on, and the slice is tried later
       _slice := jsonb_build_object('error', format('%s (%s)', left(sqlerrm, 200), sqlstate));
     end;
   end if;

@@ -109,3 +109,18 @@ def test_exactly_what_was_read_is_forgotten(app: Connection) -> None:
         app.execute(f"vacuum full mirror.{table}")
     app.execute(forget, ['{"(0,1)","(1000,1)"}', ids])
     assert len(marks(app)) == 50
+
+
+def test_a_slice_that_takes_too_long_is_an_error_of_its_own(app: Connection) -> None:
+    """Live changes are read all the same, in the same look."""
+    app.execute(
+        "create or replace function mirror.read_digest(asked jsonb, out reply jsonb) language plpgsql as "
+        "$$ begin perform pg_sleep(10); end $$"
+    )
+    app.execute("insert into users (id) values (gen_random_uuid())")
+    app.execute("set statement_timeout = '100ms'")
+    asked = {"rows": 10, "bytes": 1000, "skip": [], "slice": {"want": "digest", "table": "trips", "rows": 1}}
+    row = app.execute("select reply from mirror.look(%s)", [Jsonb(asked)]).fetchone()
+    assert row is not None
+    assert row[0]["entries"] == 1
+    assert "57014" in row[0]["slice"]["error"]
