@@ -11,6 +11,8 @@ from types import TracebackType
 from typing import Literal, Self
 from urllib.parse import urlsplit, urlunsplit
 
+from mirror.demo import servers
+
 Direction = Literal["to_server", "to_client"]
 DIRECTIONS: tuple[Direction, ...] = ("to_server", "to_client")
 CHUNK_BYTES = 65_536
@@ -57,8 +59,9 @@ class Proxy:
             self._listener = None
 
     async def accept(self) -> None:
-        """Lets people in again after refuse(), on the same port."""
+        """Lets people in again after refuse(), on the same port: one that the kernel gives to nobody meanwhile."""
         if self._listener is None:
+            self.port = self.port or servers._free_port()
             self._listener = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
             self.port = self._listener.sockets[0].getsockname()[1]
 
