@@ -57,7 +57,8 @@ async def fill(source: Connection, target: Connection, key: str) -> None:
 
 
 async def is_equal(source: Connection, target: Connection, table: str, *bounds: str | None) -> bool:
-    """The source's digest, checked by the target."""
+    """The source's digest, checked by the target. Without JIT, as in the daemon's sessions."""
+    await source.execute("set jit = off")
     after1, after2, upto1, upto2 = bounds or (None,) * 4
     reading = await value(
         source,
