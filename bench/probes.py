@@ -61,7 +61,7 @@ def latencies_ms(databases: Databases, seconds: float, chance: random.Random, na
         observer.execute(OBSERVER)
         observer.execute("listen seen")
         seen: dict[str, float] = {}
-        watching = threading.Thread(target=_watch, args=(observer, seen, n), daemon=True)
+        watching = threading.Thread(target=_watch, args=(observer, seen, n, seconds), daemon=True)
         watching.start()
         committed = _write(writer, n, chance, name)
         watching.join(LAST_TIMEOUT_S)
@@ -71,8 +71,8 @@ def latencies_ms(databases: Databases, seconds: float, chance: random.Random, na
     return [(seen[role] - at) * 1000 for role, at in list(committed.items())[warm_up:]]
 
 
-def _watch(observer: Connection, seen: dict[str, float], n: int) -> None:
-    for notification in observer.notifies(timeout=LAST_TIMEOUT_S):
+def _watch(observer: Connection, seen: dict[str, float], n: int, seconds: float) -> None:
+    for notification in observer.notifies(timeout=WARM_UP_S + seconds + LAST_TIMEOUT_S):
         seen.setdefault(notification.payload, time.perf_counter())
         if len(seen) == n:
             return
