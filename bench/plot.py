@@ -12,7 +12,7 @@ from html import escape
 
 from bench.report import Goal, shown
 
-WIDTH, LABEL, ROW, TOP, BOTTOM, RIGHT = 960, 330, 26, 64, 40, 260
+WIDTH, LABEL, ROW, TOP, BOTTOM, RIGHT = 1100, 470, 26, 64, 40, 260
 LEAST, MOST = 0.25, 8.0  # what is better or worse than this is drawn at the edge
 AXIS = {0.25: "¼", 0.5: "½", 1: "as wanted", 2: "2 ×", 4: "4 ×", 8: "8 × as good"}
 STYLE = """
