@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import secrets
+import signal
 import socket
 import sys
 from asyncio.subprocess import DEVNULL, PIPE, STDOUT, Process
@@ -74,7 +75,8 @@ async def running(settings: dict[str, str], directory: Path) -> AsyncIterator[Da
     log = directory / "daemon.log"
     with log.open("wb") as written:
         process = await _spawn("run", settings, written.fileno())
-    dog = processes.watchdog(process.pid, directory)  # should this process be killed, nothing of it stays
+    # Should this process be killed, nothing of it stays.
+    dog = processes.watchdog(process.pid, directory, signal.SIGKILL)
     daemon = Daemon(process, int(settings["MIRROR_HTTP_PORT"]), settings["MIRROR_ADMIN_TOKEN"], log)
     try:
         await _until_ready(daemon)

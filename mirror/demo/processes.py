@@ -11,13 +11,15 @@ from pathlib import Path
 
 # The shell waits for a line or for the end of its input. The end comes by itself when the process that holds the
 # other end is gone, however it went; a line means that the server was stopped in an orderly way.
-WATCHDOG = 'read _ || { kill -CONT "$1"; kill -QUIT "$1"; rm -rf "$2"; }'
+WATCHDOG = 'read _ || { kill -CONT "$1"; kill -"$3" "$1"; rm -rf "$2"; }'
 
 
-def watchdog(pid: int, sockets: Path) -> subprocess.Popen[bytes]:
-    """Ends the postmaster (immediate shutdown) as soon as this Python process no longer exists, and tidies up."""
+def watchdog(pid: int, directory: Path, end: signal.Signals = signal.SIGQUIT) -> subprocess.Popen[bytes]:
+    """Ends that process as soon as this Python process no longer exists, and tidies up. By default as one ends a
+    postmaster, with its children. Others need a signal that cannot be ignored: a script's job in the background, and
+    all that it starts, ignores SIGQUIT."""
     return subprocess.Popen(
-        ["sh", "-c", WATCHDOG, "watchdog", str(pid), sockets],
+        ["sh", "-c", WATCHDOG, "watchdog", str(pid), directory, end.name.removeprefix("SIG")],
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

@@ -148,7 +148,10 @@ async def test_a_daemon_that_dies_ends_the_demo_with_what_it_said() -> None:
 
 
 async def test_killed_with_force_it_leaves_nothing_either() -> None:
+    """Not even as a script's job in the background, which ignores SIGQUIT."""
+    before = signal.signal(signal.SIGQUIT, signal.SIG_IGN)
     async with demo() as run:
+        signal.signal(signal.SIGQUIT, before)
         await happening(run)
         traces = run.traces()
         run.process.kill()
