@@ -22,6 +22,7 @@ Types = dict[str, str]
 
 VERSION = 1
 FILES = ("base", "tables", "write", "park", "prove", "api", "freshness", "access", "epochs")
+CHANGES_AT = FILES.index("write")  # what one table needs, before what needs it
 THEN = ("policies", "security", "grants")
 
 
@@ -30,8 +31,10 @@ def schema_sql(types: Types, mapping: Mapping) -> str:
     places |= access_places(mapping.access, types, subject_is_id=mapping.users.subject is None)
     for name, table in (("users_text", USERS), ("trips_text", TRIPS), ("memberships_text", MEMBERSHIPS)):
         places[f"{table.name}_rows"] = _rows(table)
-        places[name] = row_text("t", table, types | {"id": types["user_id" if table is USERS else "trip_id"]})
+        places[name] = row_text("t", table, types | {"id": _key_types(table, types)[0]})
+    places["users_differ"] = _differs(USERS)
     parts = [render(f"target/{name}.sql", places) for name in FILES]
+    parts[CHANGES_AT:CHANGES_AT] = [render("target/change.sql", _changes(table, types)) for table in TABLES]
     parts += [render("target/member.sql", places | kind) for kind in argument_kinds(types["trip_id"])]
     return "\n".join(parts + [render(f"target/{name}.sql", places) for name in THEN])
 
@@ -40,6 +43,33 @@ def _rows(table: Table) -> str:
     """The rows that a scope carries, as r."""
     lists = ", ".join(f"mirror.list(rows->>'{c}', (null::public.{table.name}).{c})" for c in table.columns)
     return f"unnest({lists}) as r({', '.join(table.columns)})"
+
+
+def _changes(table: Table, types: Types) -> dict[str, str]:
+    keys = zip(table.keys, _key_types(table, types), strict=True)
+    return {
+        "table": table.name,
+        "rows": _rows(table),
+        "columns": ", ".join(table.columns),
+        "new_columns": ", ".join(f"s.{column}" for column in table.columns),
+        "values": ", ".join(f"{column} = s.{column}" for column in table.values),
+        "is_same": " and ".join(f"t.{key} = s.{key}" for key in table.keys),
+        "differs": _differs(table),
+        "typed_keys": ", ".join(f"{key} {kind}" for key, kind in keys),
+    }
+
+
+def _key_types(table: Table, types: Types) -> list[str]:
+    named = {USERS: ["user_id"], TRIPS: ["trip_id"], MEMBERSHIPS: ["trip_id", "user_id"]}[table]
+    return [types[name] for name in named]
+
+
+def _differs(table: Table) -> str:
+    """By the bytes of their texts; of an id by its value."""
+    old, new = (
+        ", ".join(f"{row}.{c}" if c == "created_by" else f"{row}.{c}::text" for c in table.values) for row in "ts"
+    )
+    return f"record_image_ne(row({old}), row({new}))"
 
 
 def _functions() -> dict[str, str]:

@@ -388,8 +388,7 @@ AS $function$
 begin
   update public.users as t set subject = null, email = null, username = null
   from (select r.* from unnest(mirror.list(rows->>'id', (null::public.users).id), mirror.list(rows->>'subject', (null::public.users).subject), mirror.list(rows->>'email', (null::public.users).email), mirror.list(rows->>'username', (null::public.users).username)) as r(id, subject, email, username)) as s
-  where t.id = s.id and record_image_ne(row(t.subject::text, t.email::text, t.username::text),
-                                        row(s.subject::text, s.email::text, s.username::text));
+  where t.id = s.id and record_image_ne(row(t.subject::text, t.email::text, t.username::text), row(s.subject::text, s.email::text, s.username::text));
   return mirror.put_users(rows);
 end
 $function$;
@@ -790,8 +789,7 @@ begin
   merge into public.users as t
   using (select r.* from unnest(mirror.list(rows->>'id', (null::public.users).id), mirror.list(rows->>'subject', (null::public.users).subject), mirror.list(rows->>'email', (null::public.users).email), mirror.list(rows->>'username', (null::public.users).username)) as r(id, subject, email, username)) as s
   on t.id = s.id
-  when matched and record_image_ne(row(t.subject::text, t.email::text, t.username::text),
-                                   row(s.subject::text, s.email::text, s.username::text)) then
+  when matched and record_image_ne(row(t.subject::text, t.email::text, t.username::text), row(s.subject::text, s.email::text, s.username::text)) then
     update set subject = s.subject, email = s.email, username = s.username
   when not matched then
     insert (id, subject, email, username) overriding system value values (s.id, s.subject, s.email, s.username);
