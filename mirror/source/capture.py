@@ -132,7 +132,8 @@ def _places(source: Source, table: Table) -> dict[str, str]:
         "in_wanted_trip": f"{_key(p, 0)} = {_cast(p, 0, '_wanted.k1')}",
         "of_user": f"{_key(p, 1)} = {_cast(p, 1, 'user_key')}" if two else "",
         "may_mark": _MAY_MARK,
-        "coarse_moved": "array[null]" if table is TRIPS else "null",
+        "together": together(table),
+        "mark_all": "mirror.mark(_tbl[1], _keys1[1], _keys2[1], _gone[1], _tbl[2:], _keys1[2:], _keys2[2:], _gone[2:])",
     }
 
 
@@ -160,19 +161,17 @@ def _last_key(table: Table, n: str) -> str:
 
 
 def _queries(p: Projection, event: str) -> dict[str, str]:
-    """The keys that one statement made dirty. `one` = of a statement over one row, as arrays (many = it has more rows),
-    `dirty` = of any: (k1, k2, moved, gone)."""
-    if event == "update":
-        return {"one": _one_update(p), "dirty": _dirty_update(p)}
-    relation = "new_rows" if event == "insert" else "old_rows"
-    rows = f"select {_marked(p)} from {relation} as {p.alias} where {_has_key(p)}"
-    moved = ("true", "array[k1]") if p.table is TRIPS else ("false", "null::pg_catalog.text[]")
+    """The keys that one statement made dirty. `one`, of a statement over one row: (k1, k2, changed); if changed is
+    null, it is left to `dirty`, which tells of any: (tbl, k1, k2, gone)."""
     gone = str(event == "delete").lower()
-    return {
-        "one": f"select {_many(relation)} as many, array[k1] as keys1, array[k2] as keys2, {moved[1]} as moved, "
-        f"array[{gone}] as gone from ({rows} limit 1) as _rows",
-        "dirty": f"select k1, k2, {moved[0]} as moved, {gone} as gone from ({rows}) as _rows",
-    }
+    if event == "update":
+        return {"one": _one_update(p), "dirty": _dirty(p, _update(p)), "gone": gone}
+    relation = "new_rows" if event == "insert" else "old_rows"
+    rows = f"from {relation} as {p.alias}"
+    moved = str(p.table is TRIPS).lower()
+    changed = f"case when {_many(relation)} or {moved} then null else ({_has_key(p)}) is true end"
+    every = f"select {_marked(p)}, {moved} as moved, {gone} as gone {rows} where {_has_key(p)}"
+    return {"one": f"select {_marked(p)}, {changed} as changed {rows}", "dirty": _dirty(p, every), "gone": gone}
 
 
 def _many(relation: str) -> str:
@@ -180,39 +179,46 @@ def _many(relation: str) -> str:
 
 
 def _one_update(p: Projection) -> str:
-    """One row is compared with itself bytewise (*<>), which needs no text of it. When its key is another one, both are
-    marked."""
-    data = ", ".join(f"({p.expressions[c]}\n)" for c in p.table.values)
+    """One row is compared with itself byte by byte, which needs no text of it. No expression stands here twice without
+    need: what costs is to make them ready."""
     keys = [_key(p, i) for i in range(len(p.table.keys))]
+    data = list(dict.fromkeys([*keys, *(f"({p.expressions[c]}\n)" for c in p.table.values)]))
+    named = ", ".join(f"{expression} as c{n}" for n, expression in enumerate(data))
     old, new = (
-        f"(select {', '.join(f'{key} as k{n}' for n, key in enumerate(keys, 1))}, row({', '.join(keys)}) as key, "
-        f"({_has_key(p)}) is true as visible, row(({_has_key(p)}) is true, {', '.join(keys)}, {data}) as data "
-        f"from {relation} as {p.alias} limit 1)"
-        for relation in ("old_rows", "new_rows")
+        f"(select {_marked(p)}, ({_has_key(p)}) is true as visible, {named} from {relation} as {p.alias}) as _{side}"
+        for side, relation in (("old", "old_rows"), ("new", "new_rows"))
     )
-    both = "_old.visible and _new.visible and _old.key operator(pg_catalog.*<>) _new.key"
-    sides = ", ".join(f"_{side}.k{n} as {side}{n}" for side in ("old", "new") for n in range(1, len(keys) + 1))
-    compared = (
-        f"select {_many('new_rows')} as many, {sides}, _old.visible as was, _new.visible as stays, {both} as rekeyed, "
-        f"_old.data operator(pg_catalog.*<>) _new.data as changed from {old} as _old, {new} as _new offset 0"
-    )
-    moved = "null::pg_catalog.text[]"
-    if p.table is TRIPS:
-        moved = f"case when rekeyed or was operator(pg_catalog.<>) stays then {_both_keys(1)} end"
-    keys2 = f"case when changed then {_both_keys(2)} end" if len(keys) == 2 else "array[null, null]::pg_catalog.text[]"
-    gone = "case when rekeyed then array[true, false] else array[not stays] end"
+
+    def same(columns: list[str]) -> str:
+        sides = (f"row({', '.join(f'_{side}.{column}' for column in columns)})" for side in ("old", "new"))
+        return f"pg_catalog.record_image_eq({', '.join(sides)})"
+
+    columns = [f"c{n}" for n in range(len(data))]
+    stays = f"_old.visible and _new.visible and {same(columns[: len(keys)])}"
     return (
-        f"select many, case when changed then {_both_keys(1)} end as keys1, {keys2} as keys2, {moved} as moved, "
-        f"{gone} as gone from ({compared}) as _compared"
+        f"select _new.k1, _new.k2, case when {_many('new_rows')} then null "
+        f"when {same(['visible', *columns])} then false when {stays} then true end as changed from {old}, {new}"
     )
 
 
-def _both_keys(n: int) -> str:
-    old, new = f"old{n}::pg_catalog.text", f"new{n}::pg_catalog.text"
-    return f"case when rekeyed then array[{old}, {new}] when stays then array[{new}] when was then array[{old}] end"
+def _dirty(p: Projection, keys: str) -> str:
+    """A trip that enters or leaves the projection takes its memberships along."""
+    if p.table is not TRIPS:
+        return f"select '{p.table.name}' as tbl, k1, k2, gone from ({keys}) as _keys"
+    return (
+        f"select tbl, k1, k2, case when tbl operator(pg_catalog.=) '{p.table.name}' then gone else true end as gone "
+        f"from ({keys}) as _keys, pg_catalog.unnest({together(p.table)}) as tbl "
+        f"where moved or tbl operator(pg_catalog.=) '{p.table.name}'"
+    )
 
 
-def _dirty_update(p: Projection) -> str:
+def together(table: Table) -> str:
+    """A table, and whose rows depend on it."""
+    names = [table.name, MEMBERSHIPS.name] if table is TRIPS else [table.name]
+    return f"array{names}"
+
+
+def _update(p: Projection) -> str:
     """Compares the projections of both sides, so a change of anything that is not mirrored marks nothing; moved = the
     trip entered or left the projection, gone = the key left it. Grouping spills to disk; EXCEPT would keep a statement
     over millions of rows in memory."""

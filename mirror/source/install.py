@@ -82,8 +82,7 @@ def read_install(connection: Connection) -> dict[str, Any] | None:
 def mark_sql(table: Table) -> str:
     """The mark of a whole table, in the transaction that makes it necessary: a crash cannot come between. The
     visibility of memberships depends on the trips."""
-    moved = "array[null]" if table is TRIPS else "null"
-    return f"select mirror.mark('{table.name}', array[null], array[null], {moved});\n"
+    return f"select mirror.mark(t, null, null) from unnest({capture.together(table)}) as t;\n"  # noqa: S608 - our own names
 
 
 def _prepare(connection: Connection, say: Say) -> None:

@@ -120,67 +120,70 @@ create or replace function mirror.rings() returns boolean language sql stable as
   select pg_catalog.current_setting('max_prepared_transactions') operator(pg_catalog.=) '0'
 $mirror$;
 
--- Marks keys as dirty and rings. SECURITY DEFINER, so that the application's roles need no right on the outbox; hence
--- every name is written with its schema. `moved` are trips that entered or left the projection: their memberships did too.
--- `gone`: which of the keys left it (null: none did).
+-- Marks a key as dirty, and more of them, and rings; false when it could not. SECURITY DEFINER, so that the
+-- application's roles need no right on the outbox; hence every name is written with its schema. `gone`: the key left the
+-- projection.
 -- It must not raise, and must not write inside a subtransaction either (each would need a transaction id), so what could
 -- go wrong is looked at first: an outbox that somebody has dropped, and a lock_timeout of the caller's that is shorter
--- than the few milliseconds in which mirror.tidy holds a table. One key is by far the most frequent: VALUES takes half as
--- long as UNNEST.
-create or replace function mirror.mark(tbl text, k1 text[], k2 text[], moved text[], gone boolean[] default null) returns void
+-- than the few milliseconds in which mirror.tidy holds a table.
+-- Of what a writer pays, half is the making ready of expressions: each one counts, and one key is by far the most frequent.
+create or replace function mirror.mark(tbl text, k1 text, k2 text, gone boolean default null, more_tbl text[] default null,
+                                       more1 text[] default null, more2 text[] default null, more_gone boolean[] default null)
+returns boolean
 language plpgsql security definer as $mirror$
 #variable_conflict use_variable
 declare
   _turn pg_catalog.int4 := mirror.turn();
-  _patience pg_catalog.text := pg_catalog.current_setting('lock_timeout');
+  _patience pg_catalog.text;
+  _marked pg_catalog.bool;
 begin
   if pg_catalog.has_table_privilege(
        pg_catalog.to_regclass((array['mirror.outbox', 'mirror.outbox_1', 'mirror.outbox_2', 'mirror.outbox_3'])
                               [_turn operator(pg_catalog.+) 1])::pg_catalog.oid, 'insert') is not true then
     raise log 'mirror: the outbox is gone: a change of % was not marked', tbl;
-    return;
+    return false;
   end if;
-  if _patience operator(pg_catalog.<>) '0' then
+  if pg_catalog.current_setting('lock_timeout') operator(pg_catalog.<>) '0' then
+    _patience := pg_catalog.current_setting('lock_timeout');
     perform pg_catalog.set_config('lock_timeout', '0', true);
+    _marked := mirror.mark(tbl, k1, k2, gone, more_tbl, more1, more2, more_gone);
+    perform pg_catalog.set_config('lock_timeout', _patience, true);
+    return _marked;
   end if;
-  if pg_catalog.cardinality(k1) operator(pg_catalog.=) 1 then
-    if _turn operator(pg_catalog.=) 0 then
-      insert into mirror.outbox (tbl, k1, k2, gone) values (tbl, k1[1], k2[1], gone[1]);
-    elsif _turn operator(pg_catalog.=) 1 then
-      insert into mirror.outbox_1 (tbl, k1, k2, gone) values (tbl, k1[1], k2[1], gone[1]);
-    elsif _turn operator(pg_catalog.=) 2 then
-      insert into mirror.outbox_2 (tbl, k1, k2, gone) values (tbl, k1[1], k2[1], gone[1]);
-    else
-      insert into mirror.outbox_3 (tbl, k1, k2, gone) values (tbl, k1[1], k2[1], gone[1]);
-    end if;
+  if _turn operator(pg_catalog.=) 0 then
+    insert into mirror.outbox (tbl, k1, k2, gone) values (tbl, k1, k2, gone);
+  elsif _turn operator(pg_catalog.=) 1 then
+    insert into mirror.outbox_1 (tbl, k1, k2, gone) values (tbl, k1, k2, gone);
+  elsif _turn operator(pg_catalog.=) 2 then
+    insert into mirror.outbox_2 (tbl, k1, k2, gone) values (tbl, k1, k2, gone);
   else
+    insert into mirror.outbox_3 (tbl, k1, k2, gone) values (tbl, k1, k2, gone);
+  end if;
+  if pg_catalog.cardinality(more_tbl) operator(pg_catalog.>) 0 then
     if _turn operator(pg_catalog.=) 0 then
       insert into mirror.outbox (tbl, k1, k2, gone)
-        select tbl, m.k1, m.k2, m.gone
-        from rows from (pg_catalog.unnest(mark.k1), pg_catalog.unnest(mark.k2), pg_catalog.unnest(mark.gone)) as m(k1, k2, gone);
+        select m.* from rows from (pg_catalog.unnest(more_tbl), pg_catalog.unnest(more1), pg_catalog.unnest(more2),
+                                   pg_catalog.unnest(more_gone)) as m;
     elsif _turn operator(pg_catalog.=) 1 then
       insert into mirror.outbox_1 (tbl, k1, k2, gone)
-        select tbl, m.k1, m.k2, m.gone
-        from rows from (pg_catalog.unnest(mark.k1), pg_catalog.unnest(mark.k2), pg_catalog.unnest(mark.gone)) as m(k1, k2, gone);
+        select m.* from rows from (pg_catalog.unnest(more_tbl), pg_catalog.unnest(more1), pg_catalog.unnest(more2),
+                                   pg_catalog.unnest(more_gone)) as m;
     elsif _turn operator(pg_catalog.=) 2 then
       insert into mirror.outbox_2 (tbl, k1, k2, gone)
-        select tbl, m.k1, m.k2, m.gone
-        from rows from (pg_catalog.unnest(mark.k1), pg_catalog.unnest(mark.k2), pg_catalog.unnest(mark.gone)) as m(k1, k2, gone);
+        select m.* from rows from (pg_catalog.unnest(more_tbl), pg_catalog.unnest(more1), pg_catalog.unnest(more2),
+                                   pg_catalog.unnest(more_gone)) as m;
     else
       insert into mirror.outbox_3 (tbl, k1, k2, gone)
-        select tbl, m.k1, m.k2, m.gone
-        from rows from (pg_catalog.unnest(mark.k1), pg_catalog.unnest(mark.k2), pg_catalog.unnest(mark.gone)) as m(k1, k2, gone);
+        select m.* from rows from (pg_catalog.unnest(more_tbl), pg_catalog.unnest(more1), pg_catalog.unnest(more2),
+                                   pg_catalog.unnest(more_gone)) as m;
     end if;
   end if;
-  if pg_catalog.cardinality(moved) operator(pg_catalog.>) 0 then
-    perform mirror.mark('trip_memberships', moved, null, null, pg_catalog.array_fill(true, array[pg_catalog.cardinality(moved)]));
+  if not pg_catalog.pg_try_advisory_xact_lock_shared(1835627122, 1) then
+    if mirror.rings() then
+      perform pg_catalog.pg_notify('mirror', '');
+    end if;
   end if;
-  if not pg_catalog.pg_try_advisory_xact_lock_shared(1835627122, 1) and mirror.rings() then
-    perform pg_catalog.pg_notify('mirror', '');
-  end if;
-  if _patience operator(pg_catalog.<>) '0' then
-    perform pg_catalog.set_config('lock_timeout', _patience, true);
-  end if;
+  return true;
 end
 $mirror$;
 

@@ -336,63 +336,64 @@ begin
 end
 $function$;
 
-CREATE OR REPLACE FUNCTION mirror.mark(tbl text, k1 text[], k2 text[], moved text[], gone boolean[] DEFAULT NULL::boolean[])
- RETURNS void
+CREATE OR REPLACE FUNCTION mirror.mark(tbl text, k1 text, k2 text, gone boolean DEFAULT NULL::boolean, more_tbl text[] DEFAULT NULL::text[], more1 text[] DEFAULT NULL::text[], more2 text[] DEFAULT NULL::text[], more_gone boolean[] DEFAULT NULL::boolean[])
+ RETURNS boolean
  LANGUAGE plpgsql
  SECURITY DEFINER
 AS $function$
 #variable_conflict use_variable
 declare
   _turn pg_catalog.int4 := mirror.turn();
-  _patience pg_catalog.text := pg_catalog.current_setting('lock_timeout');
+  _patience pg_catalog.text;
+  _marked pg_catalog.bool;
 begin
   if pg_catalog.has_table_privilege(
        pg_catalog.to_regclass((array['mirror.outbox', 'mirror.outbox_1', 'mirror.outbox_2', 'mirror.outbox_3'])
                               [_turn operator(pg_catalog.+) 1])::pg_catalog.oid, 'insert') is not true then
     raise log 'mirror: the outbox is gone: a change of % was not marked', tbl;
-    return;
+    return false;
   end if;
-  if _patience operator(pg_catalog.<>) '0' then
+  if pg_catalog.current_setting('lock_timeout') operator(pg_catalog.<>) '0' then
+    _patience := pg_catalog.current_setting('lock_timeout');
     perform pg_catalog.set_config('lock_timeout', '0', true);
+    _marked := mirror.mark(tbl, k1, k2, gone, more_tbl, more1, more2, more_gone);
+    perform pg_catalog.set_config('lock_timeout', _patience, true);
+    return _marked;
   end if;
-  if pg_catalog.cardinality(k1) operator(pg_catalog.=) 1 then
-    if _turn operator(pg_catalog.=) 0 then
-      insert into mirror.outbox (tbl, k1, k2, gone) values (tbl, k1[1], k2[1], gone[1]);
-    elsif _turn operator(pg_catalog.=) 1 then
-      insert into mirror.outbox_1 (tbl, k1, k2, gone) values (tbl, k1[1], k2[1], gone[1]);
-    elsif _turn operator(pg_catalog.=) 2 then
-      insert into mirror.outbox_2 (tbl, k1, k2, gone) values (tbl, k1[1], k2[1], gone[1]);
-    else
-      insert into mirror.outbox_3 (tbl, k1, k2, gone) values (tbl, k1[1], k2[1], gone[1]);
-    end if;
+  if _turn operator(pg_catalog.=) 0 then
+    insert into mirror.outbox (tbl, k1, k2, gone) values (tbl, k1, k2, gone);
+  elsif _turn operator(pg_catalog.=) 1 then
+    insert into mirror.outbox_1 (tbl, k1, k2, gone) values (tbl, k1, k2, gone);
+  elsif _turn operator(pg_catalog.=) 2 then
+    insert into mirror.outbox_2 (tbl, k1, k2, gone) values (tbl, k1, k2, gone);
   else
+    insert into mirror.outbox_3 (tbl, k1, k2, gone) values (tbl, k1, k2, gone);
+  end if;
+  if pg_catalog.cardinality(more_tbl) operator(pg_catalog.>) 0 then
     if _turn operator(pg_catalog.=) 0 then
       insert into mirror.outbox (tbl, k1, k2, gone)
-        select tbl, m.k1, m.k2, m.gone
-        from rows from (pg_catalog.unnest(mark.k1), pg_catalog.unnest(mark.k2), pg_catalog.unnest(mark.gone)) as m(k1, k2, gone);
+        select m.* from rows from (pg_catalog.unnest(more_tbl), pg_catalog.unnest(more1), pg_catalog.unnest(more2),
+                                   pg_catalog.unnest(more_gone)) as m;
     elsif _turn operator(pg_catalog.=) 1 then
       insert into mirror.outbox_1 (tbl, k1, k2, gone)
-        select tbl, m.k1, m.k2, m.gone
-        from rows from (pg_catalog.unnest(mark.k1), pg_catalog.unnest(mark.k2), pg_catalog.unnest(mark.gone)) as m(k1, k2, gone);
+        select m.* from rows from (pg_catalog.unnest(more_tbl), pg_catalog.unnest(more1), pg_catalog.unnest(more2),
+                                   pg_catalog.unnest(more_gone)) as m;
     elsif _turn operator(pg_catalog.=) 2 then
       insert into mirror.outbox_2 (tbl, k1, k2, gone)
-        select tbl, m.k1, m.k2, m.gone
-        from rows from (pg_catalog.unnest(mark.k1), pg_catalog.unnest(mark.k2), pg_catalog.unnest(mark.gone)) as m(k1, k2, gone);
+        select m.* from rows from (pg_catalog.unnest(more_tbl), pg_catalog.unnest(more1), pg_catalog.unnest(more2),
+                                   pg_catalog.unnest(more_gone)) as m;
     else
       insert into mirror.outbox_3 (tbl, k1, k2, gone)
-        select tbl, m.k1, m.k2, m.gone
-        from rows from (pg_catalog.unnest(mark.k1), pg_catalog.unnest(mark.k2), pg_catalog.unnest(mark.gone)) as m(k1, k2, gone);
+        select m.* from rows from (pg_catalog.unnest(more_tbl), pg_catalog.unnest(more1), pg_catalog.unnest(more2),
+                                   pg_catalog.unnest(more_gone)) as m;
     end if;
   end if;
-  if pg_catalog.cardinality(moved) operator(pg_catalog.>) 0 then
-    perform mirror.mark('trip_memberships', moved, null, null, pg_catalog.array_fill(true, array[pg_catalog.cardinality(moved)]));
+  if not pg_catalog.pg_try_advisory_xact_lock_shared(1835627122, 1) then
+    if mirror.rings() then
+      perform pg_catalog.pg_notify('mirror', '');
+    end if;
   end if;
-  if not pg_catalog.pg_try_advisory_xact_lock_shared(1835627122, 1) and mirror.rings() then
-    perform pg_catalog.pg_notify('mirror', '');
-  end if;
-  if _patience operator(pg_catalog.<>) '0' then
-    perform pg_catalog.set_config('lock_timeout', _patience, true);
-  end if;
+  return true;
 end
 $function$;
 
@@ -809,64 +810,64 @@ CREATE OR REPLACE FUNCTION mirror.trip_memberships_delete()
 AS $function$
 #variable_conflict use_column
 declare
-  _many pg_catalog.bool;
-  _k1 pg_catalog.text[];
-  _k2 pg_catalog.text[];
-  _moved pg_catalog.text[];
+  _k1 pg_catalog.text;
+  _k2 pg_catalog.text;
+  _changed pg_catalog.bool;
+  _tbl pg_catalog.text[];
+  _keys1 pg_catalog.text[];
+  _keys2 pg_catalog.text[];
   _gone pg_catalog.bool[];
   _row pg_catalog.record;
 begin
-  if (case when pg_catalog.has_schema_privilege(pg_catalog.to_regnamespace('mirror')::pg_catalog.oid, 'usage') then pg_catalog.has_function_privilege(pg_catalog.to_regproc('mirror.mark')::pg_catalog.oid, 'execute') end) is not true then
-    raise log 'mirror: % may not call mirror.mark: a change of trip_memberships was not marked', current_user;
-    return null;
-  end if;
   begin
-    select many, keys1, keys2, moved, gone into _many, _k1, _k2, _moved, _gone from (select exists (select from old_rows offset 1) as many, array[k1] as keys1, array[k2] as keys2, null::pg_catalog.text[] as moved, array[true] as gone from (select (("trip_id"
+    select _one.k1, _one.k2, _one.changed into _k1, _k2, _changed from (select (("trip_id"
 )::pg_catalog.text collate pg_catalog."C") as k1, (("user_id"
-)::pg_catalog.text collate pg_catalog."C") as k2 from old_rows as "trip_memberships" where ("trip_id"
+)::pg_catalog.text collate pg_catalog."C") as k2, case when exists (select from old_rows offset 1) or false then null else (("trip_id"
 ) is not null and ("user_id"
 ) is not null and (true
-) limit 1) as _rows) as _one;
-    if _many then
-      select pg_catalog.array_agg(k1), pg_catalog.array_agg(k2), pg_catalog.array_agg(k1) filter (where moved),
-             pg_catalog.array_agg(gone)
-      into _k1, _k2, _moved, _gone
-      from (select k1, k2, false as moved, true as gone from (select (("trip_id"
+)) is true end as changed from old_rows as "trip_memberships" limit 1) as _one;
+    if _changed is null and found then
+      select pg_catalog.array_agg(tbl), pg_catalog.array_agg(k1), pg_catalog.array_agg(k2), pg_catalog.array_agg(gone)
+      into _tbl, _keys1, _keys2, _gone
+      from (select 'trip_memberships' as tbl, k1, k2, gone from (select (("trip_id"
 )::pg_catalog.text collate pg_catalog."C") as k1, (("user_id"
-)::pg_catalog.text collate pg_catalog."C") as k2 from old_rows as "trip_memberships" where ("trip_id"
+)::pg_catalog.text collate pg_catalog."C") as k2, false as moved, true as gone from old_rows as "trip_memberships" where ("trip_id"
 ) is not null and ("user_id"
 ) is not null and (true
-)) as _rows limit 1001) as _dirty;
-      if pg_catalog.cardinality(_k1) operator(pg_catalog.>) 1000 then
-        _k1 := '{}'; _k2 := '{}'; _moved := '{}'; _gone := '{}';
-        for _row in select k1, k2, false as moved, true as gone from (select (("trip_id"
+)) as _keys limit 1001) as _dirty;
+      if pg_catalog.cardinality(_tbl) operator(pg_catalog.>) 1000 then
+        _tbl := '{}'; _keys1 := '{}'; _keys2 := '{}'; _gone := '{}';
+        for _row in select 'trip_memberships' as tbl, k1, k2, gone from (select (("trip_id"
 )::pg_catalog.text collate pg_catalog."C") as k1, (("user_id"
-)::pg_catalog.text collate pg_catalog."C") as k2 from old_rows as "trip_memberships" where ("trip_id"
+)::pg_catalog.text collate pg_catalog."C") as k2, false as moved, true as gone from old_rows as "trip_memberships" where ("trip_id"
 ) is not null and ("user_id"
 ) is not null and (true
-)) as _rows loop
-          _k1 := pg_catalog.array_append(_k1, _row.k1);
-          _k2 := pg_catalog.array_append(_k2, _row.k2);
+)) as _keys loop
+          if pg_catalog.cardinality(_tbl) operator(pg_catalog.=) 1000 then
+            perform mirror.mark(_tbl[1], _keys1[1], _keys2[1], _gone[1], _tbl[2:], _keys1[2:], _keys2[2:], _gone[2:]);
+            _tbl := '{}'; _keys1 := '{}'; _keys2 := '{}'; _gone := '{}';
+          end if;
+          _tbl := pg_catalog.array_append(_tbl, _row.tbl);
+          _keys1 := pg_catalog.array_append(_keys1, _row.k1);
+          _keys2 := pg_catalog.array_append(_keys2, _row.k2);
           _gone := pg_catalog.array_append(_gone, _row.gone);
-          if _row.moved then
-            _moved := pg_catalog.array_append(_moved, _row.k1);
-          end if;
-          if pg_catalog.cardinality(_k1) operator(pg_catalog.=) 1000 then
-            perform mirror.mark('trip_memberships', _k1, _k2, _moved, _gone);
-            _k1 := '{}'; _k2 := '{}'; _moved := '{}'; _gone := '{}';
-          end if;
         end loop;
       end if;
     end if;
   exception when others then
     raise log 'mirror: capture of trip_memberships failed (%): %; the whole table is marked', sqlstate, sqlerrm;
-    _k1 := array[null];
-    _k2 := array[null];
-    _moved := null;
-    _gone := null;
+    _changed := null;
+    _tbl := array['trip_memberships'];
+    _keys1 := null; _keys2 := null; _gone := null;
   end;
-  if _k1 is not null then
-    perform mirror.mark('trip_memberships', _k1, _k2, _moved, _gone);
+  if _changed or _tbl is not null then
+    if (case when pg_catalog.has_schema_privilege(pg_catalog.to_regnamespace('mirror')::pg_catalog.oid, 'usage') then pg_catalog.has_function_privilege(pg_catalog.to_regproc('mirror.mark')::pg_catalog.oid, 'execute') end) is not true then
+      raise log 'mirror: % may not call mirror.mark: a change of trip_memberships was not marked', current_user;
+    elsif _changed then
+      _changed := mirror.mark('trip_memberships', _k1, _k2, true);
+    else
+      perform mirror.mark(_tbl[1], _keys1[1], _keys2[1], _gone[1], _tbl[2:], _keys1[2:], _keys2[2:], _gone[2:]);
+    end if;
   end if;
   return null;
 end
@@ -935,64 +936,64 @@ CREATE OR REPLACE FUNCTION mirror.trip_memberships_insert()
 AS $function$
 #variable_conflict use_column
 declare
-  _many pg_catalog.bool;
-  _k1 pg_catalog.text[];
-  _k2 pg_catalog.text[];
-  _moved pg_catalog.text[];
+  _k1 pg_catalog.text;
+  _k2 pg_catalog.text;
+  _changed pg_catalog.bool;
+  _tbl pg_catalog.text[];
+  _keys1 pg_catalog.text[];
+  _keys2 pg_catalog.text[];
   _gone pg_catalog.bool[];
   _row pg_catalog.record;
 begin
-  if (case when pg_catalog.has_schema_privilege(pg_catalog.to_regnamespace('mirror')::pg_catalog.oid, 'usage') then pg_catalog.has_function_privilege(pg_catalog.to_regproc('mirror.mark')::pg_catalog.oid, 'execute') end) is not true then
-    raise log 'mirror: % may not call mirror.mark: a change of trip_memberships was not marked', current_user;
-    return null;
-  end if;
   begin
-    select many, keys1, keys2, moved, gone into _many, _k1, _k2, _moved, _gone from (select exists (select from new_rows offset 1) as many, array[k1] as keys1, array[k2] as keys2, null::pg_catalog.text[] as moved, array[false] as gone from (select (("trip_id"
+    select _one.k1, _one.k2, _one.changed into _k1, _k2, _changed from (select (("trip_id"
 )::pg_catalog.text collate pg_catalog."C") as k1, (("user_id"
-)::pg_catalog.text collate pg_catalog."C") as k2 from new_rows as "trip_memberships" where ("trip_id"
+)::pg_catalog.text collate pg_catalog."C") as k2, case when exists (select from new_rows offset 1) or false then null else (("trip_id"
 ) is not null and ("user_id"
 ) is not null and (true
-) limit 1) as _rows) as _one;
-    if _many then
-      select pg_catalog.array_agg(k1), pg_catalog.array_agg(k2), pg_catalog.array_agg(k1) filter (where moved),
-             pg_catalog.array_agg(gone)
-      into _k1, _k2, _moved, _gone
-      from (select k1, k2, false as moved, false as gone from (select (("trip_id"
+)) is true end as changed from new_rows as "trip_memberships" limit 1) as _one;
+    if _changed is null and found then
+      select pg_catalog.array_agg(tbl), pg_catalog.array_agg(k1), pg_catalog.array_agg(k2), pg_catalog.array_agg(gone)
+      into _tbl, _keys1, _keys2, _gone
+      from (select 'trip_memberships' as tbl, k1, k2, gone from (select (("trip_id"
 )::pg_catalog.text collate pg_catalog."C") as k1, (("user_id"
-)::pg_catalog.text collate pg_catalog."C") as k2 from new_rows as "trip_memberships" where ("trip_id"
+)::pg_catalog.text collate pg_catalog."C") as k2, false as moved, false as gone from new_rows as "trip_memberships" where ("trip_id"
 ) is not null and ("user_id"
 ) is not null and (true
-)) as _rows limit 1001) as _dirty;
-      if pg_catalog.cardinality(_k1) operator(pg_catalog.>) 1000 then
-        _k1 := '{}'; _k2 := '{}'; _moved := '{}'; _gone := '{}';
-        for _row in select k1, k2, false as moved, false as gone from (select (("trip_id"
+)) as _keys limit 1001) as _dirty;
+      if pg_catalog.cardinality(_tbl) operator(pg_catalog.>) 1000 then
+        _tbl := '{}'; _keys1 := '{}'; _keys2 := '{}'; _gone := '{}';
+        for _row in select 'trip_memberships' as tbl, k1, k2, gone from (select (("trip_id"
 )::pg_catalog.text collate pg_catalog."C") as k1, (("user_id"
-)::pg_catalog.text collate pg_catalog."C") as k2 from new_rows as "trip_memberships" where ("trip_id"
+)::pg_catalog.text collate pg_catalog."C") as k2, false as moved, false as gone from new_rows as "trip_memberships" where ("trip_id"
 ) is not null and ("user_id"
 ) is not null and (true
-)) as _rows loop
-          _k1 := pg_catalog.array_append(_k1, _row.k1);
-          _k2 := pg_catalog.array_append(_k2, _row.k2);
+)) as _keys loop
+          if pg_catalog.cardinality(_tbl) operator(pg_catalog.=) 1000 then
+            perform mirror.mark(_tbl[1], _keys1[1], _keys2[1], _gone[1], _tbl[2:], _keys1[2:], _keys2[2:], _gone[2:]);
+            _tbl := '{}'; _keys1 := '{}'; _keys2 := '{}'; _gone := '{}';
+          end if;
+          _tbl := pg_catalog.array_append(_tbl, _row.tbl);
+          _keys1 := pg_catalog.array_append(_keys1, _row.k1);
+          _keys2 := pg_catalog.array_append(_keys2, _row.k2);
           _gone := pg_catalog.array_append(_gone, _row.gone);
-          if _row.moved then
-            _moved := pg_catalog.array_append(_moved, _row.k1);
-          end if;
-          if pg_catalog.cardinality(_k1) operator(pg_catalog.=) 1000 then
-            perform mirror.mark('trip_memberships', _k1, _k2, _moved, _gone);
-            _k1 := '{}'; _k2 := '{}'; _moved := '{}'; _gone := '{}';
-          end if;
         end loop;
       end if;
     end if;
   exception when others then
     raise log 'mirror: capture of trip_memberships failed (%): %; the whole table is marked', sqlstate, sqlerrm;
-    _k1 := array[null];
-    _k2 := array[null];
-    _moved := null;
-    _gone := null;
+    _changed := null;
+    _tbl := array['trip_memberships'];
+    _keys1 := null; _keys2 := null; _gone := null;
   end;
-  if _k1 is not null then
-    perform mirror.mark('trip_memberships', _k1, _k2, _moved, _gone);
+  if _changed or _tbl is not null then
+    if (case when pg_catalog.has_schema_privilege(pg_catalog.to_regnamespace('mirror')::pg_catalog.oid, 'usage') then pg_catalog.has_function_privilege(pg_catalog.to_regproc('mirror.mark')::pg_catalog.oid, 'execute') end) is not true then
+      raise log 'mirror: % may not call mirror.mark: a change of trip_memberships was not marked', current_user;
+    elsif _changed then
+      _changed := mirror.mark('trip_memberships', _k1, _k2, false);
+    else
+      perform mirror.mark(_tbl[1], _keys1[1], _keys2[1], _gone[1], _tbl[2:], _keys1[2:], _keys2[2:], _gone[2:]);
+    end if;
   end if;
   return null;
 end
@@ -1193,7 +1194,7 @@ CREATE OR REPLACE FUNCTION mirror.trip_memberships_truncate()
 AS $function$
 begin
   if (case when pg_catalog.has_schema_privilege(pg_catalog.to_regnamespace('mirror')::pg_catalog.oid, 'usage') then pg_catalog.has_function_privilege(pg_catalog.to_regproc('mirror.mark')::pg_catalog.oid, 'execute') end) then
-    perform mirror.mark('trip_memberships', array[null], array[null], null);
+    perform mirror.mark(_tbl, null, null) from pg_catalog.unnest(array['trip_memberships']) as _tbl;
   else
     raise log 'mirror: % may not call mirror.mark: a change of trip_memberships was not marked', current_user;
   end if;
@@ -1207,52 +1208,39 @@ CREATE OR REPLACE FUNCTION mirror.trip_memberships_update()
 AS $function$
 #variable_conflict use_column
 declare
-  _many pg_catalog.bool;
-  _k1 pg_catalog.text[];
-  _k2 pg_catalog.text[];
-  _moved pg_catalog.text[];
+  _k1 pg_catalog.text;
+  _k2 pg_catalog.text;
+  _changed pg_catalog.bool;
+  _tbl pg_catalog.text[];
+  _keys1 pg_catalog.text[];
+  _keys2 pg_catalog.text[];
   _gone pg_catalog.bool[];
   _row pg_catalog.record;
 begin
-  if (case when pg_catalog.has_schema_privilege(pg_catalog.to_regnamespace('mirror')::pg_catalog.oid, 'usage') then pg_catalog.has_function_privilege(pg_catalog.to_regproc('mirror.mark')::pg_catalog.oid, 'execute') end) is not true then
-    raise log 'mirror: % may not call mirror.mark: a change of trip_memberships was not marked', current_user;
-    return null;
-  end if;
   begin
-    select many, keys1, keys2, moved, gone into _many, _k1, _k2, _moved, _gone from (select many, case when changed then case when rekeyed then array[old1::pg_catalog.text, new1::pg_catalog.text] when stays then array[new1::pg_catalog.text] when was then array[old1::pg_catalog.text] end end as keys1, case when changed then case when rekeyed then array[old2::pg_catalog.text, new2::pg_catalog.text] when stays then array[new2::pg_catalog.text] when was then array[old2::pg_catalog.text] end end as keys2, null::pg_catalog.text[] as moved, case when rekeyed then array[true, false] else array[not stays] end as gone from (select exists (select from new_rows offset 1) as many, _old.k1 as old1, _old.k2 as old2, _new.k1 as new1, _new.k2 as new2, _old.visible as was, _new.visible as stays, _old.visible and _new.visible and _old.key operator(pg_catalog.*<>) _new.key as rekeyed, _old.data operator(pg_catalog.*<>) _new.data as changed from (select ("trip_id"
-) as k1, ("user_id"
-) as k2, row(("trip_id"
-), ("user_id"
-)) as key, (("trip_id"
+    select _one.k1, _one.k2, _one.changed into _k1, _k2, _changed from (select _new.k1, _new.k2, case when exists (select from new_rows offset 1) then null when pg_catalog.record_image_eq(row(_old.visible, _old.c0, _old.c1, _old.c2, _old.c3), row(_new.visible, _new.c0, _new.c1, _new.c2, _new.c3)) then false when _old.visible and _new.visible and pg_catalog.record_image_eq(row(_old.c0, _old.c1), row(_new.c0, _new.c1)) then true end as changed from (select (("trip_id"
+)::pg_catalog.text collate pg_catalog."C") as k1, (("user_id"
+)::pg_catalog.text collate pg_catalog."C") as k2, (("trip_id"
 ) is not null and ("user_id"
 ) is not null and (true
-)) is true as visible, row((("trip_id"
+)) is true as visible, ("trip_id"
+) as c0, ("user_id"
+) as c1, ("role"
+) as c2, ("status"
+) as c3 from old_rows as "trip_memberships") as _old, (select (("trip_id"
+)::pg_catalog.text collate pg_catalog."C") as k1, (("user_id"
+)::pg_catalog.text collate pg_catalog."C") as k2, (("trip_id"
 ) is not null and ("user_id"
 ) is not null and (true
-)) is true, ("trip_id"
-), ("user_id"
-), ("role"
-), ("status"
-)) as data from old_rows as "trip_memberships" limit 1) as _old, (select ("trip_id"
-) as k1, ("user_id"
-) as k2, row(("trip_id"
-), ("user_id"
-)) as key, (("trip_id"
-) is not null and ("user_id"
-) is not null and (true
-)) is true as visible, row((("trip_id"
-) is not null and ("user_id"
-) is not null and (true
-)) is true, ("trip_id"
-), ("user_id"
-), ("role"
-), ("status"
-)) as data from new_rows as "trip_memberships" limit 1) as _new offset 0) as _compared) as _one;
-    if _many then
-      select pg_catalog.array_agg(k1), pg_catalog.array_agg(k2), pg_catalog.array_agg(k1) filter (where moved),
-             pg_catalog.array_agg(gone)
-      into _k1, _k2, _moved, _gone
-      from (select k1, k2, false as moved, pg_catalog.max(_side) operator(pg_catalog.=) 0 as gone from (select k1, k2, pg_catalog.min(_side) as _side from (select (("trip_id"
+)) is true as visible, ("trip_id"
+) as c0, ("user_id"
+) as c1, ("role"
+) as c2, ("status"
+) as c3 from new_rows as "trip_memberships") as _new limit 1) as _one;
+    if _changed is null and found then
+      select pg_catalog.array_agg(tbl), pg_catalog.array_agg(k1), pg_catalog.array_agg(k2), pg_catalog.array_agg(gone)
+      into _tbl, _keys1, _keys2, _gone
+      from (select 'trip_memberships' as tbl, k1, k2, gone from (select k1, k2, false as moved, pg_catalog.max(_side) operator(pg_catalog.=) 0 as gone from (select k1, k2, pg_catalog.min(_side) as _side from (select (("trip_id"
 )::pg_catalog.text collate pg_catalog."C") as k1, (("user_id"
 )::pg_catalog.text collate pg_catalog."C") as k2, (("role"
 )::pg_catalog.text collate pg_catalog."C") as role, (("status"
@@ -1266,10 +1254,10 @@ begin
 )::pg_catalog.text collate pg_catalog."C") as status, 1 as _side from new_rows as "trip_memberships" where ("trip_id"
 ) is not null and ("user_id"
 ) is not null and (true
-)) as _sides group by k1, k2, role, status having pg_catalog.min(_side) operator(pg_catalog.=) pg_catalog.max(_side)) as _changed group by k1, k2 limit 1001) as _dirty;
-      if pg_catalog.cardinality(_k1) operator(pg_catalog.>) 1000 then
-        _k1 := '{}'; _k2 := '{}'; _moved := '{}'; _gone := '{}';
-        for _row in select k1, k2, false as moved, pg_catalog.max(_side) operator(pg_catalog.=) 0 as gone from (select k1, k2, pg_catalog.min(_side) as _side from (select (("trip_id"
+)) as _sides group by k1, k2, role, status having pg_catalog.min(_side) operator(pg_catalog.=) pg_catalog.max(_side)) as _changed group by k1, k2) as _keys limit 1001) as _dirty;
+      if pg_catalog.cardinality(_tbl) operator(pg_catalog.>) 1000 then
+        _tbl := '{}'; _keys1 := '{}'; _keys2 := '{}'; _gone := '{}';
+        for _row in select 'trip_memberships' as tbl, k1, k2, gone from (select k1, k2, false as moved, pg_catalog.max(_side) operator(pg_catalog.=) 0 as gone from (select k1, k2, pg_catalog.min(_side) as _side from (select (("trip_id"
 )::pg_catalog.text collate pg_catalog."C") as k1, (("user_id"
 )::pg_catalog.text collate pg_catalog."C") as k2, (("role"
 )::pg_catalog.text collate pg_catalog."C") as role, (("status"
@@ -1283,29 +1271,32 @@ begin
 )::pg_catalog.text collate pg_catalog."C") as status, 1 as _side from new_rows as "trip_memberships" where ("trip_id"
 ) is not null and ("user_id"
 ) is not null and (true
-)) as _sides group by k1, k2, role, status having pg_catalog.min(_side) operator(pg_catalog.=) pg_catalog.max(_side)) as _changed group by k1, k2 loop
-          _k1 := pg_catalog.array_append(_k1, _row.k1);
-          _k2 := pg_catalog.array_append(_k2, _row.k2);
+)) as _sides group by k1, k2, role, status having pg_catalog.min(_side) operator(pg_catalog.=) pg_catalog.max(_side)) as _changed group by k1, k2) as _keys loop
+          if pg_catalog.cardinality(_tbl) operator(pg_catalog.=) 1000 then
+            perform mirror.mark(_tbl[1], _keys1[1], _keys2[1], _gone[1], _tbl[2:], _keys1[2:], _keys2[2:], _gone[2:]);
+            _tbl := '{}'; _keys1 := '{}'; _keys2 := '{}'; _gone := '{}';
+          end if;
+          _tbl := pg_catalog.array_append(_tbl, _row.tbl);
+          _keys1 := pg_catalog.array_append(_keys1, _row.k1);
+          _keys2 := pg_catalog.array_append(_keys2, _row.k2);
           _gone := pg_catalog.array_append(_gone, _row.gone);
-          if _row.moved then
-            _moved := pg_catalog.array_append(_moved, _row.k1);
-          end if;
-          if pg_catalog.cardinality(_k1) operator(pg_catalog.=) 1000 then
-            perform mirror.mark('trip_memberships', _k1, _k2, _moved, _gone);
-            _k1 := '{}'; _k2 := '{}'; _moved := '{}'; _gone := '{}';
-          end if;
         end loop;
       end if;
     end if;
   exception when others then
     raise log 'mirror: capture of trip_memberships failed (%): %; the whole table is marked', sqlstate, sqlerrm;
-    _k1 := array[null];
-    _k2 := array[null];
-    _moved := null;
-    _gone := null;
+    _changed := null;
+    _tbl := array['trip_memberships'];
+    _keys1 := null; _keys2 := null; _gone := null;
   end;
-  if _k1 is not null then
-    perform mirror.mark('trip_memberships', _k1, _k2, _moved, _gone);
+  if _changed or _tbl is not null then
+    if (case when pg_catalog.has_schema_privilege(pg_catalog.to_regnamespace('mirror')::pg_catalog.oid, 'usage') then pg_catalog.has_function_privilege(pg_catalog.to_regproc('mirror.mark')::pg_catalog.oid, 'execute') end) is not true then
+      raise log 'mirror: % may not call mirror.mark: a change of trip_memberships was not marked', current_user;
+    elsif _changed then
+      _changed := mirror.mark('trip_memberships', _k1, _k2, false);
+    else
+      perform mirror.mark(_tbl[1], _keys1[1], _keys2[1], _gone[1], _tbl[2:], _keys1[2:], _keys2[2:], _gone[2:]);
+    end if;
   end if;
   return null;
 end
@@ -1317,58 +1308,58 @@ CREATE OR REPLACE FUNCTION mirror.trips_delete()
 AS $function$
 #variable_conflict use_column
 declare
-  _many pg_catalog.bool;
-  _k1 pg_catalog.text[];
-  _k2 pg_catalog.text[];
-  _moved pg_catalog.text[];
+  _k1 pg_catalog.text;
+  _k2 pg_catalog.text;
+  _changed pg_catalog.bool;
+  _tbl pg_catalog.text[];
+  _keys1 pg_catalog.text[];
+  _keys2 pg_catalog.text[];
   _gone pg_catalog.bool[];
   _row pg_catalog.record;
 begin
-  if (case when pg_catalog.has_schema_privilege(pg_catalog.to_regnamespace('mirror')::pg_catalog.oid, 'usage') then pg_catalog.has_function_privilege(pg_catalog.to_regproc('mirror.mark')::pg_catalog.oid, 'execute') end) is not true then
-    raise log 'mirror: % may not call mirror.mark: a change of trips was not marked', current_user;
-    return null;
-  end if;
   begin
-    select many, keys1, keys2, moved, gone into _many, _k1, _k2, _moved, _gone from (select exists (select from old_rows offset 1) as many, array[k1] as keys1, array[k2] as keys2, array[k1] as moved, array[true] as gone from (select (("id"
-)::pg_catalog.text collate pg_catalog."C") as k1, null::pg_catalog.text as k2 from old_rows as "trips" where ("id"
+    select _one.k1, _one.k2, _one.changed into _k1, _k2, _changed from (select (("id"
+)::pg_catalog.text collate pg_catalog."C") as k1, null::pg_catalog.text as k2, case when exists (select from old_rows offset 1) or true then null else (("id"
 ) is not null and (true
-) limit 1) as _rows) as _one;
-    if _many then
-      select pg_catalog.array_agg(k1), pg_catalog.array_agg(k2), pg_catalog.array_agg(k1) filter (where moved),
-             pg_catalog.array_agg(gone)
-      into _k1, _k2, _moved, _gone
-      from (select k1, k2, true as moved, true as gone from (select (("id"
-)::pg_catalog.text collate pg_catalog."C") as k1, null::pg_catalog.text as k2 from old_rows as "trips" where ("id"
+)) is true end as changed from old_rows as "trips" limit 1) as _one;
+    if _changed is null and found then
+      select pg_catalog.array_agg(tbl), pg_catalog.array_agg(k1), pg_catalog.array_agg(k2), pg_catalog.array_agg(gone)
+      into _tbl, _keys1, _keys2, _gone
+      from (select tbl, k1, k2, case when tbl operator(pg_catalog.=) 'trips' then gone else true end as gone from (select (("id"
+)::pg_catalog.text collate pg_catalog."C") as k1, null::pg_catalog.text as k2, true as moved, true as gone from old_rows as "trips" where ("id"
 ) is not null and (true
-)) as _rows limit 1001) as _dirty;
-      if pg_catalog.cardinality(_k1) operator(pg_catalog.>) 1000 then
-        _k1 := '{}'; _k2 := '{}'; _moved := '{}'; _gone := '{}';
-        for _row in select k1, k2, true as moved, true as gone from (select (("id"
-)::pg_catalog.text collate pg_catalog."C") as k1, null::pg_catalog.text as k2 from old_rows as "trips" where ("id"
+)) as _keys, pg_catalog.unnest(array['trips', 'trip_memberships']) as tbl where moved or tbl operator(pg_catalog.=) 'trips' limit 1001) as _dirty;
+      if pg_catalog.cardinality(_tbl) operator(pg_catalog.>) 1000 then
+        _tbl := '{}'; _keys1 := '{}'; _keys2 := '{}'; _gone := '{}';
+        for _row in select tbl, k1, k2, case when tbl operator(pg_catalog.=) 'trips' then gone else true end as gone from (select (("id"
+)::pg_catalog.text collate pg_catalog."C") as k1, null::pg_catalog.text as k2, true as moved, true as gone from old_rows as "trips" where ("id"
 ) is not null and (true
-)) as _rows loop
-          _k1 := pg_catalog.array_append(_k1, _row.k1);
-          _k2 := pg_catalog.array_append(_k2, _row.k2);
+)) as _keys, pg_catalog.unnest(array['trips', 'trip_memberships']) as tbl where moved or tbl operator(pg_catalog.=) 'trips' loop
+          if pg_catalog.cardinality(_tbl) operator(pg_catalog.=) 1000 then
+            perform mirror.mark(_tbl[1], _keys1[1], _keys2[1], _gone[1], _tbl[2:], _keys1[2:], _keys2[2:], _gone[2:]);
+            _tbl := '{}'; _keys1 := '{}'; _keys2 := '{}'; _gone := '{}';
+          end if;
+          _tbl := pg_catalog.array_append(_tbl, _row.tbl);
+          _keys1 := pg_catalog.array_append(_keys1, _row.k1);
+          _keys2 := pg_catalog.array_append(_keys2, _row.k2);
           _gone := pg_catalog.array_append(_gone, _row.gone);
-          if _row.moved then
-            _moved := pg_catalog.array_append(_moved, _row.k1);
-          end if;
-          if pg_catalog.cardinality(_k1) operator(pg_catalog.=) 1000 then
-            perform mirror.mark('trips', _k1, _k2, _moved, _gone);
-            _k1 := '{}'; _k2 := '{}'; _moved := '{}'; _gone := '{}';
-          end if;
         end loop;
       end if;
     end if;
   exception when others then
     raise log 'mirror: capture of trips failed (%): %; the whole table is marked', sqlstate, sqlerrm;
-    _k1 := array[null];
-    _k2 := array[null];
-    _moved := array[null];
-    _gone := null;
+    _changed := null;
+    _tbl := array['trips', 'trip_memberships'];
+    _keys1 := null; _keys2 := null; _gone := null;
   end;
-  if _k1 is not null then
-    perform mirror.mark('trips', _k1, _k2, _moved, _gone);
+  if _changed or _tbl is not null then
+    if (case when pg_catalog.has_schema_privilege(pg_catalog.to_regnamespace('mirror')::pg_catalog.oid, 'usage') then pg_catalog.has_function_privilege(pg_catalog.to_regproc('mirror.mark')::pg_catalog.oid, 'execute') end) is not true then
+      raise log 'mirror: % may not call mirror.mark: a change of trips was not marked', current_user;
+    elsif _changed then
+      _changed := mirror.mark('trips', _k1, _k2, true);
+    else
+      perform mirror.mark(_tbl[1], _keys1[1], _keys2[1], _gone[1], _tbl[2:], _keys1[2:], _keys2[2:], _gone[2:]);
+    end if;
   end if;
   return null;
 end
@@ -1419,58 +1410,58 @@ CREATE OR REPLACE FUNCTION mirror.trips_insert()
 AS $function$
 #variable_conflict use_column
 declare
-  _many pg_catalog.bool;
-  _k1 pg_catalog.text[];
-  _k2 pg_catalog.text[];
-  _moved pg_catalog.text[];
+  _k1 pg_catalog.text;
+  _k2 pg_catalog.text;
+  _changed pg_catalog.bool;
+  _tbl pg_catalog.text[];
+  _keys1 pg_catalog.text[];
+  _keys2 pg_catalog.text[];
   _gone pg_catalog.bool[];
   _row pg_catalog.record;
 begin
-  if (case when pg_catalog.has_schema_privilege(pg_catalog.to_regnamespace('mirror')::pg_catalog.oid, 'usage') then pg_catalog.has_function_privilege(pg_catalog.to_regproc('mirror.mark')::pg_catalog.oid, 'execute') end) is not true then
-    raise log 'mirror: % may not call mirror.mark: a change of trips was not marked', current_user;
-    return null;
-  end if;
   begin
-    select many, keys1, keys2, moved, gone into _many, _k1, _k2, _moved, _gone from (select exists (select from new_rows offset 1) as many, array[k1] as keys1, array[k2] as keys2, array[k1] as moved, array[false] as gone from (select (("id"
-)::pg_catalog.text collate pg_catalog."C") as k1, null::pg_catalog.text as k2 from new_rows as "trips" where ("id"
+    select _one.k1, _one.k2, _one.changed into _k1, _k2, _changed from (select (("id"
+)::pg_catalog.text collate pg_catalog."C") as k1, null::pg_catalog.text as k2, case when exists (select from new_rows offset 1) or true then null else (("id"
 ) is not null and (true
-) limit 1) as _rows) as _one;
-    if _many then
-      select pg_catalog.array_agg(k1), pg_catalog.array_agg(k2), pg_catalog.array_agg(k1) filter (where moved),
-             pg_catalog.array_agg(gone)
-      into _k1, _k2, _moved, _gone
-      from (select k1, k2, true as moved, false as gone from (select (("id"
-)::pg_catalog.text collate pg_catalog."C") as k1, null::pg_catalog.text as k2 from new_rows as "trips" where ("id"
+)) is true end as changed from new_rows as "trips" limit 1) as _one;
+    if _changed is null and found then
+      select pg_catalog.array_agg(tbl), pg_catalog.array_agg(k1), pg_catalog.array_agg(k2), pg_catalog.array_agg(gone)
+      into _tbl, _keys1, _keys2, _gone
+      from (select tbl, k1, k2, case when tbl operator(pg_catalog.=) 'trips' then gone else true end as gone from (select (("id"
+)::pg_catalog.text collate pg_catalog."C") as k1, null::pg_catalog.text as k2, true as moved, false as gone from new_rows as "trips" where ("id"
 ) is not null and (true
-)) as _rows limit 1001) as _dirty;
-      if pg_catalog.cardinality(_k1) operator(pg_catalog.>) 1000 then
-        _k1 := '{}'; _k2 := '{}'; _moved := '{}'; _gone := '{}';
-        for _row in select k1, k2, true as moved, false as gone from (select (("id"
-)::pg_catalog.text collate pg_catalog."C") as k1, null::pg_catalog.text as k2 from new_rows as "trips" where ("id"
+)) as _keys, pg_catalog.unnest(array['trips', 'trip_memberships']) as tbl where moved or tbl operator(pg_catalog.=) 'trips' limit 1001) as _dirty;
+      if pg_catalog.cardinality(_tbl) operator(pg_catalog.>) 1000 then
+        _tbl := '{}'; _keys1 := '{}'; _keys2 := '{}'; _gone := '{}';
+        for _row in select tbl, k1, k2, case when tbl operator(pg_catalog.=) 'trips' then gone else true end as gone from (select (("id"
+)::pg_catalog.text collate pg_catalog."C") as k1, null::pg_catalog.text as k2, true as moved, false as gone from new_rows as "trips" where ("id"
 ) is not null and (true
-)) as _rows loop
-          _k1 := pg_catalog.array_append(_k1, _row.k1);
-          _k2 := pg_catalog.array_append(_k2, _row.k2);
+)) as _keys, pg_catalog.unnest(array['trips', 'trip_memberships']) as tbl where moved or tbl operator(pg_catalog.=) 'trips' loop
+          if pg_catalog.cardinality(_tbl) operator(pg_catalog.=) 1000 then
+            perform mirror.mark(_tbl[1], _keys1[1], _keys2[1], _gone[1], _tbl[2:], _keys1[2:], _keys2[2:], _gone[2:]);
+            _tbl := '{}'; _keys1 := '{}'; _keys2 := '{}'; _gone := '{}';
+          end if;
+          _tbl := pg_catalog.array_append(_tbl, _row.tbl);
+          _keys1 := pg_catalog.array_append(_keys1, _row.k1);
+          _keys2 := pg_catalog.array_append(_keys2, _row.k2);
           _gone := pg_catalog.array_append(_gone, _row.gone);
-          if _row.moved then
-            _moved := pg_catalog.array_append(_moved, _row.k1);
-          end if;
-          if pg_catalog.cardinality(_k1) operator(pg_catalog.=) 1000 then
-            perform mirror.mark('trips', _k1, _k2, _moved, _gone);
-            _k1 := '{}'; _k2 := '{}'; _moved := '{}'; _gone := '{}';
-          end if;
         end loop;
       end if;
     end if;
   exception when others then
     raise log 'mirror: capture of trips failed (%): %; the whole table is marked', sqlstate, sqlerrm;
-    _k1 := array[null];
-    _k2 := array[null];
-    _moved := array[null];
-    _gone := null;
+    _changed := null;
+    _tbl := array['trips', 'trip_memberships'];
+    _keys1 := null; _keys2 := null; _gone := null;
   end;
-  if _k1 is not null then
-    perform mirror.mark('trips', _k1, _k2, _moved, _gone);
+  if _changed or _tbl is not null then
+    if (case when pg_catalog.has_schema_privilege(pg_catalog.to_regnamespace('mirror')::pg_catalog.oid, 'usage') then pg_catalog.has_function_privilege(pg_catalog.to_regproc('mirror.mark')::pg_catalog.oid, 'execute') end) is not true then
+      raise log 'mirror: % may not call mirror.mark: a change of trips was not marked', current_user;
+    elsif _changed then
+      _changed := mirror.mark('trips', _k1, _k2, false);
+    else
+      perform mirror.mark(_tbl[1], _keys1[1], _keys2[1], _gone[1], _tbl[2:], _keys1[2:], _keys2[2:], _gone[2:]);
+    end if;
   end if;
   return null;
 end
@@ -1569,7 +1560,7 @@ CREATE OR REPLACE FUNCTION mirror.trips_truncate()
 AS $function$
 begin
   if (case when pg_catalog.has_schema_privilege(pg_catalog.to_regnamespace('mirror')::pg_catalog.oid, 'usage') then pg_catalog.has_function_privilege(pg_catalog.to_regproc('mirror.mark')::pg_catalog.oid, 'execute') end) then
-    perform mirror.mark('trips', array[null], array[null], array[null]);
+    perform mirror.mark(_tbl, null, null) from pg_catalog.unnest(array['trips', 'trip_memberships']) as _tbl;
   else
     raise log 'mirror: % may not call mirror.mark: a change of trips was not marked', current_user;
   end if;
@@ -1583,42 +1574,33 @@ CREATE OR REPLACE FUNCTION mirror.trips_update()
 AS $function$
 #variable_conflict use_column
 declare
-  _many pg_catalog.bool;
-  _k1 pg_catalog.text[];
-  _k2 pg_catalog.text[];
-  _moved pg_catalog.text[];
+  _k1 pg_catalog.text;
+  _k2 pg_catalog.text;
+  _changed pg_catalog.bool;
+  _tbl pg_catalog.text[];
+  _keys1 pg_catalog.text[];
+  _keys2 pg_catalog.text[];
   _gone pg_catalog.bool[];
   _row pg_catalog.record;
 begin
-  if (case when pg_catalog.has_schema_privilege(pg_catalog.to_regnamespace('mirror')::pg_catalog.oid, 'usage') then pg_catalog.has_function_privilege(pg_catalog.to_regproc('mirror.mark')::pg_catalog.oid, 'execute') end) is not true then
-    raise log 'mirror: % may not call mirror.mark: a change of trips was not marked', current_user;
-    return null;
-  end if;
   begin
-    select many, keys1, keys2, moved, gone into _many, _k1, _k2, _moved, _gone from (select many, case when changed then case when rekeyed then array[old1::pg_catalog.text, new1::pg_catalog.text] when stays then array[new1::pg_catalog.text] when was then array[old1::pg_catalog.text] end end as keys1, array[null, null]::pg_catalog.text[] as keys2, case when rekeyed or was operator(pg_catalog.<>) stays then case when rekeyed then array[old1::pg_catalog.text, new1::pg_catalog.text] when stays then array[new1::pg_catalog.text] when was then array[old1::pg_catalog.text] end end as moved, case when rekeyed then array[true, false] else array[not stays] end as gone from (select exists (select from new_rows offset 1) as many, _old.k1 as old1, _new.k1 as new1, _old.visible as was, _new.visible as stays, _old.visible and _new.visible and _old.key operator(pg_catalog.*<>) _new.key as rekeyed, _old.data operator(pg_catalog.*<>) _new.data as changed from (select ("id"
-) as k1, row(("id"
-)) as key, (("id"
+    select _one.k1, _one.k2, _one.changed into _k1, _k2, _changed from (select _new.k1, _new.k2, case when exists (select from new_rows offset 1) then null when pg_catalog.record_image_eq(row(_old.visible, _old.c0, _old.c1, _old.c2), row(_new.visible, _new.c0, _new.c1, _new.c2)) then false when _old.visible and _new.visible and pg_catalog.record_image_eq(row(_old.c0), row(_new.c0)) then true end as changed from (select (("id"
+)::pg_catalog.text collate pg_catalog."C") as k1, null::pg_catalog.text as k2, (("id"
 ) is not null and (true
-)) is true as visible, row((("id"
+)) is true as visible, ("id"
+) as c0, ("name"
+) as c1, ("created_by"
+) as c2 from old_rows as "trips") as _old, (select (("id"
+)::pg_catalog.text collate pg_catalog."C") as k1, null::pg_catalog.text as k2, (("id"
 ) is not null and (true
-)) is true, ("id"
-), ("name"
-), ("created_by"
-)) as data from old_rows as "trips" limit 1) as _old, (select ("id"
-) as k1, row(("id"
-)) as key, (("id"
-) is not null and (true
-)) is true as visible, row((("id"
-) is not null and (true
-)) is true, ("id"
-), ("name"
-), ("created_by"
-)) as data from new_rows as "trips" limit 1) as _new offset 0) as _compared) as _one;
-    if _many then
-      select pg_catalog.array_agg(k1), pg_catalog.array_agg(k2), pg_catalog.array_agg(k1) filter (where moved),
-             pg_catalog.array_agg(gone)
-      into _k1, _k2, _moved, _gone
-      from (select k1, k2, pg_catalog.count(*) operator(pg_catalog.=) 1::pg_catalog.int8 as moved, pg_catalog.max(_side) operator(pg_catalog.=) 0 as gone from (select k1, k2, pg_catalog.min(_side) as _side from (select (("id"
+)) is true as visible, ("id"
+) as c0, ("name"
+) as c1, ("created_by"
+) as c2 from new_rows as "trips") as _new limit 1) as _one;
+    if _changed is null and found then
+      select pg_catalog.array_agg(tbl), pg_catalog.array_agg(k1), pg_catalog.array_agg(k2), pg_catalog.array_agg(gone)
+      into _tbl, _keys1, _keys2, _gone
+      from (select tbl, k1, k2, case when tbl operator(pg_catalog.=) 'trips' then gone else true end as gone from (select k1, k2, pg_catalog.count(*) operator(pg_catalog.=) 1::pg_catalog.int8 as moved, pg_catalog.max(_side) operator(pg_catalog.=) 0 as gone from (select k1, k2, pg_catalog.min(_side) as _side from (select (("id"
 )::pg_catalog.text collate pg_catalog."C") as k1, null::pg_catalog.text as k2, (("name"
 )::pg_catalog.text collate pg_catalog."C") as name, (("created_by"
 )::pg_catalog.text collate pg_catalog."C") as created_by, 0 as _side from old_rows as "trips" where ("id"
@@ -1628,10 +1610,10 @@ begin
 )::pg_catalog.text collate pg_catalog."C") as name, (("created_by"
 )::pg_catalog.text collate pg_catalog."C") as created_by, 1 as _side from new_rows as "trips" where ("id"
 ) is not null and (true
-)) as _sides group by k1, k2, name, created_by having pg_catalog.min(_side) operator(pg_catalog.=) pg_catalog.max(_side)) as _changed group by k1, k2 limit 1001) as _dirty;
-      if pg_catalog.cardinality(_k1) operator(pg_catalog.>) 1000 then
-        _k1 := '{}'; _k2 := '{}'; _moved := '{}'; _gone := '{}';
-        for _row in select k1, k2, pg_catalog.count(*) operator(pg_catalog.=) 1::pg_catalog.int8 as moved, pg_catalog.max(_side) operator(pg_catalog.=) 0 as gone from (select k1, k2, pg_catalog.min(_side) as _side from (select (("id"
+)) as _sides group by k1, k2, name, created_by having pg_catalog.min(_side) operator(pg_catalog.=) pg_catalog.max(_side)) as _changed group by k1, k2) as _keys, pg_catalog.unnest(array['trips', 'trip_memberships']) as tbl where moved or tbl operator(pg_catalog.=) 'trips' limit 1001) as _dirty;
+      if pg_catalog.cardinality(_tbl) operator(pg_catalog.>) 1000 then
+        _tbl := '{}'; _keys1 := '{}'; _keys2 := '{}'; _gone := '{}';
+        for _row in select tbl, k1, k2, case when tbl operator(pg_catalog.=) 'trips' then gone else true end as gone from (select k1, k2, pg_catalog.count(*) operator(pg_catalog.=) 1::pg_catalog.int8 as moved, pg_catalog.max(_side) operator(pg_catalog.=) 0 as gone from (select k1, k2, pg_catalog.min(_side) as _side from (select (("id"
 )::pg_catalog.text collate pg_catalog."C") as k1, null::pg_catalog.text as k2, (("name"
 )::pg_catalog.text collate pg_catalog."C") as name, (("created_by"
 )::pg_catalog.text collate pg_catalog."C") as created_by, 0 as _side from old_rows as "trips" where ("id"
@@ -1641,29 +1623,32 @@ begin
 )::pg_catalog.text collate pg_catalog."C") as name, (("created_by"
 )::pg_catalog.text collate pg_catalog."C") as created_by, 1 as _side from new_rows as "trips" where ("id"
 ) is not null and (true
-)) as _sides group by k1, k2, name, created_by having pg_catalog.min(_side) operator(pg_catalog.=) pg_catalog.max(_side)) as _changed group by k1, k2 loop
-          _k1 := pg_catalog.array_append(_k1, _row.k1);
-          _k2 := pg_catalog.array_append(_k2, _row.k2);
+)) as _sides group by k1, k2, name, created_by having pg_catalog.min(_side) operator(pg_catalog.=) pg_catalog.max(_side)) as _changed group by k1, k2) as _keys, pg_catalog.unnest(array['trips', 'trip_memberships']) as tbl where moved or tbl operator(pg_catalog.=) 'trips' loop
+          if pg_catalog.cardinality(_tbl) operator(pg_catalog.=) 1000 then
+            perform mirror.mark(_tbl[1], _keys1[1], _keys2[1], _gone[1], _tbl[2:], _keys1[2:], _keys2[2:], _gone[2:]);
+            _tbl := '{}'; _keys1 := '{}'; _keys2 := '{}'; _gone := '{}';
+          end if;
+          _tbl := pg_catalog.array_append(_tbl, _row.tbl);
+          _keys1 := pg_catalog.array_append(_keys1, _row.k1);
+          _keys2 := pg_catalog.array_append(_keys2, _row.k2);
           _gone := pg_catalog.array_append(_gone, _row.gone);
-          if _row.moved then
-            _moved := pg_catalog.array_append(_moved, _row.k1);
-          end if;
-          if pg_catalog.cardinality(_k1) operator(pg_catalog.=) 1000 then
-            perform mirror.mark('trips', _k1, _k2, _moved, _gone);
-            _k1 := '{}'; _k2 := '{}'; _moved := '{}'; _gone := '{}';
-          end if;
         end loop;
       end if;
     end if;
   exception when others then
     raise log 'mirror: capture of trips failed (%): %; the whole table is marked', sqlstate, sqlerrm;
-    _k1 := array[null];
-    _k2 := array[null];
-    _moved := array[null];
-    _gone := null;
+    _changed := null;
+    _tbl := array['trips', 'trip_memberships'];
+    _keys1 := null; _keys2 := null; _gone := null;
   end;
-  if _k1 is not null then
-    perform mirror.mark('trips', _k1, _k2, _moved, _gone);
+  if _changed or _tbl is not null then
+    if (case when pg_catalog.has_schema_privilege(pg_catalog.to_regnamespace('mirror')::pg_catalog.oid, 'usage') then pg_catalog.has_function_privilege(pg_catalog.to_regproc('mirror.mark')::pg_catalog.oid, 'execute') end) is not true then
+      raise log 'mirror: % may not call mirror.mark: a change of trips was not marked', current_user;
+    elsif _changed then
+      _changed := mirror.mark('trips', _k1, _k2, false);
+    else
+      perform mirror.mark(_tbl[1], _keys1[1], _keys2[1], _gone[1], _tbl[2:], _keys1[2:], _keys2[2:], _gone[2:]);
+    end if;
   end if;
   return null;
 end
@@ -1683,58 +1668,58 @@ CREATE OR REPLACE FUNCTION mirror.users_delete()
 AS $function$
 #variable_conflict use_column
 declare
-  _many pg_catalog.bool;
-  _k1 pg_catalog.text[];
-  _k2 pg_catalog.text[];
-  _moved pg_catalog.text[];
+  _k1 pg_catalog.text;
+  _k2 pg_catalog.text;
+  _changed pg_catalog.bool;
+  _tbl pg_catalog.text[];
+  _keys1 pg_catalog.text[];
+  _keys2 pg_catalog.text[];
   _gone pg_catalog.bool[];
   _row pg_catalog.record;
 begin
-  if (case when pg_catalog.has_schema_privilege(pg_catalog.to_regnamespace('mirror')::pg_catalog.oid, 'usage') then pg_catalog.has_function_privilege(pg_catalog.to_regproc('mirror.mark')::pg_catalog.oid, 'execute') end) is not true then
-    raise log 'mirror: % may not call mirror.mark: a change of users was not marked', current_user;
-    return null;
-  end if;
   begin
-    select many, keys1, keys2, moved, gone into _many, _k1, _k2, _moved, _gone from (select exists (select from old_rows offset 1) as many, array[k1] as keys1, array[k2] as keys2, null::pg_catalog.text[] as moved, array[true] as gone from (select (("id"
-)::pg_catalog.text collate pg_catalog."C") as k1, null::pg_catalog.text as k2 from old_rows as "users" where ("id"
+    select _one.k1, _one.k2, _one.changed into _k1, _k2, _changed from (select (("id"
+)::pg_catalog.text collate pg_catalog."C") as k1, null::pg_catalog.text as k2, case when exists (select from old_rows offset 1) or false then null else (("id"
 ) is not null and (true
-) limit 1) as _rows) as _one;
-    if _many then
-      select pg_catalog.array_agg(k1), pg_catalog.array_agg(k2), pg_catalog.array_agg(k1) filter (where moved),
-             pg_catalog.array_agg(gone)
-      into _k1, _k2, _moved, _gone
-      from (select k1, k2, false as moved, true as gone from (select (("id"
-)::pg_catalog.text collate pg_catalog."C") as k1, null::pg_catalog.text as k2 from old_rows as "users" where ("id"
+)) is true end as changed from old_rows as "users" limit 1) as _one;
+    if _changed is null and found then
+      select pg_catalog.array_agg(tbl), pg_catalog.array_agg(k1), pg_catalog.array_agg(k2), pg_catalog.array_agg(gone)
+      into _tbl, _keys1, _keys2, _gone
+      from (select 'users' as tbl, k1, k2, gone from (select (("id"
+)::pg_catalog.text collate pg_catalog."C") as k1, null::pg_catalog.text as k2, false as moved, true as gone from old_rows as "users" where ("id"
 ) is not null and (true
-)) as _rows limit 1001) as _dirty;
-      if pg_catalog.cardinality(_k1) operator(pg_catalog.>) 1000 then
-        _k1 := '{}'; _k2 := '{}'; _moved := '{}'; _gone := '{}';
-        for _row in select k1, k2, false as moved, true as gone from (select (("id"
-)::pg_catalog.text collate pg_catalog."C") as k1, null::pg_catalog.text as k2 from old_rows as "users" where ("id"
+)) as _keys limit 1001) as _dirty;
+      if pg_catalog.cardinality(_tbl) operator(pg_catalog.>) 1000 then
+        _tbl := '{}'; _keys1 := '{}'; _keys2 := '{}'; _gone := '{}';
+        for _row in select 'users' as tbl, k1, k2, gone from (select (("id"
+)::pg_catalog.text collate pg_catalog."C") as k1, null::pg_catalog.text as k2, false as moved, true as gone from old_rows as "users" where ("id"
 ) is not null and (true
-)) as _rows loop
-          _k1 := pg_catalog.array_append(_k1, _row.k1);
-          _k2 := pg_catalog.array_append(_k2, _row.k2);
+)) as _keys loop
+          if pg_catalog.cardinality(_tbl) operator(pg_catalog.=) 1000 then
+            perform mirror.mark(_tbl[1], _keys1[1], _keys2[1], _gone[1], _tbl[2:], _keys1[2:], _keys2[2:], _gone[2:]);
+            _tbl := '{}'; _keys1 := '{}'; _keys2 := '{}'; _gone := '{}';
+          end if;
+          _tbl := pg_catalog.array_append(_tbl, _row.tbl);
+          _keys1 := pg_catalog.array_append(_keys1, _row.k1);
+          _keys2 := pg_catalog.array_append(_keys2, _row.k2);
           _gone := pg_catalog.array_append(_gone, _row.gone);
-          if _row.moved then
-            _moved := pg_catalog.array_append(_moved, _row.k1);
-          end if;
-          if pg_catalog.cardinality(_k1) operator(pg_catalog.=) 1000 then
-            perform mirror.mark('users', _k1, _k2, _moved, _gone);
-            _k1 := '{}'; _k2 := '{}'; _moved := '{}'; _gone := '{}';
-          end if;
         end loop;
       end if;
     end if;
   exception when others then
     raise log 'mirror: capture of users failed (%): %; the whole table is marked', sqlstate, sqlerrm;
-    _k1 := array[null];
-    _k2 := array[null];
-    _moved := null;
-    _gone := null;
+    _changed := null;
+    _tbl := array['users'];
+    _keys1 := null; _keys2 := null; _gone := null;
   end;
-  if _k1 is not null then
-    perform mirror.mark('users', _k1, _k2, _moved, _gone);
+  if _changed or _tbl is not null then
+    if (case when pg_catalog.has_schema_privilege(pg_catalog.to_regnamespace('mirror')::pg_catalog.oid, 'usage') then pg_catalog.has_function_privilege(pg_catalog.to_regproc('mirror.mark')::pg_catalog.oid, 'execute') end) is not true then
+      raise log 'mirror: % may not call mirror.mark: a change of users was not marked', current_user;
+    elsif _changed then
+      _changed := mirror.mark('users', _k1, _k2, true);
+    else
+      perform mirror.mark(_tbl[1], _keys1[1], _keys2[1], _gone[1], _tbl[2:], _keys1[2:], _keys2[2:], _gone[2:]);
+    end if;
   end if;
   return null;
 end
@@ -1787,58 +1772,58 @@ CREATE OR REPLACE FUNCTION mirror.users_insert()
 AS $function$
 #variable_conflict use_column
 declare
-  _many pg_catalog.bool;
-  _k1 pg_catalog.text[];
-  _k2 pg_catalog.text[];
-  _moved pg_catalog.text[];
+  _k1 pg_catalog.text;
+  _k2 pg_catalog.text;
+  _changed pg_catalog.bool;
+  _tbl pg_catalog.text[];
+  _keys1 pg_catalog.text[];
+  _keys2 pg_catalog.text[];
   _gone pg_catalog.bool[];
   _row pg_catalog.record;
 begin
-  if (case when pg_catalog.has_schema_privilege(pg_catalog.to_regnamespace('mirror')::pg_catalog.oid, 'usage') then pg_catalog.has_function_privilege(pg_catalog.to_regproc('mirror.mark')::pg_catalog.oid, 'execute') end) is not true then
-    raise log 'mirror: % may not call mirror.mark: a change of users was not marked', current_user;
-    return null;
-  end if;
   begin
-    select many, keys1, keys2, moved, gone into _many, _k1, _k2, _moved, _gone from (select exists (select from new_rows offset 1) as many, array[k1] as keys1, array[k2] as keys2, null::pg_catalog.text[] as moved, array[false] as gone from (select (("id"
-)::pg_catalog.text collate pg_catalog."C") as k1, null::pg_catalog.text as k2 from new_rows as "users" where ("id"
+    select _one.k1, _one.k2, _one.changed into _k1, _k2, _changed from (select (("id"
+)::pg_catalog.text collate pg_catalog."C") as k1, null::pg_catalog.text as k2, case when exists (select from new_rows offset 1) or false then null else (("id"
 ) is not null and (true
-) limit 1) as _rows) as _one;
-    if _many then
-      select pg_catalog.array_agg(k1), pg_catalog.array_agg(k2), pg_catalog.array_agg(k1) filter (where moved),
-             pg_catalog.array_agg(gone)
-      into _k1, _k2, _moved, _gone
-      from (select k1, k2, false as moved, false as gone from (select (("id"
-)::pg_catalog.text collate pg_catalog."C") as k1, null::pg_catalog.text as k2 from new_rows as "users" where ("id"
+)) is true end as changed from new_rows as "users" limit 1) as _one;
+    if _changed is null and found then
+      select pg_catalog.array_agg(tbl), pg_catalog.array_agg(k1), pg_catalog.array_agg(k2), pg_catalog.array_agg(gone)
+      into _tbl, _keys1, _keys2, _gone
+      from (select 'users' as tbl, k1, k2, gone from (select (("id"
+)::pg_catalog.text collate pg_catalog."C") as k1, null::pg_catalog.text as k2, false as moved, false as gone from new_rows as "users" where ("id"
 ) is not null and (true
-)) as _rows limit 1001) as _dirty;
-      if pg_catalog.cardinality(_k1) operator(pg_catalog.>) 1000 then
-        _k1 := '{}'; _k2 := '{}'; _moved := '{}'; _gone := '{}';
-        for _row in select k1, k2, false as moved, false as gone from (select (("id"
-)::pg_catalog.text collate pg_catalog."C") as k1, null::pg_catalog.text as k2 from new_rows as "users" where ("id"
+)) as _keys limit 1001) as _dirty;
+      if pg_catalog.cardinality(_tbl) operator(pg_catalog.>) 1000 then
+        _tbl := '{}'; _keys1 := '{}'; _keys2 := '{}'; _gone := '{}';
+        for _row in select 'users' as tbl, k1, k2, gone from (select (("id"
+)::pg_catalog.text collate pg_catalog."C") as k1, null::pg_catalog.text as k2, false as moved, false as gone from new_rows as "users" where ("id"
 ) is not null and (true
-)) as _rows loop
-          _k1 := pg_catalog.array_append(_k1, _row.k1);
-          _k2 := pg_catalog.array_append(_k2, _row.k2);
+)) as _keys loop
+          if pg_catalog.cardinality(_tbl) operator(pg_catalog.=) 1000 then
+            perform mirror.mark(_tbl[1], _keys1[1], _keys2[1], _gone[1], _tbl[2:], _keys1[2:], _keys2[2:], _gone[2:]);
+            _tbl := '{}'; _keys1 := '{}'; _keys2 := '{}'; _gone := '{}';
+          end if;
+          _tbl := pg_catalog.array_append(_tbl, _row.tbl);
+          _keys1 := pg_catalog.array_append(_keys1, _row.k1);
+          _keys2 := pg_catalog.array_append(_keys2, _row.k2);
           _gone := pg_catalog.array_append(_gone, _row.gone);
-          if _row.moved then
-            _moved := pg_catalog.array_append(_moved, _row.k1);
-          end if;
-          if pg_catalog.cardinality(_k1) operator(pg_catalog.=) 1000 then
-            perform mirror.mark('users', _k1, _k2, _moved, _gone);
-            _k1 := '{}'; _k2 := '{}'; _moved := '{}'; _gone := '{}';
-          end if;
         end loop;
       end if;
     end if;
   exception when others then
     raise log 'mirror: capture of users failed (%): %; the whole table is marked', sqlstate, sqlerrm;
-    _k1 := array[null];
-    _k2 := array[null];
-    _moved := null;
-    _gone := null;
+    _changed := null;
+    _tbl := array['users'];
+    _keys1 := null; _keys2 := null; _gone := null;
   end;
-  if _k1 is not null then
-    perform mirror.mark('users', _k1, _k2, _moved, _gone);
+  if _changed or _tbl is not null then
+    if (case when pg_catalog.has_schema_privilege(pg_catalog.to_regnamespace('mirror')::pg_catalog.oid, 'usage') then pg_catalog.has_function_privilege(pg_catalog.to_regproc('mirror.mark')::pg_catalog.oid, 'execute') end) is not true then
+      raise log 'mirror: % may not call mirror.mark: a change of users was not marked', current_user;
+    elsif _changed then
+      _changed := mirror.mark('users', _k1, _k2, false);
+    else
+      perform mirror.mark(_tbl[1], _keys1[1], _keys2[1], _gone[1], _tbl[2:], _keys1[2:], _keys2[2:], _gone[2:]);
+    end if;
   end if;
   return null;
 end
@@ -1939,7 +1924,7 @@ CREATE OR REPLACE FUNCTION mirror.users_truncate()
 AS $function$
 begin
   if (case when pg_catalog.has_schema_privilege(pg_catalog.to_regnamespace('mirror')::pg_catalog.oid, 'usage') then pg_catalog.has_function_privilege(pg_catalog.to_regproc('mirror.mark')::pg_catalog.oid, 'execute') end) then
-    perform mirror.mark('users', array[null], array[null], null);
+    perform mirror.mark(_tbl, null, null) from pg_catalog.unnest(array['users']) as _tbl;
   else
     raise log 'mirror: % may not call mirror.mark: a change of users was not marked', current_user;
   end if;
@@ -1953,44 +1938,33 @@ CREATE OR REPLACE FUNCTION mirror.users_update()
 AS $function$
 #variable_conflict use_column
 declare
-  _many pg_catalog.bool;
-  _k1 pg_catalog.text[];
-  _k2 pg_catalog.text[];
-  _moved pg_catalog.text[];
+  _k1 pg_catalog.text;
+  _k2 pg_catalog.text;
+  _changed pg_catalog.bool;
+  _tbl pg_catalog.text[];
+  _keys1 pg_catalog.text[];
+  _keys2 pg_catalog.text[];
   _gone pg_catalog.bool[];
   _row pg_catalog.record;
 begin
-  if (case when pg_catalog.has_schema_privilege(pg_catalog.to_regnamespace('mirror')::pg_catalog.oid, 'usage') then pg_catalog.has_function_privilege(pg_catalog.to_regproc('mirror.mark')::pg_catalog.oid, 'execute') end) is not true then
-    raise log 'mirror: % may not call mirror.mark: a change of users was not marked', current_user;
-    return null;
-  end if;
   begin
-    select many, keys1, keys2, moved, gone into _many, _k1, _k2, _moved, _gone from (select many, case when changed then case when rekeyed then array[old1::pg_catalog.text, new1::pg_catalog.text] when stays then array[new1::pg_catalog.text] when was then array[old1::pg_catalog.text] end end as keys1, array[null, null]::pg_catalog.text[] as keys2, null::pg_catalog.text[] as moved, case when rekeyed then array[true, false] else array[not stays] end as gone from (select exists (select from new_rows offset 1) as many, _old.k1 as old1, _new.k1 as new1, _old.visible as was, _new.visible as stays, _old.visible and _new.visible and _old.key operator(pg_catalog.*<>) _new.key as rekeyed, _old.data operator(pg_catalog.*<>) _new.data as changed from (select ("id"
-) as k1, row(("id"
-)) as key, (("id"
+    select _one.k1, _one.k2, _one.changed into _k1, _k2, _changed from (select _new.k1, _new.k2, case when exists (select from new_rows offset 1) then null when pg_catalog.record_image_eq(row(_old.visible, _old.c0, _old.c1, _old.c2), row(_new.visible, _new.c0, _new.c1, _new.c2)) then false when _old.visible and _new.visible and pg_catalog.record_image_eq(row(_old.c0), row(_new.c0)) then true end as changed from (select (("id"
+)::pg_catalog.text collate pg_catalog."C") as k1, null::pg_catalog.text as k2, (("id"
 ) is not null and (true
-)) is true as visible, row((("id"
+)) is true as visible, ("id"
+) as c0, ("email"
+) as c1, ("username"
+) as c2 from old_rows as "users") as _old, (select (("id"
+)::pg_catalog.text collate pg_catalog."C") as k1, null::pg_catalog.text as k2, (("id"
 ) is not null and (true
-)) is true, ("id"
-), ("id"
-), ("email"
-), ("username"
-)) as data from old_rows as "users" limit 1) as _old, (select ("id"
-) as k1, row(("id"
-)) as key, (("id"
-) is not null and (true
-)) is true as visible, row((("id"
-) is not null and (true
-)) is true, ("id"
-), ("id"
-), ("email"
-), ("username"
-)) as data from new_rows as "users" limit 1) as _new offset 0) as _compared) as _one;
-    if _many then
-      select pg_catalog.array_agg(k1), pg_catalog.array_agg(k2), pg_catalog.array_agg(k1) filter (where moved),
-             pg_catalog.array_agg(gone)
-      into _k1, _k2, _moved, _gone
-      from (select k1, k2, false as moved, pg_catalog.max(_side) operator(pg_catalog.=) 0 as gone from (select k1, k2, pg_catalog.min(_side) as _side from (select (("id"
+)) is true as visible, ("id"
+) as c0, ("email"
+) as c1, ("username"
+) as c2 from new_rows as "users") as _new limit 1) as _one;
+    if _changed is null and found then
+      select pg_catalog.array_agg(tbl), pg_catalog.array_agg(k1), pg_catalog.array_agg(k2), pg_catalog.array_agg(gone)
+      into _tbl, _keys1, _keys2, _gone
+      from (select 'users' as tbl, k1, k2, gone from (select k1, k2, false as moved, pg_catalog.max(_side) operator(pg_catalog.=) 0 as gone from (select k1, k2, pg_catalog.min(_side) as _side from (select (("id"
 )::pg_catalog.text collate pg_catalog."C") as k1, null::pg_catalog.text as k2, (("id"
 )::pg_catalog.text collate pg_catalog."C") as subject, (("email"
 )::pg_catalog.text collate pg_catalog."C") as email, (("username"
@@ -2002,10 +1976,10 @@ begin
 )::pg_catalog.text collate pg_catalog."C") as email, (("username"
 )::pg_catalog.text collate pg_catalog."C") as username, 1 as _side from new_rows as "users" where ("id"
 ) is not null and (true
-)) as _sides group by k1, k2, subject, email, username having pg_catalog.min(_side) operator(pg_catalog.=) pg_catalog.max(_side)) as _changed group by k1, k2 limit 1001) as _dirty;
-      if pg_catalog.cardinality(_k1) operator(pg_catalog.>) 1000 then
-        _k1 := '{}'; _k2 := '{}'; _moved := '{}'; _gone := '{}';
-        for _row in select k1, k2, false as moved, pg_catalog.max(_side) operator(pg_catalog.=) 0 as gone from (select k1, k2, pg_catalog.min(_side) as _side from (select (("id"
+)) as _sides group by k1, k2, subject, email, username having pg_catalog.min(_side) operator(pg_catalog.=) pg_catalog.max(_side)) as _changed group by k1, k2) as _keys limit 1001) as _dirty;
+      if pg_catalog.cardinality(_tbl) operator(pg_catalog.>) 1000 then
+        _tbl := '{}'; _keys1 := '{}'; _keys2 := '{}'; _gone := '{}';
+        for _row in select 'users' as tbl, k1, k2, gone from (select k1, k2, false as moved, pg_catalog.max(_side) operator(pg_catalog.=) 0 as gone from (select k1, k2, pg_catalog.min(_side) as _side from (select (("id"
 )::pg_catalog.text collate pg_catalog."C") as k1, null::pg_catalog.text as k2, (("id"
 )::pg_catalog.text collate pg_catalog."C") as subject, (("email"
 )::pg_catalog.text collate pg_catalog."C") as email, (("username"
@@ -2017,29 +1991,32 @@ begin
 )::pg_catalog.text collate pg_catalog."C") as email, (("username"
 )::pg_catalog.text collate pg_catalog."C") as username, 1 as _side from new_rows as "users" where ("id"
 ) is not null and (true
-)) as _sides group by k1, k2, subject, email, username having pg_catalog.min(_side) operator(pg_catalog.=) pg_catalog.max(_side)) as _changed group by k1, k2 loop
-          _k1 := pg_catalog.array_append(_k1, _row.k1);
-          _k2 := pg_catalog.array_append(_k2, _row.k2);
+)) as _sides group by k1, k2, subject, email, username having pg_catalog.min(_side) operator(pg_catalog.=) pg_catalog.max(_side)) as _changed group by k1, k2) as _keys loop
+          if pg_catalog.cardinality(_tbl) operator(pg_catalog.=) 1000 then
+            perform mirror.mark(_tbl[1], _keys1[1], _keys2[1], _gone[1], _tbl[2:], _keys1[2:], _keys2[2:], _gone[2:]);
+            _tbl := '{}'; _keys1 := '{}'; _keys2 := '{}'; _gone := '{}';
+          end if;
+          _tbl := pg_catalog.array_append(_tbl, _row.tbl);
+          _keys1 := pg_catalog.array_append(_keys1, _row.k1);
+          _keys2 := pg_catalog.array_append(_keys2, _row.k2);
           _gone := pg_catalog.array_append(_gone, _row.gone);
-          if _row.moved then
-            _moved := pg_catalog.array_append(_moved, _row.k1);
-          end if;
-          if pg_catalog.cardinality(_k1) operator(pg_catalog.=) 1000 then
-            perform mirror.mark('users', _k1, _k2, _moved, _gone);
-            _k1 := '{}'; _k2 := '{}'; _moved := '{}'; _gone := '{}';
-          end if;
         end loop;
       end if;
     end if;
   exception when others then
     raise log 'mirror: capture of users failed (%): %; the whole table is marked', sqlstate, sqlerrm;
-    _k1 := array[null];
-    _k2 := array[null];
-    _moved := null;
-    _gone := null;
+    _changed := null;
+    _tbl := array['users'];
+    _keys1 := null; _keys2 := null; _gone := null;
   end;
-  if _k1 is not null then
-    perform mirror.mark('users', _k1, _k2, _moved, _gone);
+  if _changed or _tbl is not null then
+    if (case when pg_catalog.has_schema_privilege(pg_catalog.to_regnamespace('mirror')::pg_catalog.oid, 'usage') then pg_catalog.has_function_privilege(pg_catalog.to_regproc('mirror.mark')::pg_catalog.oid, 'execute') end) is not true then
+      raise log 'mirror: % may not call mirror.mark: a change of users was not marked', current_user;
+    elsif _changed then
+      _changed := mirror.mark('users', _k1, _k2, false);
+    else
+      perform mirror.mark(_tbl[1], _keys1[1], _keys2[1], _gone[1], _tbl[2:], _keys1[2:], _keys2[2:], _gone[2:]);
+    end if;
   end if;
   return null;
 end
@@ -2101,9 +2078,9 @@ grant execute on function mirror.keys(text,text[],text[]) to mirror_daemon;
 
 grant execute on function mirror.look(jsonb) to mirror_daemon;
 
-grant execute on function mirror.mark(text,text[],text[],text[],boolean[]) to public;
+grant execute on function mirror.mark(text,text,text,boolean,text[],text[],text[],boolean[]) to public;
 
-grant execute on function mirror.mark(text,text[],text[],text[],boolean[]) to mirror_daemon;
+grant execute on function mirror.mark(text,text,text,boolean,text[],text[],text[],boolean[]) to mirror_daemon;
 
 grant execute on function mirror.outbox_bytes() to mirror_daemon;
 

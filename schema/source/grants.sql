@@ -4,7 +4,7 @@
 revoke all on all tables in schema mirror from public;
 revoke all on all routines in schema mirror from public;
 grant usage on schema mirror to public;
-grant execute on function mirror.mark(text, text[], text[], text[], boolean[]), mirror.token() to public;
+grant execute on function mirror.mark(text, text, text, boolean, text[], text[], text[], boolean[]), mirror.token() to public;
 
 do $mirror$
 declare

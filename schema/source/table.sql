@@ -5,7 +5,7 @@
 create or replace function mirror.{{table}}_truncate() returns trigger language plpgsql as $mirror$
 begin
   if {{may_mark}} then
-    perform mirror.mark('{{table}}', array[null], array[null], {{coarse_moved}});
+    perform mirror.mark(_tbl, null, null) from pg_catalog.unnest({{together}}) as _tbl;
   else
     raise log 'mirror: % may not call mirror.mark: a change of {{table}} was not marked', current_user;
   end if;
