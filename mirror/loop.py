@@ -26,7 +26,8 @@ log = logging.getLogger(__name__)
 
 WAIT_MIN_S, WAIT_MAX_S = 0.002, 0.05
 TIDY_INTERVAL_S = 1.0
-BREATH_S, BREATH_ENTRIES = 0.005, 8
+BREATH_ENTRIES = 8
+BREATH_MIN_S, BREATH_MAX_S, BREATH_ENTRY_S = 0.005, 0.02, 60e-6
 FAULTS_INTERVAL_S = 60.0
 DRIFT_LINES = 10  # in the log; the request's result has more, the metrics count all
 NO_RINGS_POLL_S = 0.5
@@ -34,9 +35,11 @@ NO_RINGS_POLL_S = 0.5
 
 def breath_s(reading: Reading) -> float:
     """How long to leave the application its processors after this batch: when many write at once, the changes of a few
-    more milliseconds together cost hardly more than one of them. Whoever writes alone is not made to wait, nor is a
-    backlog, which has enough to do."""
-    return BREATH_S if reading.entries >= BREATH_ENTRIES and not reading.backlog else 0.0
+    more milliseconds together cost hardly more than one of them, and the more so the more they write. Whoever writes alone
+    is not made to wait, nor is a backlog, which has enough to do."""
+    if reading.entries < BREATH_ENTRIES or reading.backlog:
+        return 0.0
+    return min(BREATH_MAX_S, max(BREATH_MIN_S, reading.entries * BREATH_ENTRY_S))
 
 
 class Woken(Enum):
