@@ -35,8 +35,8 @@ NO_RINGS_POLL_S = 0.5
 
 def breath_s(reading: Reading) -> float:
     """How long to leave the application its processors after this batch: when many write at once, the changes of a few
-    more milliseconds together cost hardly more than one of them, and the more so the more they write. Whoever writes alone
-    is not made to wait, nor is a backlog, which has enough to do."""
+    more milliseconds together cost hardly more than one of them, and the more they write, the more that saves. Whoever
+    writes alone is not made to wait, nor is a backlog, which has enough to do."""
     if reading.entries < BREATH_ENTRIES or reading.backlog:
         return 0.0
     return min(BREATH_MAX_S, max(BREATH_MIN_S, reading.entries * BREATH_ENTRY_S))
