@@ -146,12 +146,12 @@ def _lists(p: Projection, row: str, columns: tuple[str, ...], only: str = "") ->
     """Rows as the target takes them: a JSON object with a list for each column, written as an array."""
     lists = []
     for column in columns:
-        if column in p.table.keys and p.types[column] != "text":  # never null, nothing to quote: half the time
-            written = f"coalesce('{{' || string_agg({row}.{column}::text, ','){only} || '}}', '{{}}')"
+        if column in p.table.keys and p.types[column] != "text":  # never null, nothing to quote or to escape
+            lists.append(f"""'"{column}":"{{', string_agg({row}.{column}::text, ','){only}, '}}"'""")
         else:
-            written = f"coalesce(array_agg({row}.{column}){only}::text, '{{}}')"
-        lists.append(f"'{column}', {written}")
-    return f"json_build_object({', '.join(lists)})::text"
+            lists.append(f"""'"{column}":', to_json(coalesce(array_agg({row}.{column}){only}::text, '{{}}'))""")
+    listed = ", ',', ".join(lists)
+    return f"concat('{{', {listed}, '}}')"
 
 
 def _last_key(table: Table, n: str) -> str:

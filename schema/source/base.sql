@@ -162,20 +162,24 @@ begin
   if pg_catalog.cardinality(more_tbl) operator(pg_catalog.>) 0 then
     if _turn operator(pg_catalog.=) 0 then
       insert into mirror.outbox (tbl, k1, k2, gone)
-        select m.* from rows from (pg_catalog.unnest(more_tbl), pg_catalog.unnest(more1), pg_catalog.unnest(more2),
-                                   pg_catalog.unnest(more_gone)) as m;
+        select m.tbl, m.k1, m.k2, m.gone
+        from rows from (pg_catalog.unnest(more_tbl), pg_catalog.unnest(more1), pg_catalog.unnest(more2),
+                        pg_catalog.unnest(more_gone)) as m(tbl, k1, k2, gone);
     elsif _turn operator(pg_catalog.=) 1 then
       insert into mirror.outbox_1 (tbl, k1, k2, gone)
-        select m.* from rows from (pg_catalog.unnest(more_tbl), pg_catalog.unnest(more1), pg_catalog.unnest(more2),
-                                   pg_catalog.unnest(more_gone)) as m;
+        select m.tbl, m.k1, m.k2, m.gone
+        from rows from (pg_catalog.unnest(more_tbl), pg_catalog.unnest(more1), pg_catalog.unnest(more2),
+                        pg_catalog.unnest(more_gone)) as m(tbl, k1, k2, gone);
     elsif _turn operator(pg_catalog.=) 2 then
       insert into mirror.outbox_2 (tbl, k1, k2, gone)
-        select m.* from rows from (pg_catalog.unnest(more_tbl), pg_catalog.unnest(more1), pg_catalog.unnest(more2),
-                                   pg_catalog.unnest(more_gone)) as m;
+        select m.tbl, m.k1, m.k2, m.gone
+        from rows from (pg_catalog.unnest(more_tbl), pg_catalog.unnest(more1), pg_catalog.unnest(more2),
+                        pg_catalog.unnest(more_gone)) as m(tbl, k1, k2, gone);
     else
       insert into mirror.outbox_3 (tbl, k1, k2, gone)
-        select m.* from rows from (pg_catalog.unnest(more_tbl), pg_catalog.unnest(more1), pg_catalog.unnest(more2),
-                                   pg_catalog.unnest(more_gone)) as m;
+        select m.tbl, m.k1, m.k2, m.gone
+        from rows from (pg_catalog.unnest(more_tbl), pg_catalog.unnest(more1), pg_catalog.unnest(more2),
+                        pg_catalog.unnest(more_gone)) as m(tbl, k1, k2, gone);
     end if;
   end if;
   if not pg_catalog.pg_try_advisory_xact_lock_shared(1835627122, 1) then

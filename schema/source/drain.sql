@@ -255,12 +255,13 @@ begin
       select o.ctid as place, o.id, o.tbl, o.k1, o.k2, o.at from mirror.outbox as o
       where o.tbl <> all (_skip) and (not past_marks or o.k1 is not null) and (not only_gone or o.gone)
         and (_in_hand is null or not o.id <@ _in_hand)
-      limit row_limit + 1)
-    select e.tbl, e.k1 is null as whole, count(*) as n, (select count(*) > row_limit from found) as more, min(e.at) as oldest,
-           min(e.place) as first, max(e.place) as last, range_agg(int8range(e.id, e.id, '[]')) as ids,
-           array_agg(e.k1) as keys1, array_agg(e.k2) as keys2,
-           array_agg(e.k1) filter (where e.k2 is null) as trips, array_agg(e.id) filter (where e.k2 is null) as of_trips
-    from (select * from found limit row_limit) as e group by e.tbl, e.k1 is null
+      limit row_limit + 1),
+    taken as not materialized (select * from found limit row_limit)
+    select e.*, k.keys1, k.keys2, (select count(*) > row_limit from found) as more
+    from (select tbl, k1 is null as whole, count(*) as n, min(at) as oldest, min(place) as first, max(place) as last,
+                 range_agg(int8range(id, id, '[]')) as ids from taken group by 1, 2) as e
+    left join (select d.tbl, array_agg(d.k1) as keys1, array_agg(d.k2) as keys2
+               from (select tbl, k1, k2 from taken where k1 is not null group by 1, 2, 3) as d group by 1) as k using (tbl)
   loop
     more := _part.more;
     oldest := least(oldest, _part.oldest);
@@ -283,8 +284,8 @@ begin
     end;
     if cardinality(_read.wide_trips) > 0 then
       wide_trips := _read.wide_trips;
-      select _part.n - count(*), _part.ids - range_agg(int8range(k.id, k.id, '[]')) into _part.n, _part.ids
-      from unnest(_part.trips, _part.of_trips) as k(trip, id) where k.trip = any (wide_trips);
+      select _part.n - count(*), _part.ids - range_agg(int8range(o.id, o.id, '[]')) into _part.n, _part.ids
+      from mirror.outbox as o where o.tbl = _part.tbl and o.k2 is null and o.k1 = any (wide_trips) and o.id <@ _part.ids;
     end if;
     n := n + _part.n;
     keys := keys + _read.n;
@@ -310,10 +311,6 @@ begin
     select array_agg(distinct k.k1) filter (where k.k2 is null), array_agg(k.k1) filter (where k.k2 is not null),
            array_agg(k.k2) filter (where k.k2 is not null)
     into _trips, keys1, keys2 from unnest(keys1, keys2) as k(k1, k2);
-  end if;
-  if cardinality(keys1) > row_limit then  -- so many entries are read when they are about few keys
-    select array_agg(k.k1), array_agg(k.k2) into keys1, keys2
-    from (select distinct k.k1, k.k2 from unnest(keys1, keys2) as k(k1, k2)) as k;
   end if;
   n := 0;
   if keys1 is not null then

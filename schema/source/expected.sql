@@ -372,20 +372,24 @@ begin
   if pg_catalog.cardinality(more_tbl) operator(pg_catalog.>) 0 then
     if _turn operator(pg_catalog.=) 0 then
       insert into mirror.outbox (tbl, k1, k2, gone)
-        select m.* from rows from (pg_catalog.unnest(more_tbl), pg_catalog.unnest(more1), pg_catalog.unnest(more2),
-                                   pg_catalog.unnest(more_gone)) as m;
+        select m.tbl, m.k1, m.k2, m.gone
+        from rows from (pg_catalog.unnest(more_tbl), pg_catalog.unnest(more1), pg_catalog.unnest(more2),
+                        pg_catalog.unnest(more_gone)) as m(tbl, k1, k2, gone);
     elsif _turn operator(pg_catalog.=) 1 then
       insert into mirror.outbox_1 (tbl, k1, k2, gone)
-        select m.* from rows from (pg_catalog.unnest(more_tbl), pg_catalog.unnest(more1), pg_catalog.unnest(more2),
-                                   pg_catalog.unnest(more_gone)) as m;
+        select m.tbl, m.k1, m.k2, m.gone
+        from rows from (pg_catalog.unnest(more_tbl), pg_catalog.unnest(more1), pg_catalog.unnest(more2),
+                        pg_catalog.unnest(more_gone)) as m(tbl, k1, k2, gone);
     elsif _turn operator(pg_catalog.=) 2 then
       insert into mirror.outbox_2 (tbl, k1, k2, gone)
-        select m.* from rows from (pg_catalog.unnest(more_tbl), pg_catalog.unnest(more1), pg_catalog.unnest(more2),
-                                   pg_catalog.unnest(more_gone)) as m;
+        select m.tbl, m.k1, m.k2, m.gone
+        from rows from (pg_catalog.unnest(more_tbl), pg_catalog.unnest(more1), pg_catalog.unnest(more2),
+                        pg_catalog.unnest(more_gone)) as m(tbl, k1, k2, gone);
     else
       insert into mirror.outbox_3 (tbl, k1, k2, gone)
-        select m.* from rows from (pg_catalog.unnest(more_tbl), pg_catalog.unnest(more1), pg_catalog.unnest(more2),
-                                   pg_catalog.unnest(more_gone)) as m;
+        select m.tbl, m.k1, m.k2, m.gone
+        from rows from (pg_catalog.unnest(more_tbl), pg_catalog.unnest(more1), pg_catalog.unnest(more2),
+                        pg_catalog.unnest(more_gone)) as m(tbl, k1, k2, gone);
     end if;
   end if;
   if not pg_catalog.pg_try_advisory_xact_lock_shared(1835627122, 1) then
@@ -496,12 +500,13 @@ begin
       select o.ctid as place, o.id, o.tbl, o.k1, o.k2, o.at from mirror.outbox as o
       where o.tbl <> all (_skip) and (not past_marks or o.k1 is not null) and (not only_gone or o.gone)
         and (_in_hand is null or not o.id <@ _in_hand)
-      limit row_limit + 1)
-    select e.tbl, e.k1 is null as whole, count(*) as n, (select count(*) > row_limit from found) as more, min(e.at) as oldest,
-           min(e.place) as first, max(e.place) as last, range_agg(int8range(e.id, e.id, '[]')) as ids,
-           array_agg(e.k1) as keys1, array_agg(e.k2) as keys2,
-           array_agg(e.k1) filter (where e.k2 is null) as trips, array_agg(e.id) filter (where e.k2 is null) as of_trips
-    from (select * from found limit row_limit) as e group by e.tbl, e.k1 is null
+      limit row_limit + 1),
+    taken as not materialized (select * from found limit row_limit)
+    select e.*, k.keys1, k.keys2, (select count(*) > row_limit from found) as more
+    from (select tbl, k1 is null as whole, count(*) as n, min(at) as oldest, min(place) as first, max(place) as last,
+                 range_agg(int8range(id, id, '[]')) as ids from taken group by 1, 2) as e
+    left join (select d.tbl, array_agg(d.k1) as keys1, array_agg(d.k2) as keys2
+               from (select tbl, k1, k2 from taken where k1 is not null group by 1, 2, 3) as d group by 1) as k using (tbl)
   loop
     more := _part.more;
     oldest := least(oldest, _part.oldest);
@@ -524,8 +529,8 @@ begin
     end;
     if cardinality(_read.wide_trips) > 0 then
       wide_trips := _read.wide_trips;
-      select _part.n - count(*), _part.ids - range_agg(int8range(k.id, k.id, '[]')) into _part.n, _part.ids
-      from unnest(_part.trips, _part.of_trips) as k(trip, id) where k.trip = any (wide_trips);
+      select _part.n - count(*), _part.ids - range_agg(int8range(o.id, o.id, '[]')) into _part.n, _part.ids
+      from mirror.outbox as o where o.tbl = _part.tbl and o.k2 is null and o.k1 = any (wide_trips) and o.id <@ _part.ids;
     end if;
     n := n + _part.n;
     keys := keys + _read.n;
@@ -586,10 +591,6 @@ begin
     select array_agg(distinct k.k1) filter (where k.k2 is null), array_agg(k.k1) filter (where k.k2 is not null),
            array_agg(k.k2) filter (where k.k2 is not null)
     into _trips, keys1, keys2 from unnest(keys1, keys2) as k(k1, k2);
-  end if;
-  if cardinality(keys1) > row_limit then  -- so many entries are read when they are about few keys
-    select array_agg(k.k1), array_agg(k.k2) into keys1, keys2
-    from (select distinct k.k1, k.k2 from unnest(keys1, keys2) as k(k1, k2)) as k;
   end if;
   n := 0;
   if keys1 is not null then
@@ -1006,7 +1007,7 @@ CREATE OR REPLACE FUNCTION mirror.trip_memberships_keys(keys1 text[], keys2 text
 AS $function$
 #variable_conflict use_column
 begin
-  select count(*), json_build_object('trip_id', coalesce('{' || string_agg(_found.trip_id::text, ',') filter (where _found.trip_id is not null) || '}', '{}'), 'user_id', coalesce('{' || string_agg(_found.user_id::text, ',') filter (where _found.trip_id is not null) || '}', '{}'), 'role', coalesce(array_agg(_found.role) filter (where _found.trip_id is not null)::text, '{}'), 'status', coalesce(array_agg(_found.status) filter (where _found.trip_id is not null)::text, '{}'))::text, coalesce(json_agg(json_build_object('trip_id', _wanted.k1::text, 'user_id', _wanted.k2::text)) filter (where _found.trip_id is null), '[]')::text
+  select count(*), concat('{', '"trip_id":"{', string_agg(_found.trip_id::text, ',') filter (where _found.trip_id is not null), '}"', ',', '"user_id":"{', string_agg(_found.user_id::text, ',') filter (where _found.trip_id is not null), '}"', ',', '"role":', to_json(coalesce(array_agg(_found.role) filter (where _found.trip_id is not null)::text, '{}')), ',', '"status":', to_json(coalesce(array_agg(_found.status) filter (where _found.trip_id is not null)::text, '{}')), '}'), coalesce(json_agg(json_build_object('trip_id', _wanted.k1::text, 'user_id', _wanted.k2::text)) filter (where _found.trip_id is null), '[]')::text
   into n, rows, gone
   from (select distinct (_key.k1)::uuid, (_key.k2)::uuid from unnest(keys1, keys2) as _key(k1, k2)) as _wanted(k1, k2)
   left join lateral (
@@ -1050,7 +1051,7 @@ begin
 ) is not null and (true
 ))
                                            limit row_limit + 1) as _some) as _size;
-  select format('{"table":"trip_memberships","trips":%s,"rows":%s}', coalesce(array_to_json(_small), '[]'), json_build_object('trip_id', coalesce('{' || string_agg(_projected.trip_id::text, ',') || '}', '{}'), 'user_id', coalesce('{' || string_agg(_projected.user_id::text, ',') || '}', '{}'), 'role', coalesce(array_agg(_projected.role)::text, '{}'), 'status', coalesce(array_agg(_projected.status)::text, '{}'))::text)
+  select format('{"table":"trip_memberships","trips":%s,"rows":%s}', coalesce(array_to_json(_small), '[]'), concat('{', '"trip_id":"{', string_agg(_projected.trip_id::text, ','), '}"', ',', '"user_id":"{', string_agg(_projected.user_id::text, ','), '}"', ',', '"role":', to_json(coalesce(array_agg(_projected.role)::text, '{}')), ',', '"status":', to_json(coalesce(array_agg(_projected.status)::text, '{}')), '}'))
   into scope
   from unnest(_small) as _wanted(k1),
        lateral (select distinct on (("trip_id"
@@ -1085,7 +1086,7 @@ AS $function$
 #variable_conflict use_column
 begin
   return (
-    select format('{"table":"trip_memberships","user":%s,"rows":%s}', to_json(user_key), json_build_object('trip_id', coalesce('{' || string_agg(_projected.trip_id::text, ',') || '}', '{}'), 'user_id', coalesce('{' || string_agg(_projected.user_id::text, ',') || '}', '{}'), 'role', coalesce(array_agg(_projected.role)::text, '{}'), 'status', coalesce(array_agg(_projected.status)::text, '{}'))::text)
+    select format('{"table":"trip_memberships","user":%s,"rows":%s}', to_json(user_key), concat('{', '"trip_id":"{', string_agg(_projected.trip_id::text, ','), '}"', ',', '"user_id":"{', string_agg(_projected.user_id::text, ','), '}"', ',', '"role":', to_json(coalesce(array_agg(_projected.role)::text, '{}')), ',', '"status":', to_json(coalesce(array_agg(_projected.status)::text, '{}')), '}'))
     from (select distinct on (("trip_id"
 ), ("user_id"
 )) ("trip_id"
@@ -1146,7 +1147,7 @@ CREATE OR REPLACE FUNCTION mirror.trip_memberships_slice(trip text, after1 text,
  STABLE
 AS $function$
 begin
-  execute case want when 'keys' then $slice$ select json_build_object('trip_id', coalesce('{' || string_agg(_projected.trip_id::text, ',') || '}', '{}'), 'user_id', coalesce('{' || string_agg(_projected.user_id::text, ',') || '}', '{}'))::text $slice$ else $slice$ select json_build_object('trip_id', coalesce('{' || string_agg(_projected.trip_id::text, ',') || '}', '{}'), 'user_id', coalesce('{' || string_agg(_projected.user_id::text, ',') || '}', '{}'), 'role', coalesce(array_agg(_projected.role)::text, '{}'), 'status', coalesce(array_agg(_projected.status)::text, '{}'))::text $slice$ end
+  execute case want when 'keys' then $slice$ select concat('{', '"trip_id":"{', string_agg(_projected.trip_id::text, ','), '}"', ',', '"user_id":"{', string_agg(_projected.user_id::text, ','), '}"', '}') $slice$ else $slice$ select concat('{', '"trip_id":"{', string_agg(_projected.trip_id::text, ','), '}"', ',', '"user_id":"{', string_agg(_projected.user_id::text, ','), '}"', ',', '"role":', to_json(coalesce(array_agg(_projected.role)::text, '{}')), ',', '"status":', to_json(coalesce(array_agg(_projected.status)::text, '{}')), '}') $slice$ end
     || $slice$ , count(*)::integer, ((array_agg(_projected.trip_id))[$6])::text, ((array_agg(_projected.user_id))[$6])::text from (select distinct on (("trip_id"
 ), ("user_id"
 )) $slice$
@@ -1474,7 +1475,7 @@ CREATE OR REPLACE FUNCTION mirror.trips_keys(keys1 text[], keys2 text[], OUT n i
 AS $function$
 #variable_conflict use_column
 begin
-  select count(*), json_build_object('id', coalesce('{' || string_agg(_found.id::text, ',') filter (where _found.id is not null) || '}', '{}'), 'name', coalesce(array_agg(_found.name) filter (where _found.id is not null)::text, '{}'), 'created_by', coalesce(array_agg(_found.created_by) filter (where _found.id is not null)::text, '{}'))::text, coalesce(json_agg(json_build_object('id', _wanted.k1::text)) filter (where _found.id is null), '[]')::text
+  select count(*), concat('{', '"id":"{', string_agg(_found.id::text, ',') filter (where _found.id is not null), '}"', ',', '"name":', to_json(coalesce(array_agg(_found.name) filter (where _found.id is not null)::text, '{}')), ',', '"created_by":', to_json(coalesce(array_agg(_found.created_by) filter (where _found.id is not null)::text, '{}')), '}'), coalesce(json_agg(json_build_object('id', _wanted.k1::text)) filter (where _found.id is null), '[]')::text
   into n, rows, gone
   from (select distinct (_key.k1)::uuid, null from unnest(keys1, keys2) as _key(k1, k2)) as _wanted(k1, k2)
   left join lateral (
@@ -1529,7 +1530,7 @@ CREATE OR REPLACE FUNCTION mirror.trips_slice(trip text, after1 text, after2 tex
  STABLE
 AS $function$
 begin
-  execute case want when 'keys' then $slice$ select json_build_object('id', coalesce('{' || string_agg(_projected.id::text, ',') || '}', '{}'))::text $slice$ else $slice$ select json_build_object('id', coalesce('{' || string_agg(_projected.id::text, ',') || '}', '{}'), 'name', coalesce(array_agg(_projected.name)::text, '{}'), 'created_by', coalesce(array_agg(_projected.created_by)::text, '{}'))::text $slice$ end
+  execute case want when 'keys' then $slice$ select concat('{', '"id":"{', string_agg(_projected.id::text, ','), '}"', '}') $slice$ else $slice$ select concat('{', '"id":"{', string_agg(_projected.id::text, ','), '}"', ',', '"name":', to_json(coalesce(array_agg(_projected.name)::text, '{}')), ',', '"created_by":', to_json(coalesce(array_agg(_projected.created_by)::text, '{}')), '}') $slice$ end
     || $slice$ , count(*)::integer, ((array_agg(_projected.id))[$6])::text, null::text from (select distinct on (("id"
 )) $slice$
     || case want when 'keys' then $slice$ ("id"
@@ -1836,7 +1837,7 @@ CREATE OR REPLACE FUNCTION mirror.users_keys(keys1 text[], keys2 text[], OUT n i
 AS $function$
 #variable_conflict use_column
 begin
-  select count(*), json_build_object('id', coalesce('{' || string_agg(_found.id::text, ',') filter (where _found.id is not null) || '}', '{}'), 'subject', coalesce(array_agg(_found.subject) filter (where _found.id is not null)::text, '{}'), 'email', coalesce(array_agg(_found.email) filter (where _found.id is not null)::text, '{}'), 'username', coalesce(array_agg(_found.username) filter (where _found.id is not null)::text, '{}'))::text, coalesce(json_agg(json_build_object('id', _wanted.k1::text)) filter (where _found.id is null), '[]')::text
+  select count(*), concat('{', '"id":"{', string_agg(_found.id::text, ',') filter (where _found.id is not null), '}"', ',', '"subject":', to_json(coalesce(array_agg(_found.subject) filter (where _found.id is not null)::text, '{}')), ',', '"email":', to_json(coalesce(array_agg(_found.email) filter (where _found.id is not null)::text, '{}')), ',', '"username":', to_json(coalesce(array_agg(_found.username) filter (where _found.id is not null)::text, '{}')), '}'), coalesce(json_agg(json_build_object('id', _wanted.k1::text)) filter (where _found.id is null), '[]')::text
   into n, rows, gone
   from (select distinct (_key.k1)::uuid, null from unnest(keys1, keys2) as _key(k1, k2)) as _wanted(k1, k2)
   left join lateral (
@@ -1892,7 +1893,7 @@ CREATE OR REPLACE FUNCTION mirror.users_slice(trip text, after1 text, after2 tex
  STABLE
 AS $function$
 begin
-  execute case want when 'keys' then $slice$ select json_build_object('id', coalesce('{' || string_agg(_projected.id::text, ',') || '}', '{}'))::text $slice$ else $slice$ select json_build_object('id', coalesce('{' || string_agg(_projected.id::text, ',') || '}', '{}'), 'subject', coalesce(array_agg(_projected.subject)::text, '{}'), 'email', coalesce(array_agg(_projected.email)::text, '{}'), 'username', coalesce(array_agg(_projected.username)::text, '{}'))::text $slice$ end
+  execute case want when 'keys' then $slice$ select concat('{', '"id":"{', string_agg(_projected.id::text, ','), '}"', '}') $slice$ else $slice$ select concat('{', '"id":"{', string_agg(_projected.id::text, ','), '}"', ',', '"subject":', to_json(coalesce(array_agg(_projected.subject)::text, '{}')), ',', '"email":', to_json(coalesce(array_agg(_projected.email)::text, '{}')), ',', '"username":', to_json(coalesce(array_agg(_projected.username)::text, '{}')), '}') $slice$ end
     || $slice$ , count(*)::integer, ((array_agg(_projected.id))[$6])::text, null::text from (select distinct on (("id"
 )) $slice$
     || case want when 'keys' then $slice$ ("id"

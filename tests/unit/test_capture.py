@@ -38,6 +38,7 @@ KEYWORDS = {
     "as",
     "by",
     "case",
+    "else",
     "exists",
     "filter",
     "from",
