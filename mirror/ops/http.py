@@ -12,8 +12,9 @@ import contextlib
 import gc
 import socket
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import uvicorn
 from starlette.applications import Starlette
@@ -24,6 +25,7 @@ from mirror.ops.connections import Unfinished, protocol
 SWITCH_S = 0.0005
 FULL_EVERY = 150  # collections of what is younger; those come after 7,000 new objects
 HEAD_MAX = 16_384
+TICK_S = 1.0
 
 
 @contextlib.asynccontextmanager
@@ -42,7 +44,7 @@ async def serving(app: Starlette, host: str, port: int, connections_max: int) ->
         try:
             yield served_at
         finally:
-            server.should_exit = True
+            server.stop()
             await ended
 
 
@@ -61,7 +63,27 @@ def _two_threads() -> Iterator[None]:
         gc.set_threshold(young, middle, old)
 
 
-def _server(app: Starlette, connections_max: int) -> uvicorn.Server:
+class _Server(uvicorn.Server):
+    """Looks at its clock once a second and not ten times: a daemon with nothing to do should cost nothing."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self._wake: Callable[[], object] = lambda: None
+
+    def stop(self) -> None:
+        """From another thread."""
+        self.should_exit = True
+        self._wake()
+
+    async def main_loop(self) -> None:
+        stopped = asyncio.Event()
+        self._wake = partial(asyncio.get_running_loop().call_soon_threadsafe, stopped.set)
+        while not await self.on_tick(0):
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stopped.wait(), TICK_S)
+
+
+def _server(app: Starlette, connections_max: int) -> _Server:
     unfinished = Unfinished(connections_max)
 
     async def sweep() -> None:
@@ -82,4 +104,4 @@ def _server(app: Starlette, connections_max: int) -> uvicorn.Server:
         callback_notify=sweep,
         timeout_notify=1,
     )
-    return uvicorn.Server(config)
+    return _Server(config)
