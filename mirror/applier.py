@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 from mirror.allowance import Allowance
 from mirror.batch import Fence, Outcome, Reading, Request, Taken
+from mirror.pace import Pace
 from mirror.producers.findings import Finished, Order
 from mirror.producers.outbox import Outbox
 from mirror.producers.parked import Parked
@@ -26,10 +27,6 @@ from mirror.producers.walk import Walks
 from mirror.scope import Range, Slice, Wide
 
 BYTES_MAX = 4_000_000
-COUNT_INTERVAL_S = 1.0
-SEEK_INTERVAL_S = 0.25  # in a backlog: how late the latest revocation may be found,
-SEEK_ENTRY_S = 1e-6  # or later in a huge one: looking takes a twentieth of this for each entry that waits
-SLICE_EVERY = 8  # in a backlog, one batch in so many carries a slice: a walk must end even under constant load
 
 
 class SliceProducer(Protocol):
@@ -108,6 +105,7 @@ class Applier:
         self._allowance = Allowance(rows, BYTES_MAX)
         self._heartbeat_s = heartbeat_s
         self._clock = clock
+        self._pace = Pace()
         self.outbox = Outbox(clock)
         self.parked = Parked()
         self.resync = Resync(rows)
@@ -119,14 +117,7 @@ class Applier:
         self._found: dict[str, Any] = {}  # by comparisons: goes with the next batch
         self._settled = False  # the target's position is that of the last reading
         self._beat_at = -heartbeat_s
-        self._counted_at = -COUNT_INTERVAL_S
-        self._sought_at = -SEEK_INTERVAL_S
-        self._seek_interval_s = SEEK_INTERVAL_S
-        self._gone_left = False  # of the keys that are gone more wait than fitted the last batch
         self._ahead: asyncio.Task[_Look] | None = None
-        self._turn = 0
-        self._backlog = False
-        self._stuck = False
 
     async def step(self, source: Source, target: Target, *, may_sleep: bool) -> Step:
         ahead, self._ahead = self._ahead, None
@@ -173,7 +164,7 @@ class Applier:
         went_on = look.producer is self.walks and self.walks.go_on(look.asked, look.reading)
         if look.producer is self.reconcile:
             went_on = self.reconcile.go_on(look.asked, look.reading, look.began)
-        if went_on or (look.reading.backlog and not self._stuck):
+        if went_on or self._pace.crowded:
             # A slice in hand is not asked for again.
             ahead = self._look(source, target, in_hand=look.reading.taken, slices=went_on or look.asked is None)
             self._ahead = asyncio.create_task(ahead)
@@ -201,9 +192,6 @@ class Applier:
         sent_at = self._clock()
         try:
             outcome = await target.apply(look.reading, look.fence, position=position, began=look.began, notes=notes)
-        except BaseException:
-            await self.rest()
-            raise
         finally:
             self._allowance.applied(look.rows, self._clock() - sent_at, target.seconds_aimed)
         self._found = {}
@@ -215,7 +203,7 @@ class Applier:
         return outcome
 
     async def rest(self) -> None:
-        """Nothing is read ahead any more."""
+        """Nothing is read ahead any more: due before another `begin`, whatever ended the last one."""
         ahead, self._ahead = self._ahead, None
         if ahead is not None:
             ahead.cancel()
@@ -232,7 +220,7 @@ class Applier:
         self._empty = set(empty)
         self._found = {}
         self._settled = False
-        self._backlog = False
+        self._pace.reset()
 
     def want_position(self) -> None:
         """The next turn tells the target its position, also when nothing has changed: somebody waits for it."""
@@ -252,8 +240,7 @@ class Applier:
 
     def _choose(self, skip: tuple[str, ...]) -> tuple[SliceProducer | None, Slice | None]:
         """The next slice of somebody who has one; in a backlog only now and then."""
-        self._turn += 1
-        if self._backlog and not self._stuck and self._turn % SLICE_EVERY:
+        if not self._pace.takes_slice():
             return None, None
         for producer in self._producers:
             chosen = producer.next_slice(skip)
@@ -264,12 +251,6 @@ class Applier:
     def _request(
         self, may_sleep: bool, now: float, skip: tuple[str, ...], asked: Slice | None, in_hand: Taken | None
     ) -> Request:
-        count = now - self._counted_at >= COUNT_INTERVAL_S
-        if count:
-            self._counted_at = now
-        seek = not self._backlog or self._gone_left or now - self._sought_at >= self._seek_interval_s
-        if seek:
-            self._sought_at = now
         return Request(
             rows=self._allowance.rows,
             bytes=self._allowance.bytes_max,
@@ -280,9 +261,9 @@ class Applier:
             forget_wide=self.walks.forget + self.reconcile.forget,
             skip=skip,
             slice=self._bounded(asked),
-            count=count,
-            backlog=self._backlog,
-            seek=seek,
+            count=self._pace.counts(now),
+            backlog=self._pace.backlog,
+            seek=self._pace.seeks(now),
         )
 
     def _read(self, look: _Look) -> dict[str, str]:
@@ -292,11 +273,7 @@ class Applier:
         self.walks.forgotten()
         self.reconcile.forgotten()
         self._allowance.read(len(reading.scopes), reading.entries, reading.keys)
-        self._gone_left = reading.gone_left
-        if reading.waiting is not None:
-            self._seek_interval_s = max(SEEK_INTERVAL_S, SEEK_ENTRY_S * reading.waiting)
-        self._stuck = reading.backlog and reading.entries == 0  # behind marks that only a slice can settle
-        self._backlog = reading.backlog
+        self._pace.read(reading)
         newly_broken = self.outbox.read(reading, skip)
         if asked is not None and reading.slice is not None and "error" in reading.slice:
             newly_broken |= self.outbox.broke(asked.table, str(reading.slice["error"]))

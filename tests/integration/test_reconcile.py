@@ -453,7 +453,7 @@ async def test_a_mark_that_comes_during_a_comparison_is_not_lost(
         mark = "select mirror.mark('trip_memberships', null, null)"
         daemon._applier.reconcile._rows_per_s = 200
         await source.execute(mark)
-        await eventually(lambda: daemon._applier.reconcile.checked["trip_memberships"] >= 40)
+        await eventually(lambda: (daemon._applier.reconcile.progress() or {}).get("rows_checked", 0) >= 40)
         async with source.transaction():
             await source.execute("alter table trip_memberships disable trigger mirror_update")
             await source.execute(f"update trip_memberships set role = 'silent' where trip_id = {an_id('1')}")

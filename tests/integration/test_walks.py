@@ -174,12 +174,12 @@ async def test_a_broken_table_does_not_hold_up_the_others(
         await eventually(lambda: "users" in daemon.vitals.broken)
         assert any("users cannot be read" in reason for reason in daemon.vitals.why_not_ready())
         as_of = await value(target, "select as_of from mirror.state")
-        turns = daemon._applier._turn
+        turns = daemon._applier._pace._turns
         began = time.monotonic()
         await eventually(lambda: time.monotonic() - began > 1.5 or not daemon.vitals.broken)
         assert daemon.vitals.broken, "it stays broken"
         assert daemon.vitals.lag_s > 1.0, "and the lag says so"
-        assert daemon._applier._turn - turns < 50, "and nobody spins"
+        assert daemon._applier._pace._turns - turns < 50, "and nobody spins"
         assert await value(target, "select as_of from mirror.state") == as_of, "the position stands still"
         assert await value(target, "select count(*) from users where username = 'changed'") == 0
         await source.execute("alter table users rename column nick to username")
@@ -294,7 +294,7 @@ async def test_the_outbox_stays_small_while_somebody_pins_the_horizon(
     monkeypatch.setattr("mirror.loop.TIDY_BYTES", 50_000)
     monkeypatch.setattr("mirror.source.primary.TIDY_BYTES", 50_000)
     monkeypatch.setattr("mirror.loop.TIDY_INTERVAL_S", 0.05)
-    monkeypatch.setattr("mirror.applier.COUNT_INTERVAL_S", 0.05)
+    monkeypatch.setattr("mirror.pace.COUNT_INTERVAL_S", 0.05)
     await populate(source, 200, 1)
     install(source_url, target_url)
     slot = "mod(floor(date_part('epoch', pg_catalog.now()) * 4)::bigint, 4)::integer"

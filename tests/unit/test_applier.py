@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
-from mirror.applier import BYTES_MAX, SLICE_EVERY, Applier
+from mirror.applier import BYTES_MAX, Applier
 from mirror.batch import Fence, Outcome, Reading, Request, Taken
 from mirror.errors import Refused, Unreachable
+from mirror.pace import SLICE_EVERY
 from mirror.scope import Keys, Range, Wide
 from tests.unit.test_walk import reading
 
@@ -244,6 +245,7 @@ async def test_what_was_read_ahead_in_a_backlog_is_thrown_away_with_what_failed(
     with pytest.raises(Unreachable):
         await turning.applier.step(turning.both, turning.both, may_sleep=False)
     turning.both.fails = False
+    await turning.applier.rest()
     turning.begin()
     await turning.step(entries(3))
     assert (turning.asked.in_hand, turning.asked.forget) == (None, ())
