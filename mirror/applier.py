@@ -220,7 +220,6 @@ class Applier:
         self._empty = set(empty)
         self._found = {}
         self._settled = False
-        self._pace.reset()
 
     def want_position(self) -> None:
         """The next turn tells the target its position, also when nothing has changed: somebody waits for it."""

@@ -31,10 +31,6 @@ class Pace:
         if reading.waiting is not None:
             self._seek_interval_s = max(SEEK_INTERVAL_S, SEEK_ENTRY_S * reading.waiting)
 
-    def reset(self) -> None:
-        """A new epoch: nothing is known to wait."""
-        self.backlog = False
-
     def takes_slice(self) -> bool:
         self._turns += 1
         return not self.crowded or self._turns % SLICE_EVERY == 0

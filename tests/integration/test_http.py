@@ -10,8 +10,10 @@ from urllib.parse import urlsplit, urlunsplit
 
 import psycopg
 import pytest
+from starlette.applications import Starlette
 
 from mirror.daemon import Daemon
+from mirror.ops import http
 from mirror.ops.logs import Human, Json
 from tests.bed.clients import Clients, Reply, clients
 from tests.bed.daemons import NEVER, asleep, install, leading, running, value
@@ -38,6 +40,15 @@ async def written(source: Connection) -> str:
     async with source.transaction():
         await source.execute("insert into users (id) values (gen_random_uuid())")
         return str(await value(source, "select mirror.token()"))
+
+
+async def test_it_stops_when_told_and_not_at_its_next_tick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mirror.ops.http.TICK_S", 30.0)
+    async with asyncio.timeout(10), http.serving(Starlette(), "127.0.0.1", 0, 10) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET / HTTP/1.0\r\n\r\n")
+        assert b"404" in await reader.readline()
+        writer.close()
 
 
 async def test_whoever_waits_for_his_writes_finds_them_in_the_target(
