@@ -126,7 +126,8 @@ $mirror$;
 -- It must not raise, and must not write inside a subtransaction either (each would need a transaction id), so what could
 -- go wrong is looked at first: an outbox that somebody has dropped, and a lock_timeout of the caller's that is shorter
 -- than the few milliseconds in which mirror.tidy holds a table.
--- Of what a writer pays, half is the making ready of expressions: each one counts, and one key is by far the most frequent.
+-- What writers pay is mostly the making ready of expressions, anew in each transaction: each one here counts, and one key is
+-- by far the most frequent.
 create or replace function mirror.mark(tbl text, k1 text, k2 text, gone boolean default null, more_tbl text[] default null,
                                        more1 text[] default null, more2 text[] default null, more_gone boolean[] default null)
 returns boolean

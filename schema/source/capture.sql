@@ -1,8 +1,9 @@
 -- {{event}}: the keys are gathered in a read-only subtransaction (it needs no transaction id of its own, so a transaction
 -- of thousands of statements does not overflow the subtransaction cache) and marked outside of it. Most frequent by far is a
--- statement over one row whose key stays in the projection (or comes, or goes: _changed is null if it is something else); it
--- is looked at without sorting and grouping. A statement over more than 1,000 keys marks them a thousand at a time, so that
--- memory stays flat. What cannot be expressed (a column was dropped, renamed or retyped) is marked coarsely: null, the whole
+-- statement over one row that is inserted, deleted, or updated and keeps its key and its place in the projection: that is
+-- looked at without sorting and grouping, and _changed is null if it is something else (LIMIT, because a session may have
+-- plpgsql complain of more rows than are asked for). A statement over more than 1,000 keys marks them a thousand at a time,
+-- so that memory stays flat. What cannot be expressed (a column was dropped, renamed or retyped) is marked coarsely: null, the whole
 -- table. It runs with the rights and the search_path of whoever changes the table (a SET here would cost 5 % of the
 -- application's writes), so all names are written in full.
 create or replace function mirror.{{table}}_{{event}}() returns trigger language plpgsql as $mirror$

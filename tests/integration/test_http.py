@@ -318,7 +318,8 @@ async def test_errors_are_kept_in_plain_words_with_their_cure(
 
 
 async def test_everything_is_answered_while_the_loop_stands_still(source_url: str, target_url: str) -> None:
-    async with serving(source_url, target_url) as (_, client):
+    async with serving(source_url, target_url) as (daemon, client):
+        await eventually(lambda: not daemon.vitals.why_not_ready())
         with ThreadPoolExecutor(1) as elsewhere:
             for path in ("/metrics", "/api/status", "/livez", "/readyz", "/"):
                 asking = elsewhere.submit(asyncio.run, client.get(path))

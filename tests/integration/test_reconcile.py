@@ -175,7 +175,7 @@ async def hammering(source_url: str, *statements: str) -> AsyncIterator[list[int
 
 
 WRITERS = (
-    f"update users set username = gen_random_uuid()::text where id = {an_id('1 + floor(random() * 300)::int')}",
+    f"update users set username = gen_random_uuid()::text where id = {an_id('1 + floor(random() * 298)::int')}",
     """with gone as (delete from trip_memberships where ctid = (select ctid from trip_memberships
     offset floor(random() * 1000)::int limit 1) returning trip_id, user_id)
     insert into trip_memberships (trip_id, user_id, role) select trip_id, gen_random_uuid(), 'new' from gone""",
