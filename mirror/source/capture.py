@@ -168,14 +168,9 @@ def _queries(p: Projection, event: str) -> dict[str, str]:
         return {"one": _one_update(p), "dirty": _dirty(p, _update(p)), "gone": gone}
     relation = "new_rows" if event == "insert" else "old_rows"
     rows = f"from {relation} as {p.alias}"
-    moved = str(p.table is TRIPS).lower()
-    changed = f"case when {_many(relation)} or {moved} then null else ({_has_key(p)}) is true end"
-    every = f"select {_marked(p)}, {moved} as moved, {gone} as gone {rows} where {_has_key(p)}"
+    changed = "null::pg_catalog.bool" if p.table is TRIPS else f"({_has_key(p)}) is true"
+    every = f"select {_marked(p)}, true as moved, {gone} as gone {rows} where {_has_key(p)}"
     return {"one": f"select {_marked(p)}, {changed} as changed {rows}", "dirty": _dirty(p, every), "gone": gone}
-
-
-def _many(relation: str) -> str:
-    return f"exists (select from {relation} offset 1)"
 
 
 def _one_update(p: Projection) -> str:
@@ -196,8 +191,8 @@ def _one_update(p: Projection) -> str:
     columns = [f"c{n}" for n in range(len(data))]
     stays = f"_old.visible and _new.visible and {same(columns[: len(keys)])}"
     return (
-        f"select _new.k1, _new.k2, case when {_many('new_rows')} then null "
-        f"when {same(['visible', *columns])} then false when {stays} then true end as changed from {old}, {new}"
+        f"select _new.k1, _new.k2, case when {same(['visible', *columns])} then false when {stays} then true end "
+        f"as changed from {old}, {new}"
     )
 
 

@@ -1,9 +1,9 @@
 -- {{event}}: the keys are gathered in a read-only subtransaction (it needs no transaction id of its own, so a transaction
 -- of thousands of statements does not overflow the subtransaction cache) and marked outside of it. Most frequent by far is a
 -- statement over one row that is inserted, deleted, or updated and keeps its key and its place in the projection: that is
--- looked at without sorting and grouping, and _changed is null if it is something else (LIMIT, because a session may have
--- plpgsql complain of more rows than are asked for). A statement over more than 1,000 keys marks them a thousand at a time,
--- so that memory stays flat. What cannot be expressed (a column was dropped, renamed or retyped) is marked coarsely: null, the whole
+-- looked at without sorting and grouping, and _changed is null if it is something else. (A loop, because it costs less than
+-- asking in the query whether there are more rows; _many is null when there is none.) A statement over more than 1,000 keys
+-- marks them a thousand at a time, so that memory stays flat. What cannot be expressed (a column was dropped, renamed or retyped) is marked coarsely: null, the whole
 -- table. It runs with the rights and the search_path of whoever changes the table (a SET here would cost 5 % of the
 -- application's writes), so all names are written in full.
 create or replace function mirror.{{table}}_{{event}}() returns trigger language plpgsql as $mirror$
@@ -12,6 +12,7 @@ declare
   _k1 pg_catalog.text;
   _k2 pg_catalog.text;
   _changed pg_catalog.bool;
+  _many pg_catalog.bool;
   _tbl pg_catalog.text[];
   _keys1 pg_catalog.text[];
   _keys2 pg_catalog.text[];
@@ -19,8 +20,12 @@ declare
   _row pg_catalog.record;
 begin
   begin
-    select _one.k1, _one.k2, _one.changed into _k1, _k2, _changed from ({{one}} limit 1) as _one;
-    if _changed is null and found then
+    for _k1, _k2, _changed in {{one}} loop
+      _many := _many is not null;
+      exit when _many;
+    end loop;
+    if _many or _changed is null and _many is not null then
+      _changed := null;
       select pg_catalog.array_agg(tbl), pg_catalog.array_agg(k1), pg_catalog.array_agg(k2), pg_catalog.array_agg(gone)
       into _tbl, _keys1, _keys2, _gone
       from ({{dirty}} limit 1001) as _dirty;

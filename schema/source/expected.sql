@@ -814,6 +814,7 @@ declare
   _k1 pg_catalog.text;
   _k2 pg_catalog.text;
   _changed pg_catalog.bool;
+  _many pg_catalog.bool;
   _tbl pg_catalog.text[];
   _keys1 pg_catalog.text[];
   _keys2 pg_catalog.text[];
@@ -821,18 +822,22 @@ declare
   _row pg_catalog.record;
 begin
   begin
-    select _one.k1, _one.k2, _one.changed into _k1, _k2, _changed from (select (("trip_id"
+    for _k1, _k2, _changed in select (("trip_id"
 )::pg_catalog.text collate pg_catalog."C") as k1, (("user_id"
-)::pg_catalog.text collate pg_catalog."C") as k2, case when exists (select from old_rows offset 1) or false then null else (("trip_id"
+)::pg_catalog.text collate pg_catalog."C") as k2, (("trip_id"
 ) is not null and ("user_id"
 ) is not null and (true
-)) is true end as changed from old_rows as "trip_memberships" limit 1) as _one;
-    if _changed is null and found then
+)) is true as changed from old_rows as "trip_memberships" loop
+      _many := _many is not null;
+      exit when _many;
+    end loop;
+    if _many or _changed is null and _many is not null then
+      _changed := null;
       select pg_catalog.array_agg(tbl), pg_catalog.array_agg(k1), pg_catalog.array_agg(k2), pg_catalog.array_agg(gone)
       into _tbl, _keys1, _keys2, _gone
       from (select 'trip_memberships' as tbl, k1, k2, gone from (select (("trip_id"
 )::pg_catalog.text collate pg_catalog."C") as k1, (("user_id"
-)::pg_catalog.text collate pg_catalog."C") as k2, false as moved, true as gone from old_rows as "trip_memberships" where ("trip_id"
+)::pg_catalog.text collate pg_catalog."C") as k2, true as moved, true as gone from old_rows as "trip_memberships" where ("trip_id"
 ) is not null and ("user_id"
 ) is not null and (true
 )) as _keys limit 1001) as _dirty;
@@ -840,7 +845,7 @@ begin
         _tbl := '{}'; _keys1 := '{}'; _keys2 := '{}'; _gone := '{}';
         for _row in select 'trip_memberships' as tbl, k1, k2, gone from (select (("trip_id"
 )::pg_catalog.text collate pg_catalog."C") as k1, (("user_id"
-)::pg_catalog.text collate pg_catalog."C") as k2, false as moved, true as gone from old_rows as "trip_memberships" where ("trip_id"
+)::pg_catalog.text collate pg_catalog."C") as k2, true as moved, true as gone from old_rows as "trip_memberships" where ("trip_id"
 ) is not null and ("user_id"
 ) is not null and (true
 )) as _keys loop
@@ -940,6 +945,7 @@ declare
   _k1 pg_catalog.text;
   _k2 pg_catalog.text;
   _changed pg_catalog.bool;
+  _many pg_catalog.bool;
   _tbl pg_catalog.text[];
   _keys1 pg_catalog.text[];
   _keys2 pg_catalog.text[];
@@ -947,18 +953,22 @@ declare
   _row pg_catalog.record;
 begin
   begin
-    select _one.k1, _one.k2, _one.changed into _k1, _k2, _changed from (select (("trip_id"
+    for _k1, _k2, _changed in select (("trip_id"
 )::pg_catalog.text collate pg_catalog."C") as k1, (("user_id"
-)::pg_catalog.text collate pg_catalog."C") as k2, case when exists (select from new_rows offset 1) or false then null else (("trip_id"
+)::pg_catalog.text collate pg_catalog."C") as k2, (("trip_id"
 ) is not null and ("user_id"
 ) is not null and (true
-)) is true end as changed from new_rows as "trip_memberships" limit 1) as _one;
-    if _changed is null and found then
+)) is true as changed from new_rows as "trip_memberships" loop
+      _many := _many is not null;
+      exit when _many;
+    end loop;
+    if _many or _changed is null and _many is not null then
+      _changed := null;
       select pg_catalog.array_agg(tbl), pg_catalog.array_agg(k1), pg_catalog.array_agg(k2), pg_catalog.array_agg(gone)
       into _tbl, _keys1, _keys2, _gone
       from (select 'trip_memberships' as tbl, k1, k2, gone from (select (("trip_id"
 )::pg_catalog.text collate pg_catalog."C") as k1, (("user_id"
-)::pg_catalog.text collate pg_catalog."C") as k2, false as moved, false as gone from new_rows as "trip_memberships" where ("trip_id"
+)::pg_catalog.text collate pg_catalog."C") as k2, true as moved, false as gone from new_rows as "trip_memberships" where ("trip_id"
 ) is not null and ("user_id"
 ) is not null and (true
 )) as _keys limit 1001) as _dirty;
@@ -966,7 +976,7 @@ begin
         _tbl := '{}'; _keys1 := '{}'; _keys2 := '{}'; _gone := '{}';
         for _row in select 'trip_memberships' as tbl, k1, k2, gone from (select (("trip_id"
 )::pg_catalog.text collate pg_catalog."C") as k1, (("user_id"
-)::pg_catalog.text collate pg_catalog."C") as k2, false as moved, false as gone from new_rows as "trip_memberships" where ("trip_id"
+)::pg_catalog.text collate pg_catalog."C") as k2, true as moved, false as gone from new_rows as "trip_memberships" where ("trip_id"
 ) is not null and ("user_id"
 ) is not null and (true
 )) as _keys loop
@@ -1212,6 +1222,7 @@ declare
   _k1 pg_catalog.text;
   _k2 pg_catalog.text;
   _changed pg_catalog.bool;
+  _many pg_catalog.bool;
   _tbl pg_catalog.text[];
   _keys1 pg_catalog.text[];
   _keys2 pg_catalog.text[];
@@ -1219,7 +1230,7 @@ declare
   _row pg_catalog.record;
 begin
   begin
-    select _one.k1, _one.k2, _one.changed into _k1, _k2, _changed from (select _new.k1, _new.k2, case when exists (select from new_rows offset 1) then null when pg_catalog.record_image_eq(row(_old.visible, _old.c0, _old.c1, _old.c2, _old.c3), row(_new.visible, _new.c0, _new.c1, _new.c2, _new.c3)) then false when _old.visible and _new.visible and pg_catalog.record_image_eq(row(_old.c0, _old.c1), row(_new.c0, _new.c1)) then true end as changed from (select (("trip_id"
+    for _k1, _k2, _changed in select _new.k1, _new.k2, case when pg_catalog.record_image_eq(row(_old.visible, _old.c0, _old.c1, _old.c2, _old.c3), row(_new.visible, _new.c0, _new.c1, _new.c2, _new.c3)) then false when _old.visible and _new.visible and pg_catalog.record_image_eq(row(_old.c0, _old.c1), row(_new.c0, _new.c1)) then true end as changed from (select (("trip_id"
 )::pg_catalog.text collate pg_catalog."C") as k1, (("user_id"
 )::pg_catalog.text collate pg_catalog."C") as k2, (("trip_id"
 ) is not null and ("user_id"
@@ -1237,8 +1248,12 @@ begin
 ) as c0, ("user_id"
 ) as c1, ("role"
 ) as c2, ("status"
-) as c3 from new_rows as "trip_memberships") as _new limit 1) as _one;
-    if _changed is null and found then
+) as c3 from new_rows as "trip_memberships") as _new loop
+      _many := _many is not null;
+      exit when _many;
+    end loop;
+    if _many or _changed is null and _many is not null then
+      _changed := null;
       select pg_catalog.array_agg(tbl), pg_catalog.array_agg(k1), pg_catalog.array_agg(k2), pg_catalog.array_agg(gone)
       into _tbl, _keys1, _keys2, _gone
       from (select 'trip_memberships' as tbl, k1, k2, gone from (select k1, k2, false as moved, pg_catalog.max(_side) operator(pg_catalog.=) 0 as gone from (select k1, k2, pg_catalog.min(_side) as _side from (select (("trip_id"
@@ -1312,6 +1327,7 @@ declare
   _k1 pg_catalog.text;
   _k2 pg_catalog.text;
   _changed pg_catalog.bool;
+  _many pg_catalog.bool;
   _tbl pg_catalog.text[];
   _keys1 pg_catalog.text[];
   _keys2 pg_catalog.text[];
@@ -1319,11 +1335,13 @@ declare
   _row pg_catalog.record;
 begin
   begin
-    select _one.k1, _one.k2, _one.changed into _k1, _k2, _changed from (select (("id"
-)::pg_catalog.text collate pg_catalog."C") as k1, null::pg_catalog.text as k2, case when exists (select from old_rows offset 1) or true then null else (("id"
-) is not null and (true
-)) is true end as changed from old_rows as "trips" limit 1) as _one;
-    if _changed is null and found then
+    for _k1, _k2, _changed in select (("id"
+)::pg_catalog.text collate pg_catalog."C") as k1, null::pg_catalog.text as k2, null::pg_catalog.bool as changed from old_rows as "trips" loop
+      _many := _many is not null;
+      exit when _many;
+    end loop;
+    if _many or _changed is null and _many is not null then
+      _changed := null;
       select pg_catalog.array_agg(tbl), pg_catalog.array_agg(k1), pg_catalog.array_agg(k2), pg_catalog.array_agg(gone)
       into _tbl, _keys1, _keys2, _gone
       from (select tbl, k1, k2, case when tbl operator(pg_catalog.=) 'trips' then gone else true end as gone from (select (("id"
@@ -1414,6 +1432,7 @@ declare
   _k1 pg_catalog.text;
   _k2 pg_catalog.text;
   _changed pg_catalog.bool;
+  _many pg_catalog.bool;
   _tbl pg_catalog.text[];
   _keys1 pg_catalog.text[];
   _keys2 pg_catalog.text[];
@@ -1421,11 +1440,13 @@ declare
   _row pg_catalog.record;
 begin
   begin
-    select _one.k1, _one.k2, _one.changed into _k1, _k2, _changed from (select (("id"
-)::pg_catalog.text collate pg_catalog."C") as k1, null::pg_catalog.text as k2, case when exists (select from new_rows offset 1) or true then null else (("id"
-) is not null and (true
-)) is true end as changed from new_rows as "trips" limit 1) as _one;
-    if _changed is null and found then
+    for _k1, _k2, _changed in select (("id"
+)::pg_catalog.text collate pg_catalog."C") as k1, null::pg_catalog.text as k2, null::pg_catalog.bool as changed from new_rows as "trips" loop
+      _many := _many is not null;
+      exit when _many;
+    end loop;
+    if _many or _changed is null and _many is not null then
+      _changed := null;
       select pg_catalog.array_agg(tbl), pg_catalog.array_agg(k1), pg_catalog.array_agg(k2), pg_catalog.array_agg(gone)
       into _tbl, _keys1, _keys2, _gone
       from (select tbl, k1, k2, case when tbl operator(pg_catalog.=) 'trips' then gone else true end as gone from (select (("id"
@@ -1578,6 +1599,7 @@ declare
   _k1 pg_catalog.text;
   _k2 pg_catalog.text;
   _changed pg_catalog.bool;
+  _many pg_catalog.bool;
   _tbl pg_catalog.text[];
   _keys1 pg_catalog.text[];
   _keys2 pg_catalog.text[];
@@ -1585,7 +1607,7 @@ declare
   _row pg_catalog.record;
 begin
   begin
-    select _one.k1, _one.k2, _one.changed into _k1, _k2, _changed from (select _new.k1, _new.k2, case when exists (select from new_rows offset 1) then null when pg_catalog.record_image_eq(row(_old.visible, _old.c0, _old.c1, _old.c2), row(_new.visible, _new.c0, _new.c1, _new.c2)) then false when _old.visible and _new.visible and pg_catalog.record_image_eq(row(_old.c0), row(_new.c0)) then true end as changed from (select (("id"
+    for _k1, _k2, _changed in select _new.k1, _new.k2, case when pg_catalog.record_image_eq(row(_old.visible, _old.c0, _old.c1, _old.c2), row(_new.visible, _new.c0, _new.c1, _new.c2)) then false when _old.visible and _new.visible and pg_catalog.record_image_eq(row(_old.c0), row(_new.c0)) then true end as changed from (select (("id"
 )::pg_catalog.text collate pg_catalog."C") as k1, null::pg_catalog.text as k2, (("id"
 ) is not null and (true
 )) is true as visible, ("id"
@@ -1597,8 +1619,12 @@ begin
 )) is true as visible, ("id"
 ) as c0, ("name"
 ) as c1, ("created_by"
-) as c2 from new_rows as "trips") as _new limit 1) as _one;
-    if _changed is null and found then
+) as c2 from new_rows as "trips") as _new loop
+      _many := _many is not null;
+      exit when _many;
+    end loop;
+    if _many or _changed is null and _many is not null then
+      _changed := null;
       select pg_catalog.array_agg(tbl), pg_catalog.array_agg(k1), pg_catalog.array_agg(k2), pg_catalog.array_agg(gone)
       into _tbl, _keys1, _keys2, _gone
       from (select tbl, k1, k2, case when tbl operator(pg_catalog.=) 'trips' then gone else true end as gone from (select k1, k2, pg_catalog.count(*) operator(pg_catalog.=) 1::pg_catalog.int8 as moved, pg_catalog.max(_side) operator(pg_catalog.=) 0 as gone from (select k1, k2, pg_catalog.min(_side) as _side from (select (("id"
@@ -1672,6 +1698,7 @@ declare
   _k1 pg_catalog.text;
   _k2 pg_catalog.text;
   _changed pg_catalog.bool;
+  _many pg_catalog.bool;
   _tbl pg_catalog.text[];
   _keys1 pg_catalog.text[];
   _keys2 pg_catalog.text[];
@@ -1679,21 +1706,25 @@ declare
   _row pg_catalog.record;
 begin
   begin
-    select _one.k1, _one.k2, _one.changed into _k1, _k2, _changed from (select (("id"
-)::pg_catalog.text collate pg_catalog."C") as k1, null::pg_catalog.text as k2, case when exists (select from old_rows offset 1) or false then null else (("id"
+    for _k1, _k2, _changed in select (("id"
+)::pg_catalog.text collate pg_catalog."C") as k1, null::pg_catalog.text as k2, (("id"
 ) is not null and (true
-)) is true end as changed from old_rows as "users" limit 1) as _one;
-    if _changed is null and found then
+)) is true as changed from old_rows as "users" loop
+      _many := _many is not null;
+      exit when _many;
+    end loop;
+    if _many or _changed is null and _many is not null then
+      _changed := null;
       select pg_catalog.array_agg(tbl), pg_catalog.array_agg(k1), pg_catalog.array_agg(k2), pg_catalog.array_agg(gone)
       into _tbl, _keys1, _keys2, _gone
       from (select 'users' as tbl, k1, k2, gone from (select (("id"
-)::pg_catalog.text collate pg_catalog."C") as k1, null::pg_catalog.text as k2, false as moved, true as gone from old_rows as "users" where ("id"
+)::pg_catalog.text collate pg_catalog."C") as k1, null::pg_catalog.text as k2, true as moved, true as gone from old_rows as "users" where ("id"
 ) is not null and (true
 )) as _keys limit 1001) as _dirty;
       if pg_catalog.cardinality(_tbl) operator(pg_catalog.>) 1000 then
         _tbl := '{}'; _keys1 := '{}'; _keys2 := '{}'; _gone := '{}';
         for _row in select 'users' as tbl, k1, k2, gone from (select (("id"
-)::pg_catalog.text collate pg_catalog."C") as k1, null::pg_catalog.text as k2, false as moved, true as gone from old_rows as "users" where ("id"
+)::pg_catalog.text collate pg_catalog."C") as k1, null::pg_catalog.text as k2, true as moved, true as gone from old_rows as "users" where ("id"
 ) is not null and (true
 )) as _keys loop
           if pg_catalog.cardinality(_tbl) operator(pg_catalog.=) 1000 then
@@ -1776,6 +1807,7 @@ declare
   _k1 pg_catalog.text;
   _k2 pg_catalog.text;
   _changed pg_catalog.bool;
+  _many pg_catalog.bool;
   _tbl pg_catalog.text[];
   _keys1 pg_catalog.text[];
   _keys2 pg_catalog.text[];
@@ -1783,21 +1815,25 @@ declare
   _row pg_catalog.record;
 begin
   begin
-    select _one.k1, _one.k2, _one.changed into _k1, _k2, _changed from (select (("id"
-)::pg_catalog.text collate pg_catalog."C") as k1, null::pg_catalog.text as k2, case when exists (select from new_rows offset 1) or false then null else (("id"
+    for _k1, _k2, _changed in select (("id"
+)::pg_catalog.text collate pg_catalog."C") as k1, null::pg_catalog.text as k2, (("id"
 ) is not null and (true
-)) is true end as changed from new_rows as "users" limit 1) as _one;
-    if _changed is null and found then
+)) is true as changed from new_rows as "users" loop
+      _many := _many is not null;
+      exit when _many;
+    end loop;
+    if _many or _changed is null and _many is not null then
+      _changed := null;
       select pg_catalog.array_agg(tbl), pg_catalog.array_agg(k1), pg_catalog.array_agg(k2), pg_catalog.array_agg(gone)
       into _tbl, _keys1, _keys2, _gone
       from (select 'users' as tbl, k1, k2, gone from (select (("id"
-)::pg_catalog.text collate pg_catalog."C") as k1, null::pg_catalog.text as k2, false as moved, false as gone from new_rows as "users" where ("id"
+)::pg_catalog.text collate pg_catalog."C") as k1, null::pg_catalog.text as k2, true as moved, false as gone from new_rows as "users" where ("id"
 ) is not null and (true
 )) as _keys limit 1001) as _dirty;
       if pg_catalog.cardinality(_tbl) operator(pg_catalog.>) 1000 then
         _tbl := '{}'; _keys1 := '{}'; _keys2 := '{}'; _gone := '{}';
         for _row in select 'users' as tbl, k1, k2, gone from (select (("id"
-)::pg_catalog.text collate pg_catalog."C") as k1, null::pg_catalog.text as k2, false as moved, false as gone from new_rows as "users" where ("id"
+)::pg_catalog.text collate pg_catalog."C") as k1, null::pg_catalog.text as k2, true as moved, false as gone from new_rows as "users" where ("id"
 ) is not null and (true
 )) as _keys loop
           if pg_catalog.cardinality(_tbl) operator(pg_catalog.=) 1000 then
@@ -1942,6 +1978,7 @@ declare
   _k1 pg_catalog.text;
   _k2 pg_catalog.text;
   _changed pg_catalog.bool;
+  _many pg_catalog.bool;
   _tbl pg_catalog.text[];
   _keys1 pg_catalog.text[];
   _keys2 pg_catalog.text[];
@@ -1949,7 +1986,7 @@ declare
   _row pg_catalog.record;
 begin
   begin
-    select _one.k1, _one.k2, _one.changed into _k1, _k2, _changed from (select _new.k1, _new.k2, case when exists (select from new_rows offset 1) then null when pg_catalog.record_image_eq(row(_old.visible, _old.c0, _old.c1, _old.c2), row(_new.visible, _new.c0, _new.c1, _new.c2)) then false when _old.visible and _new.visible and pg_catalog.record_image_eq(row(_old.c0), row(_new.c0)) then true end as changed from (select (("id"
+    for _k1, _k2, _changed in select _new.k1, _new.k2, case when pg_catalog.record_image_eq(row(_old.visible, _old.c0, _old.c1, _old.c2), row(_new.visible, _new.c0, _new.c1, _new.c2)) then false when _old.visible and _new.visible and pg_catalog.record_image_eq(row(_old.c0), row(_new.c0)) then true end as changed from (select (("id"
 )::pg_catalog.text collate pg_catalog."C") as k1, null::pg_catalog.text as k2, (("id"
 ) is not null and (true
 )) is true as visible, ("id"
@@ -1961,8 +1998,12 @@ begin
 )) is true as visible, ("id"
 ) as c0, ("email"
 ) as c1, ("username"
-) as c2 from new_rows as "users") as _new limit 1) as _one;
-    if _changed is null and found then
+) as c2 from new_rows as "users") as _new loop
+      _many := _many is not null;
+      exit when _many;
+    end loop;
+    if _many or _changed is null and _many is not null then
+      _changed := null;
       select pg_catalog.array_agg(tbl), pg_catalog.array_agg(k1), pg_catalog.array_agg(k2), pg_catalog.array_agg(gone)
       into _tbl, _keys1, _keys2, _gone
       from (select 'users' as tbl, k1, k2, gone from (select k1, k2, false as moved, pg_catalog.max(_side) operator(pg_catalog.=) 0 as gone from (select k1, k2, pg_catalog.min(_side) as _side from (select (("id"
