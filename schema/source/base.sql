@@ -128,6 +128,7 @@ $mirror$;
 -- than the few milliseconds in which mirror.tidy holds a table.
 -- What writers pay is mostly the making ready of expressions, anew in each transaction: each one here counts, and one key is
 -- by far the most frequent.
+drop function if exists mirror.mark(text, text[], text[], text[], boolean[]);  -- a second one makes its name ambiguous
 create or replace function mirror.mark(tbl text, k1 text, k2 text, gone boolean default null, more_tbl text[] default null,
                                        more1 text[] default null, more2 text[] default null, more_gone boolean[] default null)
 returns boolean
