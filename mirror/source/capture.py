@@ -197,7 +197,7 @@ def _one_update(p: Projection) -> str:
 
 
 def _dirty(p: Projection, keys: str) -> str:
-    """A trip that enters or leaves the projection takes its memberships along."""
+    """A trip that enters or leaves the projection takes its memberships along; elsewhere `moved` is not asked for."""
     if p.table is not TRIPS:
         return f"select '{p.table.name}' as tbl, k1, k2, gone from ({keys}) as _keys"
     return (
@@ -222,9 +222,8 @@ def _update(p: Projection) -> str:
         f"select {_marked(p)}{data}, {side} as _side from {relation} as {p.alias} where {_has_key(p)}"
         for side, relation in enumerate(("old_rows", "new_rows"))
     ]
-    same = "pg_catalog.count(*) operator(pg_catalog.=) 1::pg_catalog.int8"
     return (
-        f"select k1, k2, {same if p.table is TRIPS else 'false'} as moved, "
+        "select k1, k2, pg_catalog.count(*) operator(pg_catalog.=) 1::pg_catalog.int8 as moved, "
         "pg_catalog.max(_side) operator(pg_catalog.=) 0 as gone from ("
         f"select k1, k2, pg_catalog.min(_side) as _side from ({' union all '.join(sides)}) as _sides "
         f"group by k1, k2, {', '.join(p.table.values)} "

@@ -3,9 +3,9 @@
 -- statement over one row that is inserted, deleted, or updated and keeps its key and its place in the projection: that is
 -- looked at without sorting and grouping, and _changed is null if it is something else. (A loop, because it costs less than
 -- asking in the query whether there are more rows; _many is null when there is none.) A statement over more than 1,000 keys
--- marks them a thousand at a time, so that memory stays flat. What cannot be expressed (a column was dropped, renamed or retyped) is marked coarsely: null, the whole
--- table. It runs with the rights and the search_path of whoever changes the table (a SET here would cost 5 % of the
--- application's writes), so all names are written in full.
+-- marks them a thousand at a time, so that memory stays flat. What cannot be expressed (a column was dropped, renamed or
+-- retyped) is marked coarsely: null, the whole table. It runs with the rights and the search_path of whoever changes the
+-- table (a SET here would cost 5 % of the application's writes), so all names are written in full.
 create or replace function mirror.{{table}}_{{event}}() returns trigger language plpgsql as $mirror$
 #variable_conflict use_column
 declare

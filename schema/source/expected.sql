@@ -1256,7 +1256,7 @@ begin
       _changed := null;
       select pg_catalog.array_agg(tbl), pg_catalog.array_agg(k1), pg_catalog.array_agg(k2), pg_catalog.array_agg(gone)
       into _tbl, _keys1, _keys2, _gone
-      from (select 'trip_memberships' as tbl, k1, k2, gone from (select k1, k2, false as moved, pg_catalog.max(_side) operator(pg_catalog.=) 0 as gone from (select k1, k2, pg_catalog.min(_side) as _side from (select (("trip_id"
+      from (select 'trip_memberships' as tbl, k1, k2, gone from (select k1, k2, pg_catalog.count(*) operator(pg_catalog.=) 1::pg_catalog.int8 as moved, pg_catalog.max(_side) operator(pg_catalog.=) 0 as gone from (select k1, k2, pg_catalog.min(_side) as _side from (select (("trip_id"
 )::pg_catalog.text collate pg_catalog."C") as k1, (("user_id"
 )::pg_catalog.text collate pg_catalog."C") as k2, (("role"
 )::pg_catalog.text collate pg_catalog."C") as role, (("status"
@@ -1273,7 +1273,7 @@ begin
 )) as _sides group by k1, k2, role, status having pg_catalog.min(_side) operator(pg_catalog.=) pg_catalog.max(_side)) as _changed group by k1, k2) as _keys limit 1001) as _dirty;
       if pg_catalog.cardinality(_tbl) operator(pg_catalog.>) 1000 then
         _tbl := '{}'; _keys1 := '{}'; _keys2 := '{}'; _gone := '{}';
-        for _row in select 'trip_memberships' as tbl, k1, k2, gone from (select k1, k2, false as moved, pg_catalog.max(_side) operator(pg_catalog.=) 0 as gone from (select k1, k2, pg_catalog.min(_side) as _side from (select (("trip_id"
+        for _row in select 'trip_memberships' as tbl, k1, k2, gone from (select k1, k2, pg_catalog.count(*) operator(pg_catalog.=) 1::pg_catalog.int8 as moved, pg_catalog.max(_side) operator(pg_catalog.=) 0 as gone from (select k1, k2, pg_catalog.min(_side) as _side from (select (("trip_id"
 )::pg_catalog.text collate pg_catalog."C") as k1, (("user_id"
 )::pg_catalog.text collate pg_catalog."C") as k2, (("role"
 )::pg_catalog.text collate pg_catalog."C") as role, (("status"
@@ -2006,7 +2006,7 @@ begin
       _changed := null;
       select pg_catalog.array_agg(tbl), pg_catalog.array_agg(k1), pg_catalog.array_agg(k2), pg_catalog.array_agg(gone)
       into _tbl, _keys1, _keys2, _gone
-      from (select 'users' as tbl, k1, k2, gone from (select k1, k2, false as moved, pg_catalog.max(_side) operator(pg_catalog.=) 0 as gone from (select k1, k2, pg_catalog.min(_side) as _side from (select (("id"
+      from (select 'users' as tbl, k1, k2, gone from (select k1, k2, pg_catalog.count(*) operator(pg_catalog.=) 1::pg_catalog.int8 as moved, pg_catalog.max(_side) operator(pg_catalog.=) 0 as gone from (select k1, k2, pg_catalog.min(_side) as _side from (select (("id"
 )::pg_catalog.text collate pg_catalog."C") as k1, null::pg_catalog.text as k2, (("id"
 )::pg_catalog.text collate pg_catalog."C") as subject, (("email"
 )::pg_catalog.text collate pg_catalog."C") as email, (("username"
@@ -2021,7 +2021,7 @@ begin
 )) as _sides group by k1, k2, subject, email, username having pg_catalog.min(_side) operator(pg_catalog.=) pg_catalog.max(_side)) as _changed group by k1, k2) as _keys limit 1001) as _dirty;
       if pg_catalog.cardinality(_tbl) operator(pg_catalog.>) 1000 then
         _tbl := '{}'; _keys1 := '{}'; _keys2 := '{}'; _gone := '{}';
-        for _row in select 'users' as tbl, k1, k2, gone from (select k1, k2, false as moved, pg_catalog.max(_side) operator(pg_catalog.=) 0 as gone from (select k1, k2, pg_catalog.min(_side) as _side from (select (("id"
+        for _row in select 'users' as tbl, k1, k2, gone from (select k1, k2, pg_catalog.count(*) operator(pg_catalog.=) 1::pg_catalog.int8 as moved, pg_catalog.max(_side) operator(pg_catalog.=) 0 as gone from (select k1, k2, pg_catalog.min(_side) as _side from (select (("id"
 )::pg_catalog.text collate pg_catalog."C") as k1, null::pg_catalog.text as k2, (("id"
 )::pg_catalog.text collate pg_catalog."C") as subject, (("email"
 )::pg_catalog.text collate pg_catalog."C") as email, (("username"

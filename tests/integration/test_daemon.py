@@ -6,6 +6,7 @@ import time
 import psycopg
 import pytest
 
+from mirror.batch import Reading
 from tests.bed.daemons import (
     NEVER,
     SOFT,
@@ -66,6 +67,28 @@ async def test_what_was_there_before_is_loaded_and_what_changes_follows_at_once(
             await asleep(source)
             await source.execute(statement)
             assert await becomes_equal(source, target) < 2.0, statement
+
+
+async def test_after_a_batch_it_leaves_the_application_the_processors_for_a_breath(
+    source: Connection, source_url: str, target_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """How long one is said to be, is tested beside it; here that it is taken, though more is there to be read."""
+    breaths: list[float] = []
+
+    def breath_s(_: Reading) -> float:
+        breaths.append(time.monotonic())
+        return 0.2
+
+    install(source_url, target_url)
+    async with running(source_url, target_url, NEVER) as daemon:
+        await leading(daemon)
+        await asleep(source)
+        monkeypatch.setattr("mirror.loop.breath_s", breath_s)
+        await source.execute("insert into users (id) values (gen_random_uuid())")
+        await eventually(lambda: breaths)
+        await source.execute("insert into users (id) values (gen_random_uuid())")
+        await eventually(lambda: len(breaths) > 1)
+    assert breaths[1] - breaths[0] >= 0.2
 
 
 async def test_a_change_of_what_is_not_mirrored_marks_nothing(
