@@ -11,7 +11,7 @@ import asyncio
 import time
 from bisect import bisect_left, insort
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -37,11 +37,18 @@ TOO_MANY = Answer(503, "too many requests are waiting already")
 
 
 class _Waiter:
-    __slots__ = ("answer", "lacks", "since", "token")
+    __slots__ = ("answer", "lacks", "patience", "since", "token")
 
-    def __init__(self, token: Token, now: float, lacks: int) -> None:
-        self.token, self.since, self.lacks = token, now, lacks
-        self.answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+    def __init__(self, token: Token, now: float, patience: asyncio.Timeout) -> None:
+        self.token, self.since, self.lacks = token, now, 0
+        self.answer: Answer | None = None
+        self.patience = patience
+
+    def end(self, answer: Answer) -> None:
+        """An answer is what ends its patience: no task nor future of its own, for there may be ten thousand."""
+        if self.answer is None:
+            self.answer = answer
+            self.patience.reschedule(asyncio.get_running_loop().time())
 
 
 class Waiters:
@@ -96,8 +103,8 @@ class Waiters:
     def serve(self) -> None:
         self._loop = asyncio.get_running_loop()
 
-    async def wait(self, token: Token, timeout_s: float, gone: asyncio.Future[None]) -> Answer:
-        """`gone`: done when nobody is interested in the answer any more."""
+    async def wait(self, token: Token, timeout_s: float, gone: Callable[[], Awaitable[None]]) -> Answer:
+        """`gone` comes back when nobody is interested in the answer any more."""
         if self._closed:
             return Answer(503, self._closed)
         if token.install != self._install:
@@ -105,17 +112,20 @@ class Waiters:
         if self._count >= self._max:
             return TOO_MANY
         self._count += 1
-        waiter = _Waiter(token, self._clock(), 0)
+        waiter = _Waiter(token, self._clock(), asyncio.timeout(timeout_s))
         self._untested[waiter] = None
         try:
-            self._place(waiter, self._snapshot())
-            if not waiter.answer.done():
-                self._ask()
-                await asyncio.wait((waiter.answer, gone), timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
-            return waiter.answer.result() if waiter.answer.done() else Answer(504, f"not within {timeout_s:g} s")
+            async with waiter.patience:
+                self._place(waiter, self._snapshot())
+                if waiter.answer is None:
+                    self._ask()
+                    await gone()
+        except TimeoutError:
+            pass
         finally:
             self._count -= 1
             self._leave(waiter)
+        return waiter.answer or Answer(504, f"not within {timeout_s:g} s")
 
     def _snapshot(self) -> Snapshot | None:
         return read_snapshot(self._position[0]) if self._position else None
@@ -124,7 +134,7 @@ class Waiters:
         lacks = waiter.token.lacks(position) if position else 0
         if lacks is None:
             self._pause_s = PAUSE_MIN_S
-            self._end(waiter, HAS)
+            waiter.end(HAS)
             return
         waiter.lacks = lacks
         if lacks not in self._at:
@@ -139,10 +149,6 @@ class Waiters:
             here.discard(waiter)
         if not here and waiter.lacks in self._at:
             del self._at[waiter.lacks], self._order[bisect_left(self._order, waiter.lacks)]
-
-    def _end(self, waiter: _Waiter, answer: Answer) -> None:
-        if not waiter.answer.done():
-            waiter.answer.set_result(answer)
 
     def _look(self) -> None:
         self._told = False  # before looking, never after
@@ -161,11 +167,11 @@ class Waiters:
         while self._untested and next(iter(self._untested)).since < began:
             waiter, _ = self._untested.popitem(last=False)
             if waiter.token.seen.xmax > position.xmax:  # the source had not come that far after we were asked
-                self._end(waiter, FUTURE)
+                waiter.end(FUTURE)
 
     def _send_away(self) -> None:
         for waiter in [waiter for here in self._at.values() for waiter in here]:
-            self._end(waiter, Answer(503, self._closed))
+            waiter.end(Answer(503, self._closed))
 
     def _ask(self) -> None:
         """A position soon. Where asking helps nobody (a transaction that does not end, an invented token), it is asked

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
+from functools import partial
 from urllib.parse import parse_qs
 
 from starlette.responses import JSONResponse, Response
@@ -34,11 +34,7 @@ class Waiting:
         if not vitals.leader:
             return _has_not(Answer(503, "; ".join(vitals.why_not_ready()) or "the daemon is starting"))
         began = time.monotonic()
-        gone = asyncio.ensure_future(_gone(receive))
-        try:
-            answer = await self._waiters.wait(token, timeout_s, gone)
-        finally:
-            gone.cancel()
+        answer = await self._waiters.wait(token, timeout_s, partial(_gone, receive))
         if not answer.has:
             return _has_not(answer, *vitals.why_not_ready())
         return JSONResponse({"has": True, "waited_seconds": round(time.monotonic() - began, 4)})

@@ -1,10 +1,12 @@
-"""The transport over HTTPS: Supabase's API (PostgREST behind a gateway) by means of the `supabase` client, for those
-who have no Postgres URL of it. One call is one transaction there.
+"""The transport over HTTPS: Supabase's API (PostgREST behind a gateway), for those who have no Postgres URL of it. One
+call is one transaction there.
 
-The client makes the address and the headers; the rest is done beneath it, in the httpx client that it is given. A batch
-is JSON already, written by the source: the client would have it parsed into Python and serialised again (8 ms for 5,000
-rows, a quarter of what the target needs to apply them). Of an error it keeps no HTTP status. And a secret key it would
-send as a bearer token as well, which PostgREST refuses, since it is no JWT.
+Of the `supabase` client this is the part that speaks to PostgREST, `postgrest`: what it has besides (auth, storage,
+realtime, functions, and the cryptography for them) would take 20 MB and is never called; and its front door sends a
+secret key as a bearer token, too, which PostgREST refuses, since it is no JWT. The client makes the request; the rest
+is done beneath it, in the httpx client that it is given. A batch is JSON already, written by the source: the client
+would have it parsed into Python and serialised again (8 ms for 5,000 rows, a quarter of what the target needs to apply
+them). Of an error it keeps no HTTP status.
 
 Nothing is ever sent twice, by whomever: a call whose reply did not come may have been done. HTTP/1.1 is enough for one
 call after the other; streams would bring their terminations (GOAWAY after so many requests) and a window that makes
@@ -14,13 +16,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
 import httpx
-from supabase import AsyncClient, AsyncClientOptions
+from postgrest import AsyncPostgrestClient
 
 from mirror.config import INSTALL_BY_HAND, Https
 from mirror.errors import MirrorError, Refused, UnknownOutcome, Unreachable
@@ -30,6 +32,7 @@ CALL_TIMEOUT_S = 30.0  # sending, the 8 s that the target gives a statement, and
 _TIMEOUT = httpx.Timeout(10.0, read=CALL_TIMEOUT_S, write=CALL_TIMEOUT_S)
 # Shorter than gateways keep an idle connection (60 s and more), so that theirs is rarely the end we did not see coming.
 _LIMITS = httpx.Limits(max_connections=2, max_keepalive_connections=1, keepalive_expiry=45.0)
+PIECE_BYTES = 131_072
 _ARGUMENT = {
     "mirror_claim": "source",
     "mirror_apply": "batch",
@@ -52,23 +55,26 @@ _HINTS = {
     "540": "The project is paused: restore it in Supabase's dashboard.",
 }
 _AWAY = ("PGRST000", "PGRST001", "PGRST002", "PGRST003")  # PostgREST's own words for: the database does not answer
-_body: ContextVar[str] = ContextVar("_body")
+_body: ContextVar[bytes] = ContextVar("_body")
 
 
 class _Wire(httpx.AsyncClient):
-    """What the supabase client sends through. Follows no redirect: the key goes to one host only."""
-
-    bearer = True
+    """What the client sends through. Follows no redirect: the key goes to one host only."""
 
     async def request(self, *arguments: Any, **options: Any) -> httpx.Response:
-        headers = httpx.Headers(options.pop("headers"))
-        if not self.bearer:
-            headers.pop("Authorization", None)
-        options["content"] = _body.get().encode()
-        response = await super().request(*arguments, headers=headers, **options)
+        body = _body.get()
+        _body.set(b"")
+        options["headers"] = {**options["headers"], "Content-Length": str(len(body))}
+        response = await super().request(*arguments, **options | {"content": _pieces(body)})
         if response.is_success:
             return response
         raise translate(response)
+
+
+async def _pieces(body: bytes) -> AsyncIterator[bytes]:
+    """Each layer beneath keeps a copy of what it is given."""
+    for at in range(0, len(body), PIECE_BYTES):
+        yield body[at : at + PIECE_BYTES]
 
 
 class Rest:
@@ -77,19 +83,20 @@ class Rest:
 
     def __init__(self, https: Https) -> None:
         key = https.key.get_secret_value()
+        headers = {"apikey": key}
+        if key.count(".") == 2:  # a legacy key is a JWT
+            headers["Authorization"] = f"Bearer {key}"
         self._wire = _Wire(http2=False, timeout=_TIMEOUT, limits=_LIMITS)
-        self._wire.bearer = key.count(".") == 2
-        options = AsyncClientOptions(
-            auto_refresh_token=False, persist_session=False, postgrest_client_retry=False, httpx_client=self._wire
+        self._client = AsyncPostgrestClient(
+            f"{https.url}/rest/v1", headers=headers, retry_enabled=False, http_client=self._wire
         )
-        self._client = AsyncClient(https.url, key, options)
 
     async def call(self, function: str, argument: str | None) -> dict[str, Any]:
         name = _ARGUMENT[function]
-        _body.set("{}" if name is None else f'{{"{name}":{argument}}}')
+        _body.set(b"{}" if name is None else f'{{"{name}":{argument}}}'.encode())
         with _translated(function):
             async with asyncio.timeout(CALL_TIMEOUT_S):
-                reply = (await self._client.rpc(function).execute()).data
+                reply = (await self._client.rpc(function, {}).execute()).data
         if not isinstance(reply, dict):
             raise UnknownOutcome("target", f"no reply to {function}, but something else", hint=_HINTS["404"])
         return reply

@@ -24,10 +24,13 @@ class Desk:
         self.asked: list[float] = []
         self.waiters.serve()
         self.waiters.leads(INSTALL, lambda: self.asked.append(time.monotonic()))
-        self.gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.gone = asyncio.Event()
 
     def wait(self, seen: str, own: str = "-", timeout_s: float = 10.0) -> asyncio.Task[Answer]:
-        return asyncio.create_task(self.waiters.wait(token(f"{INSTALL}/{own}/{seen}"), timeout_s, self.gone))
+        return asyncio.create_task(self.waiters.wait(token(f"{INSTALL}/{own}/{seen}"), timeout_s, self.left))
+
+    async def left(self) -> None:
+        await self.gone.wait()
 
 
 def token(text: str) -> Token:
@@ -124,7 +127,7 @@ async def test_a_token_from_the_future_is_refused_once_it_is_certain() -> None:
 
 async def test_foreign_tokens_too_many_and_nobody_to_ask() -> None:
     desk = Desk(waiters_max=1)
-    assert await soon(desk.waiters.wait(token("elsewhere/-/1:1:"), 1, desk.gone)) == FOREIGN
+    assert await soon(desk.waiters.wait(token("elsewhere/-/1:1:"), 1, desk.left)) == FOREIGN
     first = desk.wait("9:9:")
     async with waiting(desk, first):
         assert await soon(desk.wait("9:9:")) == TOO_MANY
@@ -142,7 +145,7 @@ async def test_whoever_runs_out_of_time_or_goes_away_is_forgotten() -> None:
     assert (await soon(desk.wait("9:9:", timeout_s=0.01))).status == 504
     left = desk.wait("9:9:")
     async with waiting(desk, left):
-        desk.gone.set_result(None)
+        desk.gone.set()
         await soon(left)
         assert len(desk.waiters) == 0
 
