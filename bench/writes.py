@@ -35,13 +35,36 @@ create function public.ring() returns trigger language plpgsql as
   $$ begin perform pg_notify('bench', ''); return null; end $$;
 create trigger ring after update on public.trip_memberships for each statement execute function public.ring();
 """
+# The least of any mirror with triggers: one that is called and does nothing, and one that keeps the keys of rows that
+# changed, with nothing that protects the application from it, and nobody who reads them.
+CALLED = """
+create table public.kept (
+  id bigint generated always as identity, xid xid8 not null default pg_current_xact_id(), k1 text, k2 text);
+create function public.least() returns trigger language plpgsql as $$ begin {body} return null; end $$;
+create trigger least after update on public.{table} referencing old table as old_rows new table as new_rows
+  for each statement execute function public.least();
+"""
+KEEPING = """
+insert into public.kept (k1, k2) select n.{k1}, n.{k2} from new_rows as n join old_rows as o using ({key})
+where (n.{a}, n.{b}) is distinct from (o.{a}, o.{b});
+"""
+_MEMBERSHIPS = KEEPING.format(k1="trip_id", k2="user_id", key="trip_id, user_id", a="role", b="status")
+_USERS = KEEPING.format(k1="id", k2="id", key="id", a="email", b="username")
 LISTEN_TIMEOUT_S = 0.1
 WITHOUT, MIRROR, NATIVE = "without the mirror", "mirror", "native replication"
 NOTIFYING = "NOTIFY in every transaction"
+EMPTY, KEYS = "floor: an empty trigger", "floor: a trigger that keeps the keys"
 
 
 @contextmanager
 def nobody(_: Databases) -> Iterator[None]:
+    yield
+
+
+@contextmanager
+def least(databases: Databases, *, table: str, body: str = "") -> Iterator[None]:
+    with connect(databases.source) as source:
+        source.execute(CALLED.format(table=table, body=body))
     yield
 
 
@@ -83,8 +106,12 @@ CASES = (
     Case(_FIGURE, MIRROR, peers.mirror, MAPPED, Sentinel.in_position),
     Case(_FIGURE, NATIVE, peers.native, MAPPED, Sentinel.is_visible),
     Case(_FIGURE, NOTIFYING, ringing, MAPPED),
+    Case(_FIGURE, EMPTY, partial(least, table="trip_memberships"), MAPPED),
+    Case(_FIGURE, KEYS, partial(least, table="trip_memberships", body=_MEMBERSHIPS), MAPPED),
     Case(_NOTHING, WITHOUT, nobody, UNMAPPED),
     Case(_NOTHING, MIRROR, peers.mirror, UNMAPPED, Sentinel.in_position),
+    Case(_NOTHING, EMPTY, partial(least, table="users"), UNMAPPED),
+    Case(_NOTHING, KEYS, partial(least, table="users", body=_USERS), UNMAPPED),
 )
 
 

@@ -16,6 +16,9 @@ _MAY_MARK = (
     "then pg_catalog.has_function_privilege(pg_catalog.to_regproc('mirror.mark')::pg_catalog.oid, 'execute') end)"
 )
 
+# The same where errors are caught, so that it may raise: half of that.
+_MAY_MARK_CAUGHT = "pg_catalog.has_function_privilege(pg_catalog.to_regproc('mirror.mark')::pg_catalog.oid, 'execute')"
+
 
 def functions_sql(source: Source) -> str:
     """Everything but the triggers. None of it locks a table of the application."""
@@ -168,7 +171,8 @@ def _queries(p: Projection, event: str) -> dict[str, str]:
         return {"one": _one_update(p), "dirty": _dirty(p, _update(p)), "gone": gone}
     relation = "new_rows" if event == "insert" else "old_rows"
     rows = f"from {relation} as {p.alias}"
-    changed = "null::pg_catalog.bool" if p.table is TRIPS else f"({_has_key(p)}) is true"
+    alone = f"case when ({_has_key(p)}) is not true then false when {_MAY_MARK_CAUGHT} then true end"
+    changed = "null::pg_catalog.bool" if p.table is TRIPS else alone
     every = f"select {_marked(p)}, true as moved, {gone} as gone {rows} where {_has_key(p)}"
     return {"one": f"select {_marked(p)}, {changed} as changed {rows}", "dirty": _dirty(p, every), "gone": gone}
 
@@ -191,8 +195,8 @@ def _one_update(p: Projection) -> str:
     columns = [f"c{n}" for n in range(len(data))]
     stays = f"_old.visible and _new.visible and {same(columns[: len(keys)])}"
     return (
-        f"select _new.k1, _new.k2, case when {same(['visible', *columns])} then false when {stays} then true end "
-        f"as changed from {old}, {new}"
+        f"select _new.k1, _new.k2, case when {same(['visible', *columns])} then false "
+        f"when {stays} and {_MAY_MARK_CAUGHT} then true end as changed from {old}, {new}"
     )
 
 

@@ -139,14 +139,14 @@ declare
   _patience pg_catalog.text;
   _marked pg_catalog.bool;
 begin
-  if pg_catalog.has_table_privilege(
+  if (pg_catalog.current_setting('lock_timeout') operator(pg_catalog.=) '0' and pg_catalog.has_table_privilege(
        pg_catalog.to_regclass((array['mirror.outbox', 'mirror.outbox_1', 'mirror.outbox_2', 'mirror.outbox_3'])
-                              [_turn operator(pg_catalog.+) 1])::pg_catalog.oid, 'insert') is not true then
-    raise log 'mirror: the outbox is gone: a change of % was not marked', tbl;
-    return false;
-  end if;
-  if pg_catalog.current_setting('lock_timeout') operator(pg_catalog.<>) '0' then
+                              [_turn operator(pg_catalog.+) 1])::pg_catalog.oid, 'insert')) is not true then
     _patience := pg_catalog.current_setting('lock_timeout');
+    if _patience operator(pg_catalog.=) '0' then
+      raise log 'mirror: the outbox is gone: a change of % was not marked', tbl;
+      return false;
+    end if;
     perform pg_catalog.set_config('lock_timeout', '0', true);
     _marked := mirror.mark(tbl, k1, k2, gone, more_tbl, more1, more2, more_gone);
     perform pg_catalog.set_config('lock_timeout', _patience, true);

@@ -1,7 +1,7 @@
 -- {{event}}: the keys are gathered in a read-only subtransaction (it needs no transaction id of its own, so a transaction
 -- of thousands of statements does not overflow the subtransaction cache) and marked outside of it. Most frequent by far is a
 -- statement over one row that is inserted, deleted, or updated and keeps its key and its place in the projection: that is
--- looked at without sorting and grouping, and _changed is null if it is something else. (A loop, because it costs less than
+-- looked at without sorting and grouping, and _changed is null if it is something else, or may not be marked. (A loop, because it costs less than
 -- asking in the query whether there are more rows; _many is null when there is none.) A statement over more than 1,000 keys
 -- marks them a thousand at a time, so that memory stays flat. What cannot be expressed (a column was dropped, renamed or
 -- retyped) is marked coarsely: null, the whole table. It runs with the rights and the search_path of whoever changes the
@@ -50,12 +50,12 @@ begin
     _keys1 := null; _keys2 := null; _gone := null;
   end;
   if _changed or _tbl is not null then
-    if {{may_mark}} is not true then
-      raise log 'mirror: % may not call mirror.mark: a change of {{table}} was not marked', current_user;
-    elsif _changed then
+    if _tbl is null then
       _changed := mirror.mark('{{table}}', _k1, _k2, {{gone}});
-    else
+    elsif {{may_mark}} then
       perform {{mark_all}};
+    else
+      raise log 'mirror: % may not call mirror.mark: a change of {{table}} was not marked', current_user;
     end if;
   end if;
   return null;

@@ -347,14 +347,14 @@ declare
   _patience pg_catalog.text;
   _marked pg_catalog.bool;
 begin
-  if pg_catalog.has_table_privilege(
+  if (pg_catalog.current_setting('lock_timeout') operator(pg_catalog.=) '0' and pg_catalog.has_table_privilege(
        pg_catalog.to_regclass((array['mirror.outbox', 'mirror.outbox_1', 'mirror.outbox_2', 'mirror.outbox_3'])
-                              [_turn operator(pg_catalog.+) 1])::pg_catalog.oid, 'insert') is not true then
-    raise log 'mirror: the outbox is gone: a change of % was not marked', tbl;
-    return false;
-  end if;
-  if pg_catalog.current_setting('lock_timeout') operator(pg_catalog.<>) '0' then
+                              [_turn operator(pg_catalog.+) 1])::pg_catalog.oid, 'insert')) is not true then
     _patience := pg_catalog.current_setting('lock_timeout');
+    if _patience operator(pg_catalog.=) '0' then
+      raise log 'mirror: the outbox is gone: a change of % was not marked', tbl;
+      return false;
+    end if;
     perform pg_catalog.set_config('lock_timeout', '0', true);
     _marked := mirror.mark(tbl, k1, k2, gone, more_tbl, more1, more2, more_gone);
     perform pg_catalog.set_config('lock_timeout', _patience, true);
@@ -824,10 +824,10 @@ begin
   begin
     for _k1, _k2, _changed in select (("trip_id"
 )::pg_catalog.text collate pg_catalog."C") as k1, (("user_id"
-)::pg_catalog.text collate pg_catalog."C") as k2, (("trip_id"
+)::pg_catalog.text collate pg_catalog."C") as k2, case when (("trip_id"
 ) is not null and ("user_id"
 ) is not null and (true
-)) is true as changed from old_rows as "trip_memberships" loop
+)) is not true then false when pg_catalog.has_function_privilege(pg_catalog.to_regproc('mirror.mark')::pg_catalog.oid, 'execute') then true end as changed from old_rows as "trip_memberships" loop
       _many := _many is not null;
       exit when _many;
     end loop;
@@ -867,12 +867,12 @@ begin
     _keys1 := null; _keys2 := null; _gone := null;
   end;
   if _changed or _tbl is not null then
-    if (case when pg_catalog.has_schema_privilege(pg_catalog.to_regnamespace('mirror')::pg_catalog.oid, 'usage') then pg_catalog.has_function_privilege(pg_catalog.to_regproc('mirror.mark')::pg_catalog.oid, 'execute') end) is not true then
-      raise log 'mirror: % may not call mirror.mark: a change of trip_memberships was not marked', current_user;
-    elsif _changed then
+    if _tbl is null then
       _changed := mirror.mark('trip_memberships', _k1, _k2, true);
-    else
+    elsif (case when pg_catalog.has_schema_privilege(pg_catalog.to_regnamespace('mirror')::pg_catalog.oid, 'usage') then pg_catalog.has_function_privilege(pg_catalog.to_regproc('mirror.mark')::pg_catalog.oid, 'execute') end) then
       perform mirror.mark(_tbl[1], _keys1[1], _keys2[1], _gone[1], _tbl[2:], _keys1[2:], _keys2[2:], _gone[2:]);
+    else
+      raise log 'mirror: % may not call mirror.mark: a change of trip_memberships was not marked', current_user;
     end if;
   end if;
   return null;
@@ -955,10 +955,10 @@ begin
   begin
     for _k1, _k2, _changed in select (("trip_id"
 )::pg_catalog.text collate pg_catalog."C") as k1, (("user_id"
-)::pg_catalog.text collate pg_catalog."C") as k2, (("trip_id"
+)::pg_catalog.text collate pg_catalog."C") as k2, case when (("trip_id"
 ) is not null and ("user_id"
 ) is not null and (true
-)) is true as changed from new_rows as "trip_memberships" loop
+)) is not true then false when pg_catalog.has_function_privilege(pg_catalog.to_regproc('mirror.mark')::pg_catalog.oid, 'execute') then true end as changed from new_rows as "trip_memberships" loop
       _many := _many is not null;
       exit when _many;
     end loop;
@@ -998,12 +998,12 @@ begin
     _keys1 := null; _keys2 := null; _gone := null;
   end;
   if _changed or _tbl is not null then
-    if (case when pg_catalog.has_schema_privilege(pg_catalog.to_regnamespace('mirror')::pg_catalog.oid, 'usage') then pg_catalog.has_function_privilege(pg_catalog.to_regproc('mirror.mark')::pg_catalog.oid, 'execute') end) is not true then
-      raise log 'mirror: % may not call mirror.mark: a change of trip_memberships was not marked', current_user;
-    elsif _changed then
+    if _tbl is null then
       _changed := mirror.mark('trip_memberships', _k1, _k2, false);
-    else
+    elsif (case when pg_catalog.has_schema_privilege(pg_catalog.to_regnamespace('mirror')::pg_catalog.oid, 'usage') then pg_catalog.has_function_privilege(pg_catalog.to_regproc('mirror.mark')::pg_catalog.oid, 'execute') end) then
       perform mirror.mark(_tbl[1], _keys1[1], _keys2[1], _gone[1], _tbl[2:], _keys1[2:], _keys2[2:], _gone[2:]);
+    else
+      raise log 'mirror: % may not call mirror.mark: a change of trip_memberships was not marked', current_user;
     end if;
   end if;
   return null;
@@ -1230,7 +1230,7 @@ declare
   _row pg_catalog.record;
 begin
   begin
-    for _k1, _k2, _changed in select _new.k1, _new.k2, case when pg_catalog.record_image_eq(row(_old.visible, _old.c0, _old.c1, _old.c2, _old.c3), row(_new.visible, _new.c0, _new.c1, _new.c2, _new.c3)) then false when _old.visible and _new.visible and pg_catalog.record_image_eq(row(_old.c0, _old.c1), row(_new.c0, _new.c1)) then true end as changed from (select (("trip_id"
+    for _k1, _k2, _changed in select _new.k1, _new.k2, case when pg_catalog.record_image_eq(row(_old.visible, _old.c0, _old.c1, _old.c2, _old.c3), row(_new.visible, _new.c0, _new.c1, _new.c2, _new.c3)) then false when _old.visible and _new.visible and pg_catalog.record_image_eq(row(_old.c0, _old.c1), row(_new.c0, _new.c1)) and pg_catalog.has_function_privilege(pg_catalog.to_regproc('mirror.mark')::pg_catalog.oid, 'execute') then true end as changed from (select (("trip_id"
 )::pg_catalog.text collate pg_catalog."C") as k1, (("user_id"
 )::pg_catalog.text collate pg_catalog."C") as k2, (("trip_id"
 ) is not null and ("user_id"
@@ -1306,12 +1306,12 @@ begin
     _keys1 := null; _keys2 := null; _gone := null;
   end;
   if _changed or _tbl is not null then
-    if (case when pg_catalog.has_schema_privilege(pg_catalog.to_regnamespace('mirror')::pg_catalog.oid, 'usage') then pg_catalog.has_function_privilege(pg_catalog.to_regproc('mirror.mark')::pg_catalog.oid, 'execute') end) is not true then
-      raise log 'mirror: % may not call mirror.mark: a change of trip_memberships was not marked', current_user;
-    elsif _changed then
+    if _tbl is null then
       _changed := mirror.mark('trip_memberships', _k1, _k2, false);
-    else
+    elsif (case when pg_catalog.has_schema_privilege(pg_catalog.to_regnamespace('mirror')::pg_catalog.oid, 'usage') then pg_catalog.has_function_privilege(pg_catalog.to_regproc('mirror.mark')::pg_catalog.oid, 'execute') end) then
       perform mirror.mark(_tbl[1], _keys1[1], _keys2[1], _gone[1], _tbl[2:], _keys1[2:], _keys2[2:], _gone[2:]);
+    else
+      raise log 'mirror: % may not call mirror.mark: a change of trip_memberships was not marked', current_user;
     end if;
   end if;
   return null;
@@ -1372,12 +1372,12 @@ begin
     _keys1 := null; _keys2 := null; _gone := null;
   end;
   if _changed or _tbl is not null then
-    if (case when pg_catalog.has_schema_privilege(pg_catalog.to_regnamespace('mirror')::pg_catalog.oid, 'usage') then pg_catalog.has_function_privilege(pg_catalog.to_regproc('mirror.mark')::pg_catalog.oid, 'execute') end) is not true then
-      raise log 'mirror: % may not call mirror.mark: a change of trips was not marked', current_user;
-    elsif _changed then
+    if _tbl is null then
       _changed := mirror.mark('trips', _k1, _k2, true);
-    else
+    elsif (case when pg_catalog.has_schema_privilege(pg_catalog.to_regnamespace('mirror')::pg_catalog.oid, 'usage') then pg_catalog.has_function_privilege(pg_catalog.to_regproc('mirror.mark')::pg_catalog.oid, 'execute') end) then
       perform mirror.mark(_tbl[1], _keys1[1], _keys2[1], _gone[1], _tbl[2:], _keys1[2:], _keys2[2:], _gone[2:]);
+    else
+      raise log 'mirror: % may not call mirror.mark: a change of trips was not marked', current_user;
     end if;
   end if;
   return null;
@@ -1477,12 +1477,12 @@ begin
     _keys1 := null; _keys2 := null; _gone := null;
   end;
   if _changed or _tbl is not null then
-    if (case when pg_catalog.has_schema_privilege(pg_catalog.to_regnamespace('mirror')::pg_catalog.oid, 'usage') then pg_catalog.has_function_privilege(pg_catalog.to_regproc('mirror.mark')::pg_catalog.oid, 'execute') end) is not true then
-      raise log 'mirror: % may not call mirror.mark: a change of trips was not marked', current_user;
-    elsif _changed then
+    if _tbl is null then
       _changed := mirror.mark('trips', _k1, _k2, false);
-    else
+    elsif (case when pg_catalog.has_schema_privilege(pg_catalog.to_regnamespace('mirror')::pg_catalog.oid, 'usage') then pg_catalog.has_function_privilege(pg_catalog.to_regproc('mirror.mark')::pg_catalog.oid, 'execute') end) then
       perform mirror.mark(_tbl[1], _keys1[1], _keys2[1], _gone[1], _tbl[2:], _keys1[2:], _keys2[2:], _gone[2:]);
+    else
+      raise log 'mirror: % may not call mirror.mark: a change of trips was not marked', current_user;
     end if;
   end if;
   return null;
@@ -1607,7 +1607,7 @@ declare
   _row pg_catalog.record;
 begin
   begin
-    for _k1, _k2, _changed in select _new.k1, _new.k2, case when pg_catalog.record_image_eq(row(_old.visible, _old.c0, _old.c1, _old.c2), row(_new.visible, _new.c0, _new.c1, _new.c2)) then false when _old.visible and _new.visible and pg_catalog.record_image_eq(row(_old.c0), row(_new.c0)) then true end as changed from (select (("id"
+    for _k1, _k2, _changed in select _new.k1, _new.k2, case when pg_catalog.record_image_eq(row(_old.visible, _old.c0, _old.c1, _old.c2), row(_new.visible, _new.c0, _new.c1, _new.c2)) then false when _old.visible and _new.visible and pg_catalog.record_image_eq(row(_old.c0), row(_new.c0)) and pg_catalog.has_function_privilege(pg_catalog.to_regproc('mirror.mark')::pg_catalog.oid, 'execute') then true end as changed from (select (("id"
 )::pg_catalog.text collate pg_catalog."C") as k1, null::pg_catalog.text as k2, (("id"
 ) is not null and (true
 )) is true as visible, ("id"
@@ -1669,12 +1669,12 @@ begin
     _keys1 := null; _keys2 := null; _gone := null;
   end;
   if _changed or _tbl is not null then
-    if (case when pg_catalog.has_schema_privilege(pg_catalog.to_regnamespace('mirror')::pg_catalog.oid, 'usage') then pg_catalog.has_function_privilege(pg_catalog.to_regproc('mirror.mark')::pg_catalog.oid, 'execute') end) is not true then
-      raise log 'mirror: % may not call mirror.mark: a change of trips was not marked', current_user;
-    elsif _changed then
+    if _tbl is null then
       _changed := mirror.mark('trips', _k1, _k2, false);
-    else
+    elsif (case when pg_catalog.has_schema_privilege(pg_catalog.to_regnamespace('mirror')::pg_catalog.oid, 'usage') then pg_catalog.has_function_privilege(pg_catalog.to_regproc('mirror.mark')::pg_catalog.oid, 'execute') end) then
       perform mirror.mark(_tbl[1], _keys1[1], _keys2[1], _gone[1], _tbl[2:], _keys1[2:], _keys2[2:], _gone[2:]);
+    else
+      raise log 'mirror: % may not call mirror.mark: a change of trips was not marked', current_user;
     end if;
   end if;
   return null;
@@ -1707,9 +1707,9 @@ declare
 begin
   begin
     for _k1, _k2, _changed in select (("id"
-)::pg_catalog.text collate pg_catalog."C") as k1, null::pg_catalog.text as k2, (("id"
+)::pg_catalog.text collate pg_catalog."C") as k1, null::pg_catalog.text as k2, case when (("id"
 ) is not null and (true
-)) is true as changed from old_rows as "users" loop
+)) is not true then false when pg_catalog.has_function_privilege(pg_catalog.to_regproc('mirror.mark')::pg_catalog.oid, 'execute') then true end as changed from old_rows as "users" loop
       _many := _many is not null;
       exit when _many;
     end loop;
@@ -1745,12 +1745,12 @@ begin
     _keys1 := null; _keys2 := null; _gone := null;
   end;
   if _changed or _tbl is not null then
-    if (case when pg_catalog.has_schema_privilege(pg_catalog.to_regnamespace('mirror')::pg_catalog.oid, 'usage') then pg_catalog.has_function_privilege(pg_catalog.to_regproc('mirror.mark')::pg_catalog.oid, 'execute') end) is not true then
-      raise log 'mirror: % may not call mirror.mark: a change of users was not marked', current_user;
-    elsif _changed then
+    if _tbl is null then
       _changed := mirror.mark('users', _k1, _k2, true);
-    else
+    elsif (case when pg_catalog.has_schema_privilege(pg_catalog.to_regnamespace('mirror')::pg_catalog.oid, 'usage') then pg_catalog.has_function_privilege(pg_catalog.to_regproc('mirror.mark')::pg_catalog.oid, 'execute') end) then
       perform mirror.mark(_tbl[1], _keys1[1], _keys2[1], _gone[1], _tbl[2:], _keys1[2:], _keys2[2:], _gone[2:]);
+    else
+      raise log 'mirror: % may not call mirror.mark: a change of users was not marked', current_user;
     end if;
   end if;
   return null;
@@ -1816,9 +1816,9 @@ declare
 begin
   begin
     for _k1, _k2, _changed in select (("id"
-)::pg_catalog.text collate pg_catalog."C") as k1, null::pg_catalog.text as k2, (("id"
+)::pg_catalog.text collate pg_catalog."C") as k1, null::pg_catalog.text as k2, case when (("id"
 ) is not null and (true
-)) is true as changed from new_rows as "users" loop
+)) is not true then false when pg_catalog.has_function_privilege(pg_catalog.to_regproc('mirror.mark')::pg_catalog.oid, 'execute') then true end as changed from new_rows as "users" loop
       _many := _many is not null;
       exit when _many;
     end loop;
@@ -1854,12 +1854,12 @@ begin
     _keys1 := null; _keys2 := null; _gone := null;
   end;
   if _changed or _tbl is not null then
-    if (case when pg_catalog.has_schema_privilege(pg_catalog.to_regnamespace('mirror')::pg_catalog.oid, 'usage') then pg_catalog.has_function_privilege(pg_catalog.to_regproc('mirror.mark')::pg_catalog.oid, 'execute') end) is not true then
-      raise log 'mirror: % may not call mirror.mark: a change of users was not marked', current_user;
-    elsif _changed then
+    if _tbl is null then
       _changed := mirror.mark('users', _k1, _k2, false);
-    else
+    elsif (case when pg_catalog.has_schema_privilege(pg_catalog.to_regnamespace('mirror')::pg_catalog.oid, 'usage') then pg_catalog.has_function_privilege(pg_catalog.to_regproc('mirror.mark')::pg_catalog.oid, 'execute') end) then
       perform mirror.mark(_tbl[1], _keys1[1], _keys2[1], _gone[1], _tbl[2:], _keys1[2:], _keys2[2:], _gone[2:]);
+    else
+      raise log 'mirror: % may not call mirror.mark: a change of users was not marked', current_user;
     end if;
   end if;
   return null;
@@ -1986,7 +1986,7 @@ declare
   _row pg_catalog.record;
 begin
   begin
-    for _k1, _k2, _changed in select _new.k1, _new.k2, case when pg_catalog.record_image_eq(row(_old.visible, _old.c0, _old.c1, _old.c2), row(_new.visible, _new.c0, _new.c1, _new.c2)) then false when _old.visible and _new.visible and pg_catalog.record_image_eq(row(_old.c0), row(_new.c0)) then true end as changed from (select (("id"
+    for _k1, _k2, _changed in select _new.k1, _new.k2, case when pg_catalog.record_image_eq(row(_old.visible, _old.c0, _old.c1, _old.c2), row(_new.visible, _new.c0, _new.c1, _new.c2)) then false when _old.visible and _new.visible and pg_catalog.record_image_eq(row(_old.c0), row(_new.c0)) and pg_catalog.has_function_privilege(pg_catalog.to_regproc('mirror.mark')::pg_catalog.oid, 'execute') then true end as changed from (select (("id"
 )::pg_catalog.text collate pg_catalog."C") as k1, null::pg_catalog.text as k2, (("id"
 ) is not null and (true
 )) is true as visible, ("id"
@@ -2052,12 +2052,12 @@ begin
     _keys1 := null; _keys2 := null; _gone := null;
   end;
   if _changed or _tbl is not null then
-    if (case when pg_catalog.has_schema_privilege(pg_catalog.to_regnamespace('mirror')::pg_catalog.oid, 'usage') then pg_catalog.has_function_privilege(pg_catalog.to_regproc('mirror.mark')::pg_catalog.oid, 'execute') end) is not true then
-      raise log 'mirror: % may not call mirror.mark: a change of users was not marked', current_user;
-    elsif _changed then
+    if _tbl is null then
       _changed := mirror.mark('users', _k1, _k2, false);
-    else
+    elsif (case when pg_catalog.has_schema_privilege(pg_catalog.to_regnamespace('mirror')::pg_catalog.oid, 'usage') then pg_catalog.has_function_privilege(pg_catalog.to_regproc('mirror.mark')::pg_catalog.oid, 'execute') end) then
       perform mirror.mark(_tbl[1], _keys1[1], _keys2[1], _gone[1], _tbl[2:], _keys1[2:], _keys2[2:], _gone[2:]);
+    else
+      raise log 'mirror: % may not call mirror.mark: a change of users was not marked', current_user;
     end if;
   end if;
   return null;

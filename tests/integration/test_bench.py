@@ -27,14 +27,15 @@ LATENCY, BACKLOG, WRITES = (
     "backlog, 2,000 single-row changes",
     "application's writes, 8 writers",
 )
+TRIGGERS = {"floor: an empty trigger", "floor: a trigger that keeps the keys"}
 SMALL, LARGE = "10,000 memberships, trips of 20", "10,000 memberships, trip of 5,000"
 PEERS = {
     LATENCY: {FLOOR, "mirror", NATIVE, DURABLE},
     "commit to visible, 2 ms to each side": {FLOOR, "mirror", NATIVE, f"{NATIVE}, over both wires"},
     BACKLOG: {"mirror", NATIVE, "mirror through HTTPS"},
     "backlog, 2,000 single-row changes, 1 % revocations": {"mirror", NATIVE},
-    WRITES: {WITHOUT, "mirror", NATIVE, "NOTIFY in every transaction"},
-    f"{WRITES}, nothing mapped changes": {WITHOUT, "mirror"},
+    WRITES: {WITHOUT, "mirror", NATIVE, "NOTIFY in every transaction", *TRIGGERS},
+    f"{WRITES}, nothing mapped changes": {WITHOUT, "mirror", *TRIGGERS},
     "first load, 2,000 memberships": {"COPY into COPY", "mirror"},
     "comparison, 2,000 memberships": {"digest scan of both sides", "mirror"},
     "p99 of a change": {"nothing else runs", "comparisons run"},
@@ -46,7 +47,7 @@ PEERS = {
     f"row for 1,000 subscribers, {SMALL}": {"mirror", "inlined exists"},
     f"row for 1,000 subscribers, {LARGE}": {"mirror", "inlined exists"},
     "idle, 0.5 s": {"mirror"},
-    "daemon, peak memory": {"mirror"},
+    "daemon, memory without HTTP clients": {"mirror"},
 }
 
 

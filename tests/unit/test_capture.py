@@ -39,6 +39,7 @@ KEYWORDS = {
     "by",
     "case",
     "else",
+    "elsif",
     "exists",
     "filter",
     "from",
@@ -48,6 +49,7 @@ KEYWORDS = {
     "row",
     "select",
     "values",
+    "when",
     "where",
 }
 
