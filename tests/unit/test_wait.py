@@ -150,6 +150,15 @@ async def test_whoever_runs_out_of_time_or_goes_away_is_forgotten() -> None:
         assert len(desk.waiters) == 0
 
 
+async def test_an_answer_that_comes_as_the_time_runs_out_takes_nobody_elses_away() -> None:
+    desk = Desk()
+    late, patient = desk.wait("10:20:", timeout_s=0), desk.wait("10:20:")
+    await asyncio.sleep(0)  # both wait; what ends the time of the first one is next in the loop's queue, ...
+    desk.waiters.reached("20:20:", BEFORE)  # ... and the position right behind it
+    assert await soon(late) == HAS, "it was there before anybody had said that it was not"
+    assert await soon(patient) == HAS
+
+
 async def test_positions_are_asked_for_together_at_once_and_then_less_and_less() -> None:
     desk = Desk()
     tasks = [desk.wait("9:9:", str(n)) for n in range(10, 110)]
