@@ -45,8 +45,8 @@ class _Waiter:
         self.patience = patience
 
     def end(self, answer: Answer) -> None:
-        """An answer is what ends its patience, unless that is ending by itself: no task nor future of its own, for there
-        may be ten thousand."""
+        """An answer is what ends its patience, unless that is just ending by itself: no task nor future of its own, for
+        there may be ten thousand."""
         if self.answer is None:
             self.answer = answer
             if not self.patience.expired():

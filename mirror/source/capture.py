@@ -10,14 +10,13 @@ from mirror.tables import MEMBERSHIPS, TABLES, TRIPS, Table
 
 VERSION = 1
 EVENTS = ("insert", "update", "delete")
-# May whoever changes the table call mirror.mark? CASE, since looking for a name in a schema without USAGE raises.
+# May whoever changes the table call mirror.mark? Where errors are not caught, with CASE: looking for a name in a schema
+# without USAGE raises.
+_MAY_MARK_CAUGHT = "pg_catalog.has_function_privilege(pg_catalog.to_regproc('mirror.mark')::pg_catalog.oid, 'execute')"
 _MAY_MARK = (
     "(case when pg_catalog.has_schema_privilege(pg_catalog.to_regnamespace('mirror')::pg_catalog.oid, 'usage') "
-    "then pg_catalog.has_function_privilege(pg_catalog.to_regproc('mirror.mark')::pg_catalog.oid, 'execute') end)"
+    f"then {_MAY_MARK_CAUGHT} end)"
 )
-
-# The same where errors are caught, so that it may raise: half of that.
-_MAY_MARK_CAUGHT = "pg_catalog.has_function_privilege(pg_catalog.to_regproc('mirror.mark')::pg_catalog.oid, 'execute')"
 
 
 def functions_sql(source: Source) -> str:

@@ -1,11 +1,11 @@
 -- {{event}}: the keys are gathered in a read-only subtransaction (it needs no transaction id of its own, so a transaction
 -- of thousands of statements does not overflow the subtransaction cache) and marked outside of it. Most frequent by far is a
 -- statement over one row that is inserted, deleted, or updated and keeps its key and its place in the projection: that is
--- looked at without sorting and grouping, and _changed is null if it is something else, or may not be marked. (A loop, because it costs less than
--- asking in the query whether there are more rows; _many is null when there is none.) A statement over more than 1,000 keys
--- marks them a thousand at a time, so that memory stays flat. What cannot be expressed (a column was dropped, renamed or
--- retyped) is marked coarsely: null, the whole table. It runs with the rights and the search_path of whoever changes the
--- table (a SET here would cost 5 % of the application's writes), so all names are written in full.
+-- looked at without sorting and grouping, and _changed is null if it is something else, or may not be marked. (A loop,
+-- because it costs less than asking in the query whether there are more rows; _many is null when there is none.) A statement
+-- over more than 1,000 keys marks them a thousand at a time, so that memory stays flat. What cannot be expressed (a column was
+-- dropped, renamed or retyped) is marked coarsely: null, the whole table. It runs with the rights and the search_path of
+-- whoever changes the table (a SET here would cost 5 % of the application's writes), so all names are written in full.
 create or replace function mirror.{{table}}_{{event}}() returns trigger language plpgsql as $mirror$
 #variable_conflict use_column
 declare

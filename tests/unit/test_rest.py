@@ -10,7 +10,7 @@ from pydantic import SecretStr
 
 from mirror.config import Https, load_settings
 from mirror.errors import ConfigError, Incompatible, MirrorError, Refused, Superseded, UnknownOutcome, Unreachable
-from mirror.target.rest import Rest, translate
+from mirror.target.rest import PIECE_BYTES, Rest, translate
 from mirror.target.ways import check
 from tests.bed.postgrest import token
 
@@ -95,10 +95,13 @@ def rest(monkeypatch: pytest.MonkeyPatch, key: str, answer: Any) -> tuple[Rest, 
 @pytest.mark.parametrize("key", [KEY, token("service_role")], ids=["secret", "legacy"])
 async def test_what_is_sent(monkeypatch: pytest.MonkeyPatch, key: str) -> None:
     transport, sent = rest(monkeypatch, key, httpx.Response(200, json={"clock": "now"}))
-    assert await transport.call("mirror_apply", '{"scopes":[{"x":"é"}]}') == {"clock": "now"}
+    batch = '{"scopes":[{"x":"%s"}]}' % ("é" * PIECE_BYTES)
+    assert await transport.call("mirror_apply", batch) == {"clock": "now"}
     (request,) = sent
     assert str(request.url) == "https://abcdefgh.supabase.co/rest/v1/rpc/mirror_apply"
-    assert request.content == '{"batch":{"scopes":[{"x":"é"}]}}'.encode(), "the text as it was written"
+    assert request.content == f'{{"batch":{batch}}}'.encode(), "the text as it was written, in pieces"
+    assert request.headers["content-length"] == str(len(request.content)), "a gateway may refuse chunks"
+    assert "transfer-encoding" not in request.headers
     assert request.headers["apikey"] == key
     bearer = request.headers.get("authorization")
     assert bearer == (None if key == KEY else f"Bearer {key}"), "a secret key is no JWT"
