@@ -140,6 +140,7 @@ async def test_nobody_rings_for_a_daemon_that_is_awake_and_everybody_for_one_tha
     async with await psycopg.AsyncConnection.connect(source_url, autocommit=True) as listener:
         async with running(source_url, target_url, FLOOR) as daemon:
             await leading(daemon)
+            await eventually(lambda: daemon._doorbell.proven)  # its proof is a notification, too
             await asleep(source)
             await listener.execute("listen mirror")
             await source.execute(insert)
