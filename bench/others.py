@@ -13,14 +13,17 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
+
+import psycopg
 
 from bench import backlog, peers
 from bench.changes import SINGLE, write
 from bench.peers import STOP_TIMEOUT_S, TARGET_TABLES, LeftOutError, until
 from bench.probes import PER_SECOND, latencies_ms
 from bench.report import Result, median, percentile
-from bench.stage import SOURCE_KEYS, SOURCE_TABLES, Databases, Stage, ask, connect, open_stage
+from bench.stage import SOURCE_KEYS, SOURCE_TABLES, Connection, Databases, Stage, ask, connect, open_stage
 from mirror.demo.servers import ServerError, binaries
 
 MAJOR = 15
@@ -153,7 +156,16 @@ def pglogical(databases: Databases) -> Iterator[Held]:
             target.execute("select pglogical.drop_subscription('bench')")
             until(lambda: not ask(source, "select count(*) from pg_replication_slots"))
             for connection in (target, source):
-                connection.execute("drop extension pglogical cascade")
+                until(partial(_dropped, connection))
+
+
+def _dropped(connection: Connection) -> bool:
+    """Its manager looks at those tables now and then, in another order."""
+    try:
+        connection.execute("drop extension pglogical cascade")
+    except psycopg.errors.DeadlockDetected:
+        return False
+    return True
 
 
 @contextmanager

@@ -204,6 +204,7 @@ CREATE OR REPLACE PROCEDURE mirror.drain(IN request jsonb, IN forget_at text[], 
 AS $procedure$
 declare
   _asleep boolean := false;
+  _seen record;
 begin
   if (request->>'asleep')::boolean then
     perform pg_advisory_unlock(1835627122, 1);
@@ -220,8 +221,11 @@ begin
   loop
     commit;
     set transaction isolation level repeatable read, read only;
-    select l.reply, l.scopes, l.taken_at, l.taken_id into reply, scopes, taken_at, taken_id
-    from mirror.look(request) as l;
+    _seen := mirror.look(request);
+    reply := _seen.reply;
+    scopes := _seen.scopes;
+    taken_at := _seen.taken_at;
+    taken_id := _seen.taken_id;
     -- What looked empty may have been rewritten (see there): look again, with a snapshot that sees the new rows.
     continue when (scopes <> '' or reply->'slice' <> 'null')
                   and (mirror.users_replaced() or mirror.trips_replaced() or mirror.trip_memberships_replaced());
@@ -292,12 +296,17 @@ CREATE OR REPLACE FUNCTION mirror.keys(tbl text, keys1 text[], keys2 text[], OUT
  LANGUAGE plpgsql
  STABLE
 AS $function$
+declare
+  _read record;
 begin
   case tbl
-    when 'users' then select k.* into n, rows, gone from mirror.users_keys(keys1, keys2) as k;
-    when 'trips' then select k.* into n, rows, gone from mirror.trips_keys(keys1, keys2) as k;
-    when 'trip_memberships' then select k.* into n, rows, gone from mirror.trip_memberships_keys(keys1, keys2) as k;
+    when 'users' then _read := mirror.users_keys(keys1, keys2);
+    when 'trips' then _read := mirror.trips_keys(keys1, keys2);
+    when 'trip_memberships' then _read := mirror.trip_memberships_keys(keys1, keys2);
   end case;
+  n := _read.n;
+  rows := _read.rows;
+  gone := _read.gone;
 end
 $function$;
 
@@ -309,7 +318,7 @@ declare
   _taken record;
   _slice jsonb;
 begin
-  select * into _taken from mirror.take(request) as t;
+  _taken := mirror.take(request);
   scopes := _taken.scopes;
   if request ? 'slice' and not _taken.broken ? (request->'slice'->>'table') then
     begin
@@ -515,7 +524,7 @@ begin
       continue;
     end if;
     begin
-      select * into _read from mirror.read_part(_part.tbl, _part.keys1, _part.keys2, _rows) as r;
+      _read := mirror.read_part(_part.tbl, _part.keys1, _part.keys2, _rows);
     exception
       when program_limit_exceeded then
         too_big := true;
@@ -553,10 +562,12 @@ declare
   _good1 text[] := '{}';
   _good2 text[] := '{}';
   _refused jsonb := '[]';
+  _read record;
 begin
   begin
-    select k.n, concat('{"table":"', tbl, '","rows":', k.rows, ',"gone":', k.gone, '}') into n, scope
-    from mirror.keys(tbl, keys1, keys2) as k;
+    _read := mirror.keys(tbl, keys1, keys2);
+    n := _read.n;
+    scope := concat('{"table":"', tbl, '","rows":', _read.rows, ',"gone":', _read.gone, '}');
     return;
   exception when data_exception or raise_exception then
     null;
@@ -573,8 +584,9 @@ begin
       end if;
     end;
   end loop;
-  select cardinality(keys1), concat('{"table":"', tbl, '","rows":', k.rows, ',"gone":', k.gone, ',"refused":', _refused, '}')
-  into n, scope from mirror.keys(tbl, _good1, _good2) as k;
+  _read := mirror.keys(tbl, _good1, _good2);
+  n := cardinality(keys1);
+  scope := concat('{"table":"', tbl, '","rows":', _read.rows, ',"gone":', _read.gone, ',"refused":', _refused, '}');
 end
 $function$;
 
@@ -585,7 +597,7 @@ CREATE OR REPLACE FUNCTION mirror.read_part(tbl text, keys1 text[], keys2 text[]
 AS $function$
 declare
   _trips text[];
-  _of record;
+  _read record;
 begin
   if tbl = 'trip_memberships' and array_position(keys2, null) > 0 then
     select array_agg(distinct k.k1) filter (where k.k2 is null), array_agg(k.k1) filter (where k.k2 is not null),
@@ -594,13 +606,15 @@ begin
   end if;
   n := 0;
   if keys1 is not null then
-    select k.scope, k.n into scopes, n from mirror.read_keys(tbl, keys1, keys2) as k;
+    _read := mirror.read_keys(tbl, keys1, keys2);
+    scopes := _read.scope;
+    n := _read.n;
   end if;
   if _trips is not null then
-    select * into _of from mirror.trip_memberships_of(_trips, row_limit) as o;
-    n := n + _of.n;
-    scopes := concat_ws(',', scopes, _of.scope);
-    wide_trips := _of.wide;
+    _read := mirror.trip_memberships_of(_trips, row_limit);
+    n := n + _read.n;
+    scopes := concat_ws(',', scopes, _read.scope);
+    wide_trips := _read.wide;
   end if;
 end
 $function$;
@@ -737,7 +751,7 @@ begin
       select coalesce(bool_or(o.k1 is not null), false), coalesce(array_agg(distinct o.tbl) filter (where o.k1 is null), '{}')
       into _gone, _marked from mirror.outbox as o where (o.gone or o.k1 is null) and not request->'skip' ? o.tbl;
     end if;
-    select * into _read from mirror.read_entries(request, _entries, _past_marks, coalesce(_gone, false)) as r;
+    _read := mirror.read_entries(request, _entries, _past_marks, coalesce(_gone, false));
     if _gone and _read.n = 0 and _read.broken = '{}' then
       _gone := false;  -- all of that is in hand, or left to a walk
     elsif _read.more and not _past_marks then

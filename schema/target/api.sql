@@ -76,15 +76,16 @@ declare
   _counts jsonb := '{}';
   _scopes jsonb := case when batch ? 'explain' then jsonb_path_query_array(batch, '$.scopes[*] ? (!exists(@.dry))')
                         else batch->'scopes' end;
+  _tables text[] := array(select s->>'table' from jsonb_array_elements(_scopes) as s);
   _table text;
+  _i integer;
   _scope jsonb;
   _keys jsonb;
   _parked boolean;
 begin
   perform mirror.make_durable();
   perform mirror.check_fence((batch->>'epoch')::bigint, (batch->>'batch')::bigint);
-  if exists (select from jsonb_array_elements(_scopes) as s
-             where (s->>'table' in ('users', 'trips', 'trip_memberships')) is not true) then
+  if not _tables <@ array['users', 'trips', 'trip_memberships'] then
     raise exception 'a scope names a table that is not mirrored' using errcode = '22023';
   end if;
   -- Nothing is forgotten in the source for a batch that is about no rows, so it need not wait for the disk.
@@ -95,20 +96,25 @@ begin
   _parked := mirror.reconsider(_scopes);
   -- Children go before parents and come after them, for the sake of foreign keys of adopted tables.
   foreach _table in array array['trip_memberships', 'trips', 'users'] loop
-    for _scope in select s from jsonb_array_elements(_scopes) as s where s->>'table' = _table loop
-      _keys := mirror.doomed(_scope);
+    foreach _i in array array_positions(_tables, _table) loop
+      _scope := _scopes->(_i - 1);
+      -- What it names as gone, or what is here in its range and not among its rows.
+      _keys := case when _scope ?| array['range', 'trips', 'user'] then mirror.surplus(_scope) else coalesce(_scope->'gone', '[]') end;
       if jsonb_array_length(_keys) > 0 then
         _counts := mirror.add(_counts, _table, 'delete', mirror.attempt('remove', _table, _keys));
       end if;
     end loop;
   end loop;
   foreach _table in array array['users', 'trips', 'trip_memberships'] loop
-    for _scope in select s from jsonb_array_elements(_scopes) as s where s->>'table' = _table loop
+    foreach _i in array array_positions(_tables, _table) loop
+      _scope := _scopes->(_i - 1);
       if coalesce(_scope->'rows'->>'trip_id', _scope->'rows'->>'id', '{}') <> '{}' then
         _counts := mirror.add(_counts, _table, 'upsert', mirror.attempt(
           case when _scope ? 'range' and mirror.is_vacant(_scope) then 'add' else 'put' end, _table, _scope->'rows'));
       end if;
-      perform mirror.park(_table, r, r->>'reason') from mirror.refused(_scope) as r;
+      if _scope ? 'refused' then
+        perform mirror.park(_table, r, r->>'reason') from mirror.refused(_scope) as r;
+      end if;
     end loop;
   end loop;
   if _parked then
@@ -173,11 +179,6 @@ begin
       as_of = greatest(_state.as_of, (advance.reached->>'as_of')::timestamptz),
       fresh_at = least(greatest(_state.fresh_at, (advance.reached->>'fresh_at')::timestamptz), clock_timestamp());
 end
-$mirror$;
-
--- What a scope must lose: the keys that it names as gone, or those in its range that its rows do not have.
-create or replace function mirror.doomed(scope jsonb) returns jsonb language sql stable set search_path = '' as $mirror$
-  select case when scope ?| array['range', 'trips', 'user'] then mirror.surplus(scope) else coalesce(scope->'gone', '[]') end
 $mirror$;
 
 create or replace function mirror.add(counts jsonb, tbl text, op text, n bigint) returns jsonb

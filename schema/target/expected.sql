@@ -358,15 +358,6 @@ AS $function$
     else (select jsonb_object_agg(c.key, ((c.value::text[])[first : last])::text) from jsonb_each_text(rows) as c) end
 $function$;
 
-CREATE OR REPLACE FUNCTION mirror.doomed(scope jsonb)
- RETURNS jsonb
- LANGUAGE sql
- STABLE
- SET search_path TO ''
-AS $function$
-  select case when scope ?| array['range', 'trips', 'user'] then mirror.surplus(scope) else coalesce(scope->'gone', '[]') end
-$function$;
-
 CREATE OR REPLACE FUNCTION mirror.epoch_of(trip text)
  RETURNS text
  LANGUAGE sql
@@ -1133,15 +1124,16 @@ declare
   _counts jsonb := '{}';
   _scopes jsonb := case when batch ? 'explain' then jsonb_path_query_array(batch, '$.scopes[*] ? (!exists(@.dry))')
                         else batch->'scopes' end;
+  _tables text[] := array(select s->>'table' from jsonb_array_elements(_scopes) as s);
   _table text;
+  _i integer;
   _scope jsonb;
   _keys jsonb;
   _parked boolean;
 begin
   perform mirror.make_durable();
   perform mirror.check_fence((batch->>'epoch')::bigint, (batch->>'batch')::bigint);
-  if exists (select from jsonb_array_elements(_scopes) as s
-             where (s->>'table' in ('users', 'trips', 'trip_memberships')) is not true) then
+  if not _tables <@ array['users', 'trips', 'trip_memberships'] then
     raise exception 'a scope names a table that is not mirrored' using errcode = '22023';
   end if;
   -- Nothing is forgotten in the source for a batch that is about no rows, so it need not wait for the disk.
@@ -1152,20 +1144,25 @@ begin
   _parked := mirror.reconsider(_scopes);
   -- Children go before parents and come after them, for the sake of foreign keys of adopted tables.
   foreach _table in array array['trip_memberships', 'trips', 'users'] loop
-    for _scope in select s from jsonb_array_elements(_scopes) as s where s->>'table' = _table loop
-      _keys := mirror.doomed(_scope);
+    foreach _i in array array_positions(_tables, _table) loop
+      _scope := _scopes->(_i - 1);
+      -- What it names as gone, or what is here in its range and not among its rows.
+      _keys := case when _scope ?| array['range', 'trips', 'user'] then mirror.surplus(_scope) else coalesce(_scope->'gone', '[]') end;
       if jsonb_array_length(_keys) > 0 then
         _counts := mirror.add(_counts, _table, 'delete', mirror.attempt('remove', _table, _keys));
       end if;
     end loop;
   end loop;
   foreach _table in array array['users', 'trips', 'trip_memberships'] loop
-    for _scope in select s from jsonb_array_elements(_scopes) as s where s->>'table' = _table loop
+    foreach _i in array array_positions(_tables, _table) loop
+      _scope := _scopes->(_i - 1);
       if coalesce(_scope->'rows'->>'trip_id', _scope->'rows'->>'id', '{}') <> '{}' then
         _counts := mirror.add(_counts, _table, 'upsert', mirror.attempt(
           case when _scope ? 'range' and mirror.is_vacant(_scope) then 'add' else 'put' end, _table, _scope->'rows'));
       end if;
-      perform mirror.park(_table, r, r->>'reason') from mirror.refused(_scope) as r;
+      if _scope ? 'refused' then
+        perform mirror.park(_table, r, r->>'reason') from mirror.refused(_scope) as r;
+      end if;
     end loop;
   end loop;
   if _parked then
