@@ -34,6 +34,7 @@ class Request:
     entries: int | None = None  # default: rows
     sleep: bool = False
     forget: tuple[Taken, ...] = ()
+    reached: str | None = None  # the target's position, when it is to be noted
     in_hand: Taken | None = None  # being applied just now, so neither forgotten nor to be read again
     forget_wide: tuple[tuple[Wide, str], ...] = ()
     skip: tuple[str, ...] = ()

@@ -225,7 +225,10 @@ class Daemon:
             )
         if await source.collapse(COLLAPSE_ENTRIES):
             log.warning("the outbox grew too large while no daemon ran: the tables are compared instead")
-        if not claim.primed:
+        is_behind = await source.is_behind(claim.snapshot)
+        if is_behind:
+            log.warning("the target is behind what it was told: restored, or another one? All tables are compared")
+        if is_behind or not claim.primed:
             await source.mark_unmarked()
         self._applier.begin(empty=claim.empty, walks=claim.walks)
         if claim.primed or claim.walks:

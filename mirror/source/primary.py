@@ -87,6 +87,7 @@ class Primary:
             "bytes": request.bytes,
             "sleep": request.sleep,
             "asleep": self._asleep,
+            "reached": request.reached,
             "skip": request.skip,
             "forget_wide": [{"table": w.table, "trip": w.trip, "snapshot": s} for w, s in request.forget_wide],
             "count": request.count,
@@ -107,6 +108,10 @@ class Primary:
     async def mark_unmarked(self) -> None:
         """The target is not primed: every table that is not marked already has to be loaded."""
         await self._row(_MARK_UNMARKED)
+
+    async def is_behind(self, snapshot: str | None) -> bool:
+        """Has a target that equals this snapshot not seen what was forgotten for its sake?"""
+        return bool((await self._row("select mirror.is_behind(%s)", [snapshot]))[0])
 
     async def report(self, request: int, state: str, progress: Any, result: Any = None) -> bool:
         """Tells an operator how a request goes; False when it was taken back."""

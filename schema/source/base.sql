@@ -15,6 +15,11 @@ create table if not exists mirror.install (
   installed_at timestamptz not null default now()
 );
 
+-- The snapshot that the target equalled when entries were forgotten (noted at most once a second). A target that has not
+-- come that far was restored from a backup, or is another one: nobody will tell it again what it lacks. One row.
+create table if not exists mirror.reached (one boolean primary key default true check (one), snapshot text);
+insert into mirror.reached default values on conflict do nothing;
+
 -- The durable truth of what is dirty. A membership with k2 null = all memberships of trip k1; k1 null = the whole
 -- table. gone: the key left the projection with this statement, so in a backlog it is read first (what is true is read, not
 -- believed). No index and no key on purpose: entries live for milliseconds, are found by scanning, and forgotten by id

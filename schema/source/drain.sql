@@ -369,9 +369,17 @@ begin
 end
 $mirror$;
 
+-- Is a target that equals this snapshot behind what was forgotten for its sake?
+create or replace function mirror.is_behind(snapshot text) returns boolean language sql stable as $mirror$
+  select coalesce(pg_snapshot_xmax(is_behind.snapshot::pg_snapshot) < pg_snapshot_xmax(r.snapshot::pg_snapshot)
+                  or pg_snapshot_xmin(is_behind.snapshot::pg_snapshot) < pg_snapshot_xmin(r.snapshot::pg_snapshot), false)
+  from mirror.reached as r
+$mirror$;
+
 -- One round trip: forget what the last batch applied, then look. Forgetting commits by itself, so that the snapshot of the
 -- look sees it as done (a token of the application must not wait for a transaction of ours). With "sleep", and nothing
 -- found, the lock of the doorbell is taken and the outbox looked at once more; see mirror.mark for why that is enough.
+--   reached      the target's position, now and then when something is forgotten
 --   forget_wide  marks of whole tables or trips whose walk is complete: exactly those visible when it began.
 create or replace procedure mirror.drain(request jsonb, forget_at text[], forget_id text[],
                                          inout reply jsonb, inout scopes text, inout taken_at text, inout taken_id text)
@@ -386,6 +394,9 @@ begin
   for i in 1 .. coalesce(cardinality(forget_id), 0) loop
     perform mirror.forget(forget_at[i]::tid[], forget_id[i]::int8multirange);
   end loop;
+  if request->>'reached' is not null then
+    update mirror.reached set snapshot = request->>'reached';
+  end if;
   if jsonb_array_length(request->'forget_wide') > 0 then
     delete from mirror.outbox as o
     using jsonb_to_recordset(request->'forget_wide') as f("table" text, trip text, snapshot text)

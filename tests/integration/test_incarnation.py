@@ -109,6 +109,39 @@ async def test_a_renamed_database_is_the_same_source(
             await admin.execute(f"alter database {name}_new rename to {name}")
 
 
+async def test_a_target_that_was_restored_is_not_called_fresh_before_it_is_compared(
+    source: Connection, target: Connection, source_url: str, target_url: str
+) -> None:
+    """What it lacks is forgotten in the source. A trigger sees each position that is claimed, and whether it is true."""
+    await loaded(source, source_url, target_url)
+    await target.execute("create temp table backup as select * from mirror.state")
+    late = "00000000-0000-0000-0000-00000000001a"
+    async with quiet(source_url, target_url) as daemon:
+        await leading(daemon)
+        await source.execute("insert into users (id) values (%s)", [late])
+        await becomes_equal(source, target)
+        await asleep(source)
+    assert await value(source, "select count(*) from mirror.outbox") == 0
+    await target.execute("delete from users where id = %s", [late])
+    await target.execute("delete from mirror.state; insert into mirror.state select * from backup")
+    await target.execute(
+        f"""
+        create table claimed (there boolean);
+        create function claim() returns trigger language plpgsql as $$ begin
+          insert into public.claimed select exists (select from public.users where id = '{late}');
+          return null;
+        end $$;
+        create trigger claim after update on mirror.state for each row
+          when (new.fresh_at is distinct from old.fresh_at) execute function claim()
+        """
+    )
+    async with quiet(source_url, target_url) as daemon:
+        await becomes_equal(source, target)
+        await leading(daemon)
+        await eventually(lambda: value(target, "select exists (select from claimed)"))
+    assert await value(target, "select bool_and(there) from claimed")
+
+
 @contextlib.asynccontextmanager
 async def a_server() -> AsyncIterator[tuple[Server, Path]]:
     """One that a test may take back to yesterday."""
