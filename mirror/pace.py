@@ -1,5 +1,5 @@
-"""How often a look does what costs: count the entries, seek those whose keys are gone, take a slice along, and note how far
-the target is."""
+"""How often a look does what costs: count the entries, seek those whose keys are gone, take a slice along, and note
+how far the target is."""
 
 from __future__ import annotations
 

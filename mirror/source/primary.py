@@ -82,7 +82,7 @@ class Primary:
         return bool((await self._row("select pg_try_advisory_lock(1835627122, 2)"))[0])
 
     async def drain(self, request: Request) -> Reading:
-        document = {
+        document: dict[str, Any] = {
             "rows": request.rows,
             "bytes": request.bytes,
             "sleep": request.sleep,

@@ -40,9 +40,9 @@ def schema_sql(types: Types, mapping: Mapping) -> str:
 
 
 def _rows(table: Table) -> str:
-    """The rows that a scope carries, as r."""
-    lists = ", ".join(f"mirror.list(rows->>'{c}', (null::public.{table.name}).{c})" for c in table.columns)
-    return f"unnest({lists}) as r({', '.join(table.columns)})"
+    """The rows that a scope carries, as r. Unnested as they are wanted: in FROM, each list would be copied first."""
+    lists = [f"unnest(mirror.list(rows->>'{c}', (null::public.{table.name}).{c})) as {c}" for c in table.columns]
+    return f"(select {', '.join(lists)}) as r"
 
 
 def _changes(table: Table, types: Types) -> dict[str, str]:

@@ -57,8 +57,8 @@ create or replace function mirror.possible(tbl text, key1 text, key2 text) retur
                   else mirror.trip_memberships_possible(key1, key2) end
 $mirror$;
 
--- A scope of exact keys. When a projection raises on some row, the keys are tried one at a time, so that only that row is
--- refused; an error that is not about a row goes to the caller.
+-- A scope of exact keys, each of which may be named more than once. When a projection raises on some row, the keys are tried
+-- one at a time, so that only that row is refused; an error that is not about a row goes to the caller.
 create or replace function mirror.read_keys(tbl text, keys1 text[], keys2 text[], out scope text, out n integer)
 language plpgsql stable as $mirror$
 declare
@@ -75,6 +75,8 @@ begin
   exception when data_exception or raise_exception then
     null;
   end;
+  select array_agg(d.k1), array_agg(d.k2) into keys1, keys2
+  from (select distinct k.k1, k.k2 from unnest(keys1, keys2) as k(k1, k2)) as d;
   for i in 1 .. cardinality(keys1) loop
     begin
       perform mirror.keys(tbl, keys1[i:i], keys2[i:i]);
@@ -255,25 +257,22 @@ declare
   _skip text[] := array(select jsonb_array_elements_text(request->'skip'));
   _in_hand int8multirange := request->>'in_hand';
   _rows integer := (request->>'rows')::integer;
+  _found bigint := 0;
   _part record;
   _read record;
 begin
   n := 0; keys := 0; more := false; too_big := false; scopes := '';
   ids := '{}'; marked := '{}'; wide_trips := '{}'; broken := '{}'; ages := '{}';
   for _part in
-    with found as materialized (
-      select o.ctid as place, o.id, o.tbl, o.k1, o.k2, o.at from mirror.outbox as o
-      where o.tbl <> all (_skip) and (not past_marks or o.k1 is not null) and (not only_gone or o.gone)
-        and (_in_hand is null or not o.id <@ _in_hand)
-      limit row_limit + 1),
-    taken as not materialized (select * from found limit row_limit)
-    select e.*, k.keys1, k.keys2, (select count(*) > row_limit from found) as more
-    from (select tbl, k1 is null as whole, count(*) as n, min(at) as oldest, min(place) as first, max(place) as last,
-                 range_agg(int8range(id, id, '[]')) as ids from taken group by 1, 2) as e
-    left join (select d.tbl, array_agg(d.k1) as keys1, array_agg(d.k2) as keys2
-               from (select tbl, k1, k2 from taken where k1 is not null group by 1, 2, 3) as d group by 1) as k using (tbl)
+    select t.tbl, t.k1 is null as whole, count(*) as n, min(t.at) as oldest, min(t.place) as first, max(t.place) as last,
+           range_agg(int8range(t.id, t.id, '[]')) as ids, array_agg(t.k1) as keys1, array_agg(t.k2) as keys2
+    from (select o.ctid as place, o.id, o.tbl, o.k1, o.k2, o.at from mirror.outbox as o
+          where o.tbl <> all (_skip) and (not past_marks or o.k1 is not null) and (not only_gone or o.gone)
+            and (_in_hand is null or not o.id <@ _in_hand)
+          limit row_limit) as t
+    group by 1, 2
   loop
-    more := _part.more;
+    _found := _found + _part.n;
     oldest := least(oldest, _part.oldest);
     if _part.whole then
       marked := marked || _part.tbl;
@@ -305,6 +304,7 @@ begin
     ids := ids + coalesce(_part.ids, '{}');
     ages := ages || jsonb_build_object(_part.tbl, greatest(0, extract(epoch from now() - _part.oldest)));
   end loop;
+  more := _found = row_limit;  -- perhaps: the next look will know
   too_big := too_big or octet_length(scopes) > (request->>'bytes')::integer;
 end
 $mirror$;

@@ -66,6 +66,13 @@ create table mirror.outbox_3 (
 alter table mirror.outbox_3 inherit mirror.outbox;
 alter table mirror.outbox_3 set (autovacuum_vacuum_scale_factor=0, autovacuum_vacuum_threshold=5000, autovacuum_vacuum_insert_threshold=-1, autovacuum_analyze_threshold=1000000000, autovacuum_vacuum_cost_delay=0, vacuum_truncate=off);
 
+create table mirror.reached (
+  one boolean not null default true,
+  snapshot text,
+  constraint reached_one_check CHECK (one),
+  constraint reached_pkey PRIMARY KEY (one)
+);
+
 create table mirror.request (
   id bigint not null generated as identity,
   kind text not null,
@@ -212,6 +219,9 @@ begin
   for i in 1 .. coalesce(cardinality(forget_id), 0) loop
     perform mirror.forget(forget_at[i]::tid[], forget_id[i]::int8multirange);
   end loop;
+  if request->>'reached' is not null then
+    update mirror.reached set snapshot = request->>'reached';
+  end if;
   if jsonb_array_length(request->'forget_wide') > 0 then
     delete from mirror.outbox as o
     using jsonb_to_recordset(request->'forget_wide') as f("table" text, trip text, snapshot text)
@@ -289,6 +299,16 @@ begin
     'oid', (select d.oid::bigint from pg_catalog.pg_database as d where d.datname = pg_catalog.current_database()), 'install', (select incarnation from mirror.install),
     'snapshot', pg_catalog.pg_current_snapshot()::text);
 end
+$function$;
+
+CREATE OR REPLACE FUNCTION mirror.is_behind(snapshot text)
+ RETURNS boolean
+ LANGUAGE sql
+ STABLE
+AS $function$
+  select coalesce(pg_snapshot_xmax(is_behind.snapshot::pg_snapshot) < pg_snapshot_xmax(r.snapshot::pg_snapshot)
+                  or pg_snapshot_xmin(is_behind.snapshot::pg_snapshot) < pg_snapshot_xmin(r.snapshot::pg_snapshot), false)
+  from mirror.reached as r
 $function$;
 
 CREATE OR REPLACE FUNCTION mirror.keys(tbl text, keys1 text[], keys2 text[], OUT n integer, OUT rows text, OUT gone text)
@@ -499,25 +519,22 @@ declare
   _skip text[] := array(select jsonb_array_elements_text(request->'skip'));
   _in_hand int8multirange := request->>'in_hand';
   _rows integer := (request->>'rows')::integer;
+  _found bigint := 0;
   _part record;
   _read record;
 begin
   n := 0; keys := 0; more := false; too_big := false; scopes := '';
   ids := '{}'; marked := '{}'; wide_trips := '{}'; broken := '{}'; ages := '{}';
   for _part in
-    with found as materialized (
-      select o.ctid as place, o.id, o.tbl, o.k1, o.k2, o.at from mirror.outbox as o
-      where o.tbl <> all (_skip) and (not past_marks or o.k1 is not null) and (not only_gone or o.gone)
-        and (_in_hand is null or not o.id <@ _in_hand)
-      limit row_limit + 1),
-    taken as not materialized (select * from found limit row_limit)
-    select e.*, k.keys1, k.keys2, (select count(*) > row_limit from found) as more
-    from (select tbl, k1 is null as whole, count(*) as n, min(at) as oldest, min(place) as first, max(place) as last,
-                 range_agg(int8range(id, id, '[]')) as ids from taken group by 1, 2) as e
-    left join (select d.tbl, array_agg(d.k1) as keys1, array_agg(d.k2) as keys2
-               from (select tbl, k1, k2 from taken where k1 is not null group by 1, 2, 3) as d group by 1) as k using (tbl)
+    select t.tbl, t.k1 is null as whole, count(*) as n, min(t.at) as oldest, min(t.place) as first, max(t.place) as last,
+           range_agg(int8range(t.id, t.id, '[]')) as ids, array_agg(t.k1) as keys1, array_agg(t.k2) as keys2
+    from (select o.ctid as place, o.id, o.tbl, o.k1, o.k2, o.at from mirror.outbox as o
+          where o.tbl <> all (_skip) and (not past_marks or o.k1 is not null) and (not only_gone or o.gone)
+            and (_in_hand is null or not o.id <@ _in_hand)
+          limit row_limit) as t
+    group by 1, 2
   loop
-    more := _part.more;
+    _found := _found + _part.n;
     oldest := least(oldest, _part.oldest);
     if _part.whole then
       marked := marked || _part.tbl;
@@ -549,6 +566,7 @@ begin
     ids := ids + coalesce(_part.ids, '{}');
     ages := ages || jsonb_build_object(_part.tbl, greatest(0, extract(epoch from now() - _part.oldest)));
   end loop;
+  more := _found = row_limit;  -- perhaps: the next look will know
   too_big := too_big or octet_length(scopes) > (request->>'bytes')::integer;
 end
 $function$;
@@ -572,6 +590,8 @@ begin
   exception when data_exception or raise_exception then
     null;
   end;
+  select array_agg(d.k1), array_agg(d.k2) into keys1, keys2
+  from (select distinct k.k1, k.k2 from unnest(keys1, keys2) as k(k1, k2)) as d;
   for i in 1 .. cardinality(keys1) loop
     begin
       perform mirror.keys(tbl, keys1[i:i], keys2[i:i]);
@@ -1033,7 +1053,7 @@ AS $function$
 begin
   select count(*), concat('{', '"trip_id":"{', string_agg(_found.trip_id::text, ',') filter (where _found.trip_id is not null), '}"', ',', '"user_id":"{', string_agg(_found.user_id::text, ',') filter (where _found.trip_id is not null), '}"', ',', '"role":', to_json(coalesce(array_agg(_found.role) filter (where _found.trip_id is not null)::text, '{}')), ',', '"status":', to_json(coalesce(array_agg(_found.status) filter (where _found.trip_id is not null)::text, '{}')), '}'), coalesce(json_agg(json_build_object('trip_id', _wanted.k1::text, 'user_id', _wanted.k2::text)) filter (where _found.trip_id is null), '[]')::text
   into n, rows, gone
-  from (select distinct (_key.k1)::uuid, (_key.k2)::uuid from unnest(keys1, keys2) as _key(k1, k2)) as _wanted(k1, k2)
+  from (select distinct (_key.k1)::uuid, (_key.k2)::uuid from (select unnest(keys1) as k1, unnest(keys2) as k2) as _key) as _wanted(k1, k2)
   left join lateral (
     select ("trip_id"
 )::uuid as trip_id, ("user_id"
@@ -1512,7 +1532,7 @@ AS $function$
 begin
   select count(*), concat('{', '"id":"{', string_agg(_found.id::text, ',') filter (where _found.id is not null), '}"', ',', '"name":', to_json(coalesce(array_agg(_found.name) filter (where _found.id is not null)::text, '{}')), ',', '"created_by":', to_json(coalesce(array_agg(_found.created_by) filter (where _found.id is not null)::text, '{}')), '}'), coalesce(json_agg(json_build_object('id', _wanted.k1::text)) filter (where _found.id is null), '[]')::text
   into n, rows, gone
-  from (select distinct (_key.k1)::uuid, null from unnest(keys1, keys2) as _key(k1, k2)) as _wanted(k1, k2)
+  from (select distinct (_key.k1)::uuid, null from (select unnest(keys1) as k1, unnest(keys2) as k2) as _key) as _wanted(k1, k2)
   left join lateral (
     select ("id"
 )::uuid as id, ("name"
@@ -1889,7 +1909,7 @@ AS $function$
 begin
   select count(*), concat('{', '"id":"{', string_agg(_found.id::text, ',') filter (where _found.id is not null), '}"', ',', '"subject":', to_json(coalesce(array_agg(_found.subject) filter (where _found.id is not null)::text, '{}')), ',', '"email":', to_json(coalesce(array_agg(_found.email) filter (where _found.id is not null)::text, '{}')), ',', '"username":', to_json(coalesce(array_agg(_found.username) filter (where _found.id is not null)::text, '{}')), '}'), coalesce(json_agg(json_build_object('id', _wanted.k1::text)) filter (where _found.id is null), '[]')::text
   into n, rows, gone
-  from (select distinct (_key.k1)::uuid, null from unnest(keys1, keys2) as _key(k1, k2)) as _wanted(k1, k2)
+  from (select distinct (_key.k1)::uuid, null from (select unnest(keys1) as k1, unnest(keys2) as k2) as _key) as _wanted(k1, k2)
   left join lateral (
     select ("id"
 )::uuid as id, ("id"
@@ -2130,6 +2150,8 @@ grant execute on function mirror.forget(tid[],int8multirange) to mirror_daemon;
 
 grant execute on function mirror.identity() to mirror_daemon;
 
+grant execute on function mirror.is_behind(text) to mirror_daemon;
+
 grant execute on function mirror.keys(text,text[],text[]) to mirror_daemon;
 
 grant execute on function mirror.look(jsonb) to mirror_daemon;
@@ -2249,6 +2271,8 @@ grant delete, select, truncate on table mirror.outbox_1 to mirror_daemon;
 grant delete, select, truncate on table mirror.outbox_2 to mirror_daemon;
 
 grant delete, select, truncate on table mirror.outbox_3 to mirror_daemon;
+
+grant select, update on table mirror.reached to mirror_daemon;
 
 grant delete, insert, select, update on table mirror.request to mirror_daemon;
 

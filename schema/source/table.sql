@@ -20,7 +20,7 @@ language plpgsql stable as $mirror$
 begin
   select count(*), {{found_lists}}, coalesce(json_agg({{key_json}}) filter (where _found.{{key}} is null), '[]')::text
   into n, rows, gone
-  from (select distinct {{wanted}} from unnest(keys1, keys2) as _key(k1, k2)) as _wanted(k1, k2)
+  from (select distinct {{wanted}} from (select unnest(keys1) as k1, unnest(keys2) as k2) as _key) as _wanted(k1, k2)
   left join lateral (
     select {{columns}} from {{relation}} as {{alias}} where {{key_match}} and {{visible}} limit 1) as _found on true;
 end

@@ -93,7 +93,7 @@ CREATE OR REPLACE FUNCTION mirror.add_trip_memberships(rows jsonb)
 AS $function$
 declare _n bigint;
 begin
-  insert into public.trip_memberships (trip_id, user_id, role, status) overriding system value select r.* from unnest(mirror.list(rows->>'trip_id', (null::public.trip_memberships).trip_id), mirror.list(rows->>'user_id', (null::public.trip_memberships).user_id), mirror.list(rows->>'role', (null::public.trip_memberships).role), mirror.list(rows->>'status', (null::public.trip_memberships).status)) as r(trip_id, user_id, role, status);
+  insert into public.trip_memberships (trip_id, user_id, role, status) overriding system value select r.* from (select unnest(mirror.list(rows->>'trip_id', (null::public.trip_memberships).trip_id)) as trip_id, unnest(mirror.list(rows->>'user_id', (null::public.trip_memberships).user_id)) as user_id, unnest(mirror.list(rows->>'role', (null::public.trip_memberships).role)) as role, unnest(mirror.list(rows->>'status', (null::public.trip_memberships).status)) as status) as r;
   get diagnostics _n = row_count;
   return _n;
 end
@@ -107,7 +107,7 @@ CREATE OR REPLACE FUNCTION mirror.add_trips(rows jsonb)
 AS $function$
 declare _n bigint;
 begin
-  insert into public.trips (id, name, created_by) overriding system value select r.* from unnest(mirror.list(rows->>'id', (null::public.trips).id), mirror.list(rows->>'name', (null::public.trips).name), mirror.list(rows->>'created_by', (null::public.trips).created_by)) as r(id, name, created_by);
+  insert into public.trips (id, name, created_by) overriding system value select r.* from (select unnest(mirror.list(rows->>'id', (null::public.trips).id)) as id, unnest(mirror.list(rows->>'name', (null::public.trips).name)) as name, unnest(mirror.list(rows->>'created_by', (null::public.trips).created_by)) as created_by) as r;
   get diagnostics _n = row_count;
   return _n;
 end
@@ -121,7 +121,7 @@ CREATE OR REPLACE FUNCTION mirror.add_users(rows jsonb)
 AS $function$
 declare _n bigint;
 begin
-  insert into public.users (id, subject, email, username) overriding system value select r.* from unnest(mirror.list(rows->>'id', (null::public.users).id), mirror.list(rows->>'subject', (null::public.users).subject), mirror.list(rows->>'email', (null::public.users).email), mirror.list(rows->>'username', (null::public.users).username)) as r(id, subject, email, username);
+  insert into public.users (id, subject, email, username) overriding system value select r.* from (select unnest(mirror.list(rows->>'id', (null::public.users).id)) as id, unnest(mirror.list(rows->>'subject', (null::public.users).subject)) as subject, unnest(mirror.list(rows->>'email', (null::public.users).email)) as email, unnest(mirror.list(rows->>'username', (null::public.users).username)) as username) as r;
   get diagnostics _n = row_count;
   return _n;
 end
@@ -378,7 +378,7 @@ CREATE OR REPLACE FUNCTION mirror.exchange_users(rows jsonb)
 AS $function$
 begin
   update public.users as t set subject = null, email = null, username = null
-  from (select r.* from unnest(mirror.list(rows->>'id', (null::public.users).id), mirror.list(rows->>'subject', (null::public.users).subject), mirror.list(rows->>'email', (null::public.users).email), mirror.list(rows->>'username', (null::public.users).username)) as r(id, subject, email, username)) as s
+  from (select r.* from (select unnest(mirror.list(rows->>'id', (null::public.users).id)) as id, unnest(mirror.list(rows->>'subject', (null::public.users).subject)) as subject, unnest(mirror.list(rows->>'email', (null::public.users).email)) as email, unnest(mirror.list(rows->>'username', (null::public.users).username)) as username) as r) as s
   where t.id = s.id and record_image_ne(row(t.subject::text, t.email::text, t.username::text), row(s.subject::text, s.email::text, s.username::text));
   return mirror.put_users(rows);
 end
@@ -642,9 +642,9 @@ CREATE OR REPLACE FUNCTION mirror.objects(tbl text, rows jsonb)
 AS $function$
 begin
   case tbl
-    when 'users' then return query select to_jsonb(r) from unnest(mirror.list(rows->>'id', (null::public.users).id), mirror.list(rows->>'subject', (null::public.users).subject), mirror.list(rows->>'email', (null::public.users).email), mirror.list(rows->>'username', (null::public.users).username)) as r(id, subject, email, username);
-    when 'trips' then return query select to_jsonb(r) from unnest(mirror.list(rows->>'id', (null::public.trips).id), mirror.list(rows->>'name', (null::public.trips).name), mirror.list(rows->>'created_by', (null::public.trips).created_by)) as r(id, name, created_by);
-    else return query select to_jsonb(r) from unnest(mirror.list(rows->>'trip_id', (null::public.trip_memberships).trip_id), mirror.list(rows->>'user_id', (null::public.trip_memberships).user_id), mirror.list(rows->>'role', (null::public.trip_memberships).role), mirror.list(rows->>'status', (null::public.trip_memberships).status)) as r(trip_id, user_id, role, status);
+    when 'users' then return query select to_jsonb(r) from (select unnest(mirror.list(rows->>'id', (null::public.users).id)) as id, unnest(mirror.list(rows->>'subject', (null::public.users).subject)) as subject, unnest(mirror.list(rows->>'email', (null::public.users).email)) as email, unnest(mirror.list(rows->>'username', (null::public.users).username)) as username) as r;
+    when 'trips' then return query select to_jsonb(r) from (select unnest(mirror.list(rows->>'id', (null::public.trips).id)) as id, unnest(mirror.list(rows->>'name', (null::public.trips).name)) as name, unnest(mirror.list(rows->>'created_by', (null::public.trips).created_by)) as created_by) as r;
+    else return query select to_jsonb(r) from (select unnest(mirror.list(rows->>'trip_id', (null::public.trip_memberships).trip_id)) as trip_id, unnest(mirror.list(rows->>'user_id', (null::public.trip_memberships).user_id)) as user_id, unnest(mirror.list(rows->>'role', (null::public.trip_memberships).role)) as role, unnest(mirror.list(rows->>'status', (null::public.trip_memberships).status)) as status) as r;
   end case;
 end
 $function$;
@@ -732,7 +732,7 @@ AS $function$
 declare _n bigint;
 begin
   merge into public.trip_memberships as t
-  using (select r.* from unnest(mirror.list(rows->>'trip_id', (null::public.trip_memberships).trip_id), mirror.list(rows->>'user_id', (null::public.trip_memberships).user_id), mirror.list(rows->>'role', (null::public.trip_memberships).role), mirror.list(rows->>'status', (null::public.trip_memberships).status)) as r(trip_id, user_id, role, status)) as s
+  using (select r.* from (select unnest(mirror.list(rows->>'trip_id', (null::public.trip_memberships).trip_id)) as trip_id, unnest(mirror.list(rows->>'user_id', (null::public.trip_memberships).user_id)) as user_id, unnest(mirror.list(rows->>'role', (null::public.trip_memberships).role)) as role, unnest(mirror.list(rows->>'status', (null::public.trip_memberships).status)) as status) as r) as s
   on t.trip_id = s.trip_id and t.user_id = s.user_id
   when matched and record_image_ne(row(t.role::text, t.status::text), row(s.role::text, s.status::text)) then
     update set role = s.role, status = s.status
@@ -755,7 +755,7 @@ AS $function$
 declare _n bigint;
 begin
   merge into public.trips as t
-  using (select r.* from unnest(mirror.list(rows->>'id', (null::public.trips).id), mirror.list(rows->>'name', (null::public.trips).name), mirror.list(rows->>'created_by', (null::public.trips).created_by)) as r(id, name, created_by)) as s
+  using (select r.* from (select unnest(mirror.list(rows->>'id', (null::public.trips).id)) as id, unnest(mirror.list(rows->>'name', (null::public.trips).name)) as name, unnest(mirror.list(rows->>'created_by', (null::public.trips).created_by)) as created_by) as r) as s
   on t.id = s.id
   when matched and record_image_ne(row(t.name::text, t.created_by), row(s.name::text, s.created_by)) then
     update set name = s.name, created_by = s.created_by
@@ -778,7 +778,7 @@ AS $function$
 declare _n bigint;
 begin
   merge into public.users as t
-  using (select r.* from unnest(mirror.list(rows->>'id', (null::public.users).id), mirror.list(rows->>'subject', (null::public.users).subject), mirror.list(rows->>'email', (null::public.users).email), mirror.list(rows->>'username', (null::public.users).username)) as r(id, subject, email, username)) as s
+  using (select r.* from (select unnest(mirror.list(rows->>'id', (null::public.users).id)) as id, unnest(mirror.list(rows->>'subject', (null::public.users).subject)) as subject, unnest(mirror.list(rows->>'email', (null::public.users).email)) as email, unnest(mirror.list(rows->>'username', (null::public.users).username)) as username) as r) as s
   on t.id = s.id
   when matched and record_image_ne(row(t.subject::text, t.email::text, t.username::text), row(s.subject::text, s.email::text, s.username::text)) then
     update set subject = s.subject, email = s.email, username = s.username
@@ -931,8 +931,8 @@ begin
       select coalesce(jsonb_agg(to_jsonb(s)), '[]')
       from (select t.trip_id, t.user_id from public.trip_memberships as t where $sql$ || mirror.within(scope) || $sql$
             except select r.trip_id, r.user_id
-                   from unnest(($1->'rows'->>'trip_id')::uuid[], ($1->'rows'->>'user_id')::uuid[])
-                        as r(trip_id, user_id)) as s $sql$
+                   from (select unnest(($1->'rows'->>'trip_id')::uuid[]) as trip_id,
+                                unnest(($1->'rows'->>'user_id')::uuid[]) as user_id) as r) as s $sql$
     else format($sql$
       select coalesce(jsonb_agg(to_jsonb(s)), '[]')
       from (select t.id from public.%I as t where %s

@@ -103,8 +103,8 @@ begin
       select coalesce(jsonb_agg(to_jsonb(s)), '[]')
       from (select t.trip_id, t.user_id from public.trip_memberships as t where $sql$ || mirror.within(scope) || $sql$
             except select r.trip_id, r.user_id
-                   from unnest(($1->'rows'->>'trip_id')::{{trip_id}}[], ($1->'rows'->>'user_id')::{{user_id}}[])
-                        as r(trip_id, user_id)) as s $sql$
+                   from (select unnest(($1->'rows'->>'trip_id')::{{trip_id}}[]) as trip_id,
+                                unnest(($1->'rows'->>'user_id')::{{user_id}}[]) as user_id) as r) as s $sql$
     else format($sql$
       select coalesce(jsonb_agg(to_jsonb(s)), '[]')
       from (select t.id from public.%I as t where %s

@@ -112,7 +112,7 @@ async def test_a_renamed_database_is_the_same_source(
 async def test_a_target_that_was_restored_is_not_called_fresh_before_it_is_compared(
     source: Connection, target: Connection, source_url: str, target_url: str
 ) -> None:
-    """What it lacks is forgotten in the source. A trigger sees each position that is claimed, and whether it is true."""
+    """What it lacks is forgotten in the source. A trigger sees each position that is claimed, and if it is true."""
     await loaded(source, source_url, target_url)
     await target.execute("create temp table backup as select * from mirror.state")
     late = "00000000-0000-0000-0000-00000000001a"

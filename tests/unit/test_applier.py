@@ -99,6 +99,18 @@ async def test_exactly_what_was_applied_is_forgotten_and_only_then() -> None:
     assert forgotten == [(), (Taken("{3}", "{3}"),), (), (Taken("{5}", "{5}"),)]
 
 
+async def test_how_far_the_target_is_goes_along_with_what_is_forgotten_once_a_second() -> None:
+    turning = Turning()
+    await turning.step(entries(snapshot="20:20:"))
+    await turning.step(entries(snapshot="30:30:"))  # noted: the first is forgotten
+    await turning.step(entries(snapshot="40:40:", broken={"trips": "renamed"}))  # it was noted just now
+    turning.now += 1.0
+    await turning.step(reading(snapshot="50:50:"))  # a batch with a table that cannot be read is no position
+    turning.now += 1.0
+    await turning.step(reading())  # nothing is forgotten
+    assert [request.reached for request in turning.both.asked] == [None, "20:20:", None, "30:30:", None]
+
+
 async def test_an_empty_batch_is_applied_when_a_position_is_due() -> None:
     turning = Turning()
     await turning.step(reading())
