@@ -66,7 +66,7 @@ class Daemon:
         self.port = 0  # of the HTTP server
         self._pause_s = PAUSE_MIN_S
         self.vitals = Vitals(stale_after_s=settings.stale_after_s)
-        self.metrics = Metrics(self.vitals, settings.reconcile_cron, key_ends(settings.supabase_key))
+        self.metrics = Metrics(self.vitals, settings.reconcile_cron, key_ends(ways.key(settings)))
         self.record = Record()
         self._connections_max = connections_max()
         self.waiters = Waiters(self._connections_max * 5 // 6)

@@ -63,6 +63,7 @@ def _connected(connection: Connection, mapping: Mapping, notes: dict[str, Any]) 
         "policies": template("target/doctor_policies.sql"),
         "foreign_subjects": str(_has_foreign_subjects(connection)).lower(),
         "status_filtered": str("status" in mapping.trip_memberships.where).lower(),
+        "let_send": str(bool(mapping.access.send)).lower(),
     }
     for check in checks("target/doctor.sql", places):
         yield from ask(connection, "target", check)

@@ -19,14 +19,16 @@ _BY_ID = {
     "is_caller": "m.user_id = _me",
     "is_caller_user": "u.id = _me",
     "caller_id": "_me",
-    "revoked_sub": "r.user_id::text",
+    "lost_sub": "m.user_id::text",
+    "has_subjects": "false",
 }
 _BY_SUBJECT = {
     "me": "text := mirror.caller()",
     "is_caller": "m.user_id in (select u.id from public.users as u where u.subject = _me)",
     "is_caller_user": "u.subject = _me",
     "caller_id": "(select min(u.id::text) from public.users as u where u.subject = _me)",
-    "revoked_sub": "(select u.subject from public.users as u where u.id = r.user_id)",
+    "lost_sub": "(select u.subject from public.users as u where u.id = m.user_id)",
+    "has_subjects": "true",
 }
 _IS_NOT_PARKED = (
     "not exists (select from mirror.parked as p where p.tbl = 'trip_memberships' "
@@ -49,7 +51,7 @@ def access_places(access: AccessOptions, types: Types, *, subject_is_id: bool) -
         "send": array(literal(extension) for extension in access.send),
         "own_topic": _own_topic(access.announce, "_sub"),
         "announces": "true" if access.announce else "false",
-        "announced_topic": _own_topic(access.announce, caller["revoked_sub"]),
+        "announced_topic": _own_topic(access.announce, "r.sub"),
         **_epoch_places(access.topics),
     }
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 from typing import Literal
 
+from pydantic import SecretStr
+
 from mirror.config import Https, Settings
 from mirror.errors import ConfigError
 from mirror.postgres import parameters, refuse_one_database
@@ -25,6 +27,12 @@ def check(settings: Settings) -> Literal["direct", "https"]:
         return "https"
     parameters(way, "target")
     return "direct"
+
+
+def key(settings: Settings) -> SecretStr | None:
+    """The key that is used: one that stands in the environment for something else may end."""
+    way = settings.target_way()
+    return way.key if isinstance(way, Https) else None
 
 
 def refuse_one_side(settings: Settings) -> None:

@@ -23,7 +23,7 @@ from pg_roles where rolname = current_user and rolsuper
 select 'warning', 'there is no table realtime.messages: this is no Supabase, or Realtime is off', 'Check MIRROR_TARGET_URL.'
 where to_regclass('realtime.messages') is null
 
--- check realtime policies: policies of realtime.messages let somebody in, and let them send
+-- check realtime policies: policies of realtime.messages let somebody in, and let them send, unless [access] says that nobody may
 select 'warning',
        case when receives then 'no policy of realtime.messages lets anybody send (FOR INSERT to authenticated)'
             else 'no policy of realtime.messages lets anybody in: every private channel answers 403' end,
@@ -31,7 +31,7 @@ select 'warning',
 from (select coalesce(bool_or(cmd in ('SELECT', 'ALL')), false) as receives, coalesce(bool_or(cmd in ('INSERT', 'ALL')), false) as sends
       from pg_policies where schemaname = 'realtime' and tablename = 'messages' and permissive = 'PERMISSIVE'
         and roles && array['authenticated', 'public']::name[]) as p
-where to_regclass('realtime.messages') is not null and not (receives and sends)
+where to_regclass('realtime.messages') is not null and not (receives and (sends or not {{let_send}}))
 
 -- check channel policies: they ask the mirror once for a channel, and do not raise
 {{policies}}

@@ -15,24 +15,48 @@ language plpgsql security definer set search_path = '' as $mirror$
 declare _revoked jsonb;
 begin
   if tg_op = 'DELETE' then
-    select jsonb_agg(jsonb_build_object('trip_id', m.trip_id, 'user_id', m.user_id)) into _revoked
+    select jsonb_agg(jsonb_build_object('trip_id', m.trip_id, 'sub', {{lost_sub}})) into _revoked
     from old_rows as m where {{is_active}};
   else
-    select jsonb_agg(to_jsonb(r)) into _revoked from (
+    select jsonb_agg(jsonb_build_object('trip_id', m.trip_id, 'sub', {{lost_sub}})) into _revoked from (
       select m.trip_id, m.user_id from old_rows as m where {{is_active}}
-      except select m.trip_id, m.user_id from new_rows as m where {{is_active}}) as r;
+      except select m.trip_id, m.user_id from new_rows as m where {{is_active}}) as m;
   end if;
-  if _revoked is not null then
-    if {{has_epochs}} then
-      insert into mirror.epochs as e (trip_id, epoch)
-      select distinct r.trip_id, 1 from jsonb_to_recordset(_revoked) as r(trip_id {{trip_id}})
-      on conflict (trip_id) do update set epoch = e.epoch + 1;
-    end if;
-    if {{announces}} and (select s.primed_at is not null from mirror.state as s) then
-      perform mirror.announce(_revoked);
-    end if;
-  end if;
+  perform mirror.note_revoked(_revoked);
   return null;
+end
+$mirror$;
+
+-- Whoever signs in as nobody, or as somebody else, from now on has lost all trips; their memberships may well stay.
+create or replace function mirror.on_lost_subject() returns trigger
+language plpgsql security definer set search_path = '' as $mirror$
+declare _revoked jsonb;
+begin
+  if tg_op = 'DELETE' then
+    select jsonb_agg(jsonb_build_object('trip_id', m.trip_id, 'sub', u.subject)) into _revoked
+    from old_rows as u join public.trip_memberships as m on m.user_id = u.id
+    where u.subject is not null and {{is_active}};
+  else
+    select jsonb_agg(jsonb_build_object('trip_id', m.trip_id, 'sub', u.subject)) into _revoked
+    from old_rows as u join public.trip_memberships as m on m.user_id = u.id
+    where u.subject is not null and {{is_active}}
+      and not exists (select from new_rows as n where n.id = u.id and n.subject = u.subject);
+  end if;
+  perform mirror.note_revoked(_revoked);
+  return null;
+end
+$mirror$;
+
+create or replace function mirror.note_revoked(revoked jsonb) returns void language plpgsql set search_path = '' as $mirror$
+begin
+  if {{has_epochs}} then
+    insert into mirror.epochs as e (trip_id, epoch)
+    select distinct r.trip_id, 1 from jsonb_to_recordset(revoked) as r(trip_id {{trip_id}})
+    on conflict (trip_id) do update set epoch = e.epoch + 1;
+  end if;
+  if {{announces}} and revoked is not null and (select s.primed_at is not null from mirror.state as s) then
+    perform mirror.announce(revoked);
+  end if;
 end
 $mirror$;
 
@@ -49,7 +73,7 @@ begin
   end if;
   for _t in
     select {{announced_topic}} as topic, 'revoked' as event, r.trip_id
-    from jsonb_to_recordset(revoked) as r(trip_id text, user_id {{user_id}})
+    from jsonb_to_recordset(revoked) as r(trip_id text, sub text)
     union all
     select unnest({{left_topics}}), 'moved', e.trip_id::text
     from mirror.epochs as e
@@ -73,15 +97,19 @@ end
 $mirror$;
 
 do $mirror$
+declare _table text;
 begin
-  if {{has_epochs}} or {{announces}} then
-    create or replace trigger mirror_deleted after delete on public.trip_memberships
-      referencing old table as old_rows for each statement execute function mirror.on_revocation();
-    create or replace trigger mirror_updated after update on public.trip_memberships
-      referencing old table as old_rows new table as new_rows for each statement execute function mirror.on_revocation();
-  else
-    drop trigger if exists mirror_deleted on public.trip_memberships;
-    drop trigger if exists mirror_updated on public.trip_memberships;
-  end if;
+  foreach _table in array array['trip_memberships', 'users'] loop
+    if ({{has_epochs}} or {{announces}}) and (_table = 'trip_memberships' or {{has_subjects}}) then
+      execute format('create or replace trigger mirror_deleted after delete on public.%1$I
+          referencing old table as old_rows for each statement execute function mirror.%2$I();
+        create or replace trigger mirror_updated after update on public.%1$I
+          referencing old table as old_rows new table as new_rows for each statement execute function mirror.%2$I()',
+        _table, case _table when 'users' then 'on_lost_subject' else 'on_revocation' end);
+    else
+      execute format('drop trigger if exists mirror_deleted on public.%1$I; drop trigger if exists mirror_updated on public.%1$I',
+                     _table);
+    end if;
+  end loop;
 end
 $mirror$;

@@ -10,7 +10,8 @@ begin
     execute format('drop policy %I on %s', _ours.name, _ours.relation);
   end loop;
   for _ours in select tgname as name, tgrelid::regclass as relation from pg_catalog.pg_trigger
-               where tgname in ('mirror_deleted', 'mirror_updated') and tgrelid = to_regclass('public.trip_memberships') loop
+               where tgname in ('mirror_deleted', 'mirror_updated')
+                 and tgrelid in (to_regclass('public.users'), to_regclass('public.trip_memberships')) loop
     execute format('drop trigger %I on %s', _ours.name, _ours.relation);
   end loop;
   for _function in

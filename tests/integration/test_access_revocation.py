@@ -231,3 +231,47 @@ async def test_announcing_alone_moves_nothing(target_url: str, target: psycopg.A
     await project.mirror(scope("trip_memberships", gone=everybody), scope("users", gone=[{"id": "1"}]))
     assert await announced(project) == [("revoked", "me-user_bob", "r")]
     assert await project.one("select count(*) from mirror.epochs") == 0
+
+
+BOBS_LOSSES = [("moved", f"trip:{trip}:e0", trip) for trip in ("oslo", "rome")] + [
+    ("revoked", "user:user_bob", trip) for trip in ("oslo", "rome")
+]
+
+
+@pytest.mark.parametrize(
+    ("change", "lost"),
+    [
+        (scope("users", gone=[{"id": "2"}]), True),
+        (scope("users", [user("2", subject=None)]), True),
+        (scope("users", [user("2", subject="user_bert")]), True),
+        (scope("users", [user("2", "robert", subject="user_bob"), user("1", subject="user_ann")]), False),
+        (scope("users", [user("3", subject="user_cid")]), False),
+    ],
+    ids=["deleted", "signs in no more", "signs in as another one", "renamed", "signs in for the first time"],
+)
+async def test_whoever_is_nobody_any_more_hears_it_though_the_memberships_stay(
+    target_url: str, target: psycopg.AsyncConnection, change: dict[str, Any], lost: bool
+) -> None:
+    access = AccessOptions(topics=("trip:{id}:e{epoch}",), announce="user:{sub}")
+    put_in_place(target_url, TEXTS, Mapping(users=UsersMapping(subject="clerk_id"), access=access))
+    project = Project(target)
+    await project.writer.claim()
+    await project.mirror(
+        scope("users", [user("1", subject="user_ann"), user("2", subject="user_bob"), user("3", subject=None)]),
+        scope("trips", [trip("rome"), trip("oslo"), trip("bonn")]),
+        scope(
+            "trip_memberships",
+            [
+                membership("rome", "1"),
+                membership("rome", "2"),
+                membership("oslo", "2"),
+                membership("oslo", "3"),
+                membership("bonn", "2", None, "INVITED"),
+            ],
+        ),
+    )
+    assert await project.receives("user_bob", "trip:rome:e0") == BOTH
+    await project.mirror(change)
+    assert sorted(await announced(project)) == (BOBS_LOSSES if lost else [])
+    assert await project.receives("user_bob", "trip:rome:e0") == (set() if lost else BOTH)
+    assert await project.receives("user_ann", f"trip:rome:e{lost:d}") == BOTH

@@ -11,7 +11,7 @@ from psycopg import sql
 from mirror.config import load_settings
 from mirror.doctor import pair, target
 from mirror.doctor.finding import Finding
-from mirror.mapping import Mapping
+from mirror.mapping import AccessOptions, Mapping
 from tests.bed.findings import NOWHERE, Found, examined_target, fired, silent, wrong
 from tests.bed.source_side import role
 from tests.bed.supabase_api import api
@@ -168,6 +168,8 @@ def test_where_realtime_is_missing_or_lets_nobody_send(installed: str, admin: Co
         "realtime policies",
         "warning: no policy of realtime.messages lets anybody send",
     )
+    nobody = Mapping(access=AccessOptions(send=()))
+    assert "realtime policies" not in wrong(examined_target(installed, nobody)), "nobody is meant to"
     admin.execute("drop schema realtime cascade")
     fired(wrong(examined_target(installed)), "realtime", "warning: there is no table realtime.messages")
 

@@ -1,10 +1,11 @@
 """A real Prometheus, real daemons: what is exported, the dashboard's queries answered, an alert that comes and goes."""
 
 import asyncio
+import contextlib
 import json
 import re
 import subprocess
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +17,17 @@ from mirror.daemon import Daemon
 from tests.bed.alerts import DEPLOY, missing_promtool, rules
 from tests.bed.daemons import NEVER, asleep, becomes_equal, install, leading, running, value
 from tests.bed.eventually import eventually
+from tests.bed.postgrest import token
 from tests.bed.prometheus import Prometheus, missing_prometheus, watching
 from tests.bed.proofs import asked, verified
 from tests.bed.proxy import Proxy
+from tests.bed.supabase_api import api
 from tests.integration.test_daemon_seen import get
-from tests.unit.test_metrics import NOT_OF_A_STANDBY, jwt
+from tests.unit.test_metrics import NOT_OF_A_STANDBY
 
 Connection = psycopg.AsyncConnection[Any]
 DASHBOARD = json.loads((DEPLOY / "grafana" / "mirror.json").read_text(encoding="utf-8"))
-LEGACY_KEY = jwt({"role": "service_role", "exp": 4e9}).get_secret_value()
+LEGACY_KEY = token("service_role")
 VARIABLES = {"$__rate_interval": "1m", "$job": "mirror"}
 
 needs_prometheus = pytest.mark.skipif(bool(missing_prometheus()), reason=missing_prometheus())
@@ -65,6 +68,14 @@ def labels_in(query: str) -> set[str]:
     return {*grouped, *matched}
 
 
+@contextlib.asynccontextmanager
+async def with_a_legacy_key(source_url: str, target_url: str) -> AsyncIterator[Daemon]:
+    """Through HTTPS, with the one thing that only then has a metric."""
+    settings = {**NEVER, "SUPABASE_SECRET_KEY": LEGACY_KEY}
+    async with api(target_url) as supabase, running(source_url, supabase.url, settings) as daemon:
+        yield daemon
+
+
 async def everything_known(source: Connection, target: Connection, daemon: Daemon) -> None:
     """The daemon has led, applied, proven: each metric has something to say."""
     await leading(daemon)
@@ -79,7 +90,7 @@ async def test_promtool_finds_nothing_wrong_with_the_metrics(
     source: Connection, target: Connection, source_url: str, target_url: str
 ) -> None:
     install(source_url, target_url)
-    async with running(source_url, target_url, {**NEVER, "SUPABASE_SECRET_KEY": LEGACY_KEY}) as daemon:
+    async with with_a_legacy_key(source_url, target_url) as daemon:
         await everything_known(source, target, daemon)
         text = await exposition(daemon)
     done = subprocess.run(  # noqa: ASYNC221 (a moment, and nothing else runs)
@@ -98,7 +109,7 @@ async def test_every_query_of_the_dashboard_has_an_answer(
     source: Connection, target: Connection, source_url: str, target_url: str
 ) -> None:
     install(source_url, target_url)
-    async with running(source_url, target_url, {**NEVER, "SUPABASE_SECRET_KEY": LEGACY_KEY}) as daemon:
+    async with with_a_legacy_key(source_url, target_url) as daemon:
         await everything_known(source, target, daemon)
         known = exported(await exposition(daemon))
         async with watching(daemon.port) as prometheus:
