@@ -57,6 +57,14 @@ create or replace function mirror.possible(tbl text, key1 text, key2 text) retur
                   else mirror.trip_memberships_possible(key1, key2) end
 $mirror$;
 
+-- Each key once.
+create or replace function mirror.once(inout keys1 text[], inout keys2 text[]) language plpgsql immutable as $mirror$
+begin
+  select array_agg(d.k1), array_agg(d.k2) into keys1, keys2
+  from (select distinct unnest(keys1) as k1, unnest(keys2) as k2) as d;
+end
+$mirror$;
+
 -- A scope of exact keys, each of which may be named more than once. When a projection raises on some row, the keys are tried
 -- one at a time, so that only that row is refused; an error that is not about a row goes to the caller.
 create or replace function mirror.read_keys(tbl text, keys1 text[], keys2 text[], out scope text, out n integer)
@@ -75,8 +83,9 @@ begin
   exception when data_exception or raise_exception then
     null;
   end;
-  select array_agg(d.k1), array_agg(d.k2) into keys1, keys2
-  from (select distinct k.k1, k.k2 from unnest(keys1, keys2) as k(k1, k2)) as d;
+  _read := mirror.once(keys1, keys2);
+  keys1 := _read.keys1;
+  keys2 := _read.keys2;
   for i in 1 .. cardinality(keys1) loop
     begin
       perform mirror.keys(tbl, keys1[i:i], keys2[i:i]);
@@ -321,6 +330,14 @@ begin
     select array_agg(distinct k.k1) filter (where k.k2 is null), array_agg(k.k1) filter (where k.k2 is not null),
            array_agg(k.k2) filter (where k.k2 is not null)
     into _trips, keys1, keys2 from unnest(keys1, keys2) as k(k1, k2);
+  end if;
+  -- The rows' own query sorts the keys, which is good for looking up many and dear for few that come again and again.
+  if cardinality(keys1) > 1000 then
+    if (select count(*) < 900 from (select distinct unnest(keys1[:1000]), unnest(keys2[:1000])) as d) then
+      _read := mirror.once(keys1, keys2);
+      keys1 := _read.keys1;
+      keys2 := _read.keys2;
+    end if;
   end if;
   n := 0;
   if keys1 is not null then

@@ -430,6 +430,17 @@ begin
 end
 $function$;
 
+CREATE OR REPLACE FUNCTION mirror.once(INOUT keys1 text[], INOUT keys2 text[])
+ RETURNS record
+ LANGUAGE plpgsql
+ IMMUTABLE
+AS $function$
+begin
+  select array_agg(d.k1), array_agg(d.k2) into keys1, keys2
+  from (select distinct unnest(keys1) as k1, unnest(keys2) as k2) as d;
+end
+$function$;
+
 CREATE OR REPLACE FUNCTION mirror.outbox_bytes()
  RETURNS bigint
  LANGUAGE sql
@@ -590,8 +601,9 @@ begin
   exception when data_exception or raise_exception then
     null;
   end;
-  select array_agg(d.k1), array_agg(d.k2) into keys1, keys2
-  from (select distinct k.k1, k.k2 from unnest(keys1, keys2) as k(k1, k2)) as d;
+  _read := mirror.once(keys1, keys2);
+  keys1 := _read.keys1;
+  keys2 := _read.keys2;
   for i in 1 .. cardinality(keys1) loop
     begin
       perform mirror.keys(tbl, keys1[i:i], keys2[i:i]);
@@ -623,6 +635,14 @@ begin
     select array_agg(distinct k.k1) filter (where k.k2 is null), array_agg(k.k1) filter (where k.k2 is not null),
            array_agg(k.k2) filter (where k.k2 is not null)
     into _trips, keys1, keys2 from unnest(keys1, keys2) as k(k1, k2);
+  end if;
+  -- The rows' own query sorts the keys, which is good for looking up many and dear for few that come again and again.
+  if cardinality(keys1) > 1000 then
+    if (select count(*) < 900 from (select distinct unnest(keys1[:1000]), unnest(keys2[:1000])) as d) then
+      _read := mirror.once(keys1, keys2);
+      keys1 := _read.keys1;
+      keys2 := _read.keys2;
+    end if;
   end if;
   n := 0;
   if keys1 is not null then
@@ -2159,6 +2179,8 @@ grant execute on function mirror.look(jsonb) to mirror_daemon;
 grant execute on function mirror.mark(text,text,text,boolean,text[],text[],text[],boolean[]) to public;
 
 grant execute on function mirror.mark(text,text,text,boolean,text[],text[],text[],boolean[]) to mirror_daemon;
+
+grant execute on function mirror.once(text[],text[]) to mirror_daemon;
 
 grant execute on function mirror.outbox_bytes() to mirror_daemon;
 

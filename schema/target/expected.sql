@@ -177,7 +177,7 @@ begin
   end if;
   for _t in
     select null::text as topic, 'revoked' as event, r.trip_id
-    from jsonb_to_recordset(revoked) as r(trip_id text, user_id uuid)
+    from jsonb_to_recordset(revoked) as r(trip_id text, sub text)
     union all
     select unnest(array[]::text[]), 'moved', e.trip_id::text
     from mirror.epochs as e
@@ -634,6 +634,23 @@ AS $function$
   where n.nspname = 'realtime' and c.relname = 'messages'
 $function$;
 
+CREATE OR REPLACE FUNCTION mirror.note_revoked(revoked jsonb)
+ RETURNS void
+ LANGUAGE plpgsql
+ SET search_path TO ''
+AS $function$
+begin
+  if false then
+    insert into mirror.epochs as e (trip_id, epoch)
+    select distinct r.trip_id, 1 from jsonb_to_recordset(revoked) as r(trip_id uuid)
+    on conflict (trip_id) do update set epoch = e.epoch + 1;
+  end if;
+  if false and revoked is not null and (select s.primed_at is not null from mirror.state as s) then
+    perform mirror.announce(revoked);
+  end if;
+end
+$function$;
+
 CREATE OR REPLACE FUNCTION mirror.objects(tbl text, rows jsonb)
  RETURNS SETOF jsonb
  LANGUAGE plpgsql
@@ -666,6 +683,29 @@ AS $function$
   order by c.conrelid::regclass::text collate "C", c.conname
 $function$;
 
+CREATE OR REPLACE FUNCTION mirror.on_lost_subject()
+ RETURNS trigger
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO ''
+AS $function$
+declare _revoked jsonb;
+begin
+  if tg_op = 'DELETE' then
+    select jsonb_agg(jsonb_build_object('trip_id', m.trip_id, 'sub', u.subject)) into _revoked
+    from old_rows as u join public.trip_memberships as m on m.user_id = u.id
+    where u.subject is not null and lower(m.status::text) = any (array[lower('active'), lower('accepted')]::text[]);
+  else
+    select jsonb_agg(jsonb_build_object('trip_id', m.trip_id, 'sub', u.subject)) into _revoked
+    from old_rows as u join public.trip_memberships as m on m.user_id = u.id
+    where u.subject is not null and lower(m.status::text) = any (array[lower('active'), lower('accepted')]::text[])
+      and not exists (select from new_rows as n where n.id = u.id and n.subject = u.subject);
+  end if;
+  perform mirror.note_revoked(_revoked);
+  return null;
+end
+$function$;
+
 CREATE OR REPLACE FUNCTION mirror.on_revocation()
  RETURNS trigger
  LANGUAGE plpgsql
@@ -675,23 +715,14 @@ AS $function$
 declare _revoked jsonb;
 begin
   if tg_op = 'DELETE' then
-    select jsonb_agg(jsonb_build_object('trip_id', m.trip_id, 'user_id', m.user_id)) into _revoked
+    select jsonb_agg(jsonb_build_object('trip_id', m.trip_id, 'sub', m.user_id::text)) into _revoked
     from old_rows as m where lower(m.status::text) = any (array[lower('active'), lower('accepted')]::text[]);
   else
-    select jsonb_agg(to_jsonb(r)) into _revoked from (
+    select jsonb_agg(jsonb_build_object('trip_id', m.trip_id, 'sub', m.user_id::text)) into _revoked from (
       select m.trip_id, m.user_id from old_rows as m where lower(m.status::text) = any (array[lower('active'), lower('accepted')]::text[])
-      except select m.trip_id, m.user_id from new_rows as m where lower(m.status::text) = any (array[lower('active'), lower('accepted')]::text[])) as r;
+      except select m.trip_id, m.user_id from new_rows as m where lower(m.status::text) = any (array[lower('active'), lower('accepted')]::text[])) as m;
   end if;
-  if _revoked is not null then
-    if false then
-      insert into mirror.epochs as e (trip_id, epoch)
-      select distinct r.trip_id, 1 from jsonb_to_recordset(_revoked) as r(trip_id uuid)
-      on conflict (trip_id) do update set epoch = e.epoch + 1;
-    end if;
-    if false and (select s.primed_at is not null from mirror.state as s) then
-      perform mirror.announce(_revoked);
-    end if;
-  end if;
+  perform mirror.note_revoked(_revoked);
   return null;
 end
 $function$;
