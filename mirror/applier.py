@@ -116,7 +116,6 @@ class Applier:
         self._empty: set[str] = set()  # tables that the target has nothing of: loaded, not compared
         self._found: dict[str, Any] = {}  # by comparisons: goes with the next batch
         self._settled = False  # the target's position is that of the last reading
-        self._reached: str | None = None
         self._beat_at = -heartbeat_s
         self._ahead: asyncio.Task[_Look] | None = None
 
@@ -198,9 +197,9 @@ class Applier:
         self._found = {}
         self._empty -= outcome.counts.keys()
         self._settled = position
+        self.outbox.position = look.reading.snapshot if position else None
         if position:
             self._beat_at = look.began
-            self._reached = look.reading.snapshot
         self.parked.note(outcome)
         return outcome
 
@@ -222,7 +221,6 @@ class Applier:
         self._empty = set(empty)
         self._found = {}
         self._settled = False
-        self._reached = None
 
     def want_position(self) -> None:
         """The next turn tells the target its position, also when nothing has changed: somebody waits for it."""
@@ -259,7 +257,7 @@ class Applier:
             entries=self._allowance.entries,
             sleep=may_sleep,
             forget=self.outbox.forget,
-            reached=self._reached if self.outbox.forget and self._pace.notes(now) else None,
+            reached=self.outbox.note(),
             in_hand=in_hand,
             forget_wide=self.walks.forget + self.reconcile.forget,
             skip=skip,

@@ -1,12 +1,10 @@
-"""How often a look does what costs: count the entries, seek those whose keys are gone, take a slice along, and note
-how far the target is."""
+"""How often a look does what costs: count the entries, seek those whose keys are gone, and take a slice along."""
 
 from __future__ import annotations
 
 from mirror.batch import Reading
 
 COUNT_INTERVAL_S = 1.0
-NOTE_INTERVAL_S = 1.0
 SEEK_INTERVAL_S = 0.25  # in a backlog: how late the latest revocation may be found,
 SEEK_ENTRY_S = 1e-6  # or later in a huge one: looking takes a twentieth of this for each entry that waits
 SLICE_EVERY = 8  # in a backlog, one batch in so many carries a slice: a walk must end even under constant load
@@ -18,7 +16,7 @@ class Pace:
         self._stuck = False  # behind marks that only a slice can settle
         self._gone_left = False  # of the keys that are gone more wait than fitted the last batch
         self._turns = 0
-        self._counted_at = self._sought_at = self._noted_at = float("-inf")
+        self._counted_at = self._sought_at = float("-inf")
         self._seek_interval_s = SEEK_INTERVAL_S
 
     @property
@@ -41,13 +39,6 @@ class Pace:
         due = now - self._counted_at >= COUNT_INTERVAL_S
         if due:
             self._counted_at = now
-        return due
-
-    def notes(self, now: float) -> bool:
-        """A write of its own in the source, of one row."""
-        due = now - self._noted_at >= NOTE_INTERVAL_S
-        if due:
-            self._noted_at = now
         return due
 
     def seeks(self, now: float) -> bool:

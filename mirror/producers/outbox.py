@@ -1,5 +1,5 @@
 """The producer of everyday scopes: what the outbox says is dirty. Keeps what has to be forgotten once it is applied,
-and which tables cannot be read for now."""
+what the source is to know of the target before that matters, and which tables cannot be read for now."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Callable
 from mirror.batch import Reading, Taken
 
 BROKEN_RETRY_S = 5.0
+NOTE_INTERVAL_S = 1.0  # a write of its own in the source
 
 
 class Outbox:
@@ -15,6 +16,9 @@ class Outbox:
         self._clock = clock
         self._broken: dict[str, tuple[str, float]] = {}
         self.forget: tuple[Taken, ...] = ()
+        self.position: str | None = None  # the snapshot that the target equals, when it equals the last one applied
+        self._owes_note = True
+        self._noted_at = float("-inf")
 
     @property
     def broken(self) -> dict[str, str]:
@@ -47,10 +51,22 @@ class Outbox:
         """The batch is applied: these entries, exactly, may be forgotten."""
         if reading.taken is not None:
             self.forget += (reading.taken,)
+            self._owes_note = True
 
     def forgotten(self, taken: tuple[Taken, ...]) -> None:
         self.forget = tuple(applied for applied in self.forget if applied not in taken)
 
+    def note(self) -> str | None:
+        """How far the target is, for the source to keep: it forgets for that one's sake, and a target that was restored
+        to an earlier state must be told from it. The last one is noted, too, if later than it was forgotten."""
+        now = self._clock()
+        if self.position is None or not self._owes_note or now - self._noted_at < NOTE_INTERVAL_S:
+            return None
+        self._owes_note, self._noted_at = False, now
+        return self.position
+
     def reset(self) -> None:
-        """After a failure nothing is known to be applied: everything is read again."""
+        """After a failure nothing is known to be applied, or noted: everything is read again."""
         self.forget = ()
+        self.position = None
+        self._owes_note = True

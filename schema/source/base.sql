@@ -15,8 +15,9 @@ create table if not exists mirror.install (
   installed_at timestamptz not null default now()
 );
 
--- The snapshot that the target equalled when entries were forgotten (noted at most once a second). A target that has not
--- come that far was restored from a backup, or is another one: nobody will tell it again what it lacks. One row.
+-- The snapshot that the target equalled when entries were forgotten (noted at most once a second, and at last with the next
+-- heartbeat). A target that has not come that far was restored from a backup, or is another one: nobody will tell it again
+-- what it lacks. One row.
 create table if not exists mirror.reached (one boolean primary key default true check (one), snapshot text);
 insert into mirror.reached default values on conflict do nothing;
 

@@ -99,16 +99,25 @@ async def test_exactly_what_was_applied_is_forgotten_and_only_then() -> None:
     assert forgotten == [(), (Taken("{3}", "{3}"),), (), (Taken("{5}", "{5}"),)]
 
 
-async def test_how_far_the_target_is_goes_along_with_what_is_forgotten_once_a_second() -> None:
+async def test_how_far_the_target_is_when_entries_are_forgotten_is_noted_once_a_second_and_at_last() -> None:
     turning = Turning()
     await turning.step(entries(snapshot="20:20:"))
-    await turning.step(entries(snapshot="30:30:"))  # noted: the first is forgotten
-    await turning.step(entries(snapshot="40:40:", broken={"trips": "renamed"}))  # it was noted just now
+    await turning.step(entries(snapshot="30:30:"))  # 20 is noted
+    await turning.step(reading())  # a moment later
     turning.now += 1.0
-    await turning.step(reading(snapshot="50:50:"))  # a batch with a table that cannot be read is no position
+    await turning.step(reading())  # 30 is, though nobody writes any more
     turning.now += 1.0
-    await turning.step(reading())  # nothing is forgotten
-    assert [request.reached for request in turning.both.asked] == [None, "20:20:", None, "30:30:", None]
+    await turning.step(entries(snapshot="40:40:", broken={"trips": "renamed"}))  # nothing was forgotten since
+    turning.now += 5.0
+    await turning.step(reading(snapshot="50:50:"))  # a batch with a table that cannot be read was no position
+    await turning.step(reading())  # this one was
+    noted = [request.reached for request in turning.both.asked]
+    assert noted == [None, "20:20:", None, "30:30:", None, None, "50:50:"]
+    turning.begin()
+    await turning.step(reading(snapshot="60:60:"))
+    turning.now += 1.0
+    await turning.step(reading())
+    assert [request.reached for request in turning.both.asked[-2:]] == [None, "60:60:"], "whatever got lost before"
 
 
 async def test_an_empty_batch_is_applied_when_a_position_is_due() -> None:

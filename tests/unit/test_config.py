@@ -11,7 +11,6 @@ from mirror.config import Https, Settings, load_settings, setting_names
 from mirror.errors import ConfigError
 from mirror.mapping import Mapping, load_mapping
 from mirror.tables import MEMBERSHIPS, TRIPS, USERS
-from mirror.target import ways
 
 
 def said(environ: dict[str, str]) -> str:
@@ -161,14 +160,6 @@ def test_what_is_no_url_of_a_project_is_said_when_it_is_needed(written: str) -> 
     )
     both = load_settings({"SUPABASE_URL": written, "MIRROR_TARGET_URL": "postgresql://host/db"})
     assert both.target_way() == both.target() == "postgresql://host/db", "others have that variable for something else"
-
-
-def test_only_the_key_that_is_used_may_raise_an_alarm_as_it_ends() -> None:
-    https = {"SUPABASE_URL": "https://abcdefgh.supabase.co", "SUPABASE_SERVICE_ROLE_KEY": "old"}
-    used = ways.key(load_settings(https))
-    assert used is not None
-    assert used.get_secret_value() == "old"
-    assert ways.key(load_settings(https | {"MIRROR_TARGET_URL": "postgresql://host/db"})) is None
 
 
 @pytest.mark.parametrize("key", ["sb_publishable_abc", "two words", "clé", "a\nb"])

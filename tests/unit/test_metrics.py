@@ -15,7 +15,10 @@ from pydantic import SecretStr
 from mirror import errors
 from mirror.applier import Step
 from mirror.batch import Outcome, Reading
+from mirror.config import load_settings
+from mirror.daemon import Daemon
 from mirror.loop import Woken, _waiting
+from mirror.mapping import Mapping
 from mirror.ops.metrics import Metrics
 from mirror.ops.schedule import next_run
 from mirror.ops.vitals import Vitals
@@ -210,3 +213,17 @@ def test_a_legacy_key_says_when_it_ends(key: SecretStr | None, ends: dict[str, f
     assert {n: v for n, v in found.items() if n.startswith("target_key")} == {
         f'target_key_ends_timestamp_seconds{{why="{why}"}}': when for why, when in ends.items()
     }
+
+
+def test_only_the_key_that_is_used_raises_an_alarm_as_it_ends() -> None:
+    environ = {
+        "MIRROR_SOURCE_URL": "postgresql://host/app",
+        "SUPABASE_URL": "https://abcdefgh.supabase.co",
+        "SUPABASE_SERVICE_ROLE_KEY": jwt({"role": "service_role"}).get_secret_value(),
+    }
+    ends = 'mirror_target_key_ends_timestamp_seconds{why="retirement"}'
+    assert ends in samples(Daemon(load_settings(environ), Mapping()).metrics.registry)
+    direct = environ | {"MIRROR_TARGET_URL": "postgresql://host/mirror"}
+    assert ends not in samples(Daemon(load_settings(direct), Mapping()).metrics.registry), (
+        "it is there for something else"
+    )
