@@ -389,8 +389,9 @@ def test_triggers_are_put_right(source_url: str, admin: Connection, damage: str)
         "grant select (last_seen) on users to mirror_daemon",
         "alter table mirror.outbox replica identity default",
         "drop table mirror.outbox_1",
-        "revoke execute on function mirror.mark from public",
+        "revoke execute on function mirror.token from public",
         "create function mirror.mark(text, text[], text[], text[], boolean[]) returns int language sql as 'select 1'",
+        "grant all on mirror.outbox to public; grant execute on function mirror.mark_keys to public",
     ],
 )
 def test_what_is_ours_is_put_right(source_url: str, admin: Connection, damage: str) -> None:
