@@ -35,6 +35,7 @@ begin
     if _changed and not _many then
       _place := {{place}};
     elsif _many or _changed is null and _many is not null then
+      _changed := null;
       select pg_catalog.array_agg(tbl), pg_catalog.array_agg(k1), pg_catalog.array_agg(k2), pg_catalog.array_agg(gone)
       into _tbl, _keys1, _keys2, _gone
       from ({{dirty}} limit 1001) as _dirty;
@@ -51,7 +52,9 @@ begin
           _gone := pg_catalog.array_append(_gone, _row.gone);
         end loop;
       end if;
-      _place := {{place_of_many}};
+      if _tbl is not null then
+        _place := {{place_of_many}};
+      end if;
     end if;
   exception when others then
     raise log 'mirror: capture of {{table}} failed (%): %; the whole table is marked', sqlstate, sqlerrm;

@@ -866,6 +866,7 @@ begin
     if _changed and not _many then
       _place := case when pg_catalog.has_table_privilege((array['mirror.outbox', 'mirror.outbox_1', 'mirror.outbox_2', 'mirror.outbox_3'])[mirror.turn() operator(pg_catalog.+) 1], 'insert') then mirror.turn() end;
     elsif _many or _changed is null and _many is not null then
+      _changed := null;
       select pg_catalog.array_agg(tbl), pg_catalog.array_agg(k1), pg_catalog.array_agg(k2), pg_catalog.array_agg(gone)
       into _tbl, _keys1, _keys2, _gone
       from (select 'trip_memberships' as tbl, k1, k2, gone from (select (("trip_id"
@@ -892,7 +893,9 @@ begin
           _gone := pg_catalog.array_append(_gone, _row.gone);
         end loop;
       end if;
-      _place := case when pg_catalog.has_function_privilege('mirror.mark_keys(pg_catalog.int4,pg_catalog.text[],pg_catalog.text[],pg_catalog.text[],pg_catalog.bool[])', 'execute') then case when pg_catalog.has_table_privilege((array['mirror.outbox', 'mirror.outbox_1', 'mirror.outbox_2', 'mirror.outbox_3'])[mirror.turn() operator(pg_catalog.+) 1], 'insert') then mirror.turn() end end;
+      if _tbl is not null then
+        _place := case when pg_catalog.has_function_privilege('mirror.mark_keys(pg_catalog.int4,pg_catalog.text[],pg_catalog.text[],pg_catalog.text[],pg_catalog.bool[])', 'execute') then case when pg_catalog.has_table_privilege((array['mirror.outbox', 'mirror.outbox_1', 'mirror.outbox_2', 'mirror.outbox_3'])[mirror.turn() operator(pg_catalog.+) 1], 'insert') then mirror.turn() end end;
+      end if;
     end if;
   exception when others then
     raise log 'mirror: capture of trip_memberships failed (%): %; the whole table is marked', sqlstate, sqlerrm;
@@ -1015,6 +1018,7 @@ begin
     if _changed and not _many then
       _place := case when pg_catalog.has_table_privilege((array['mirror.outbox', 'mirror.outbox_1', 'mirror.outbox_2', 'mirror.outbox_3'])[mirror.turn() operator(pg_catalog.+) 1], 'insert') then mirror.turn() end;
     elsif _many or _changed is null and _many is not null then
+      _changed := null;
       select pg_catalog.array_agg(tbl), pg_catalog.array_agg(k1), pg_catalog.array_agg(k2), pg_catalog.array_agg(gone)
       into _tbl, _keys1, _keys2, _gone
       from (select 'trip_memberships' as tbl, k1, k2, gone from (select (("trip_id"
@@ -1041,7 +1045,9 @@ begin
           _gone := pg_catalog.array_append(_gone, _row.gone);
         end loop;
       end if;
-      _place := case when pg_catalog.has_function_privilege('mirror.mark_keys(pg_catalog.int4,pg_catalog.text[],pg_catalog.text[],pg_catalog.text[],pg_catalog.bool[])', 'execute') then case when pg_catalog.has_table_privilege((array['mirror.outbox', 'mirror.outbox_1', 'mirror.outbox_2', 'mirror.outbox_3'])[mirror.turn() operator(pg_catalog.+) 1], 'insert') then mirror.turn() end end;
+      if _tbl is not null then
+        _place := case when pg_catalog.has_function_privilege('mirror.mark_keys(pg_catalog.int4,pg_catalog.text[],pg_catalog.text[],pg_catalog.text[],pg_catalog.bool[])', 'execute') then case when pg_catalog.has_table_privilege((array['mirror.outbox', 'mirror.outbox_1', 'mirror.outbox_2', 'mirror.outbox_3'])[mirror.turn() operator(pg_catalog.+) 1], 'insert') then mirror.turn() end end;
+      end if;
     end if;
   exception when others then
     raise log 'mirror: capture of trip_memberships failed (%): %; the whole table is marked', sqlstate, sqlerrm;
@@ -1329,6 +1335,7 @@ begin
     if _changed and not _many then
       _place := case when pg_catalog.has_table_privilege((array['mirror.outbox', 'mirror.outbox_1', 'mirror.outbox_2', 'mirror.outbox_3'])[mirror.turn() operator(pg_catalog.+) 1], 'insert') then mirror.turn() end;
     elsif _many or _changed is null and _many is not null then
+      _changed := null;
       select pg_catalog.array_agg(tbl), pg_catalog.array_agg(k1), pg_catalog.array_agg(k2), pg_catalog.array_agg(gone)
       into _tbl, _keys1, _keys2, _gone
       from (select 'trip_memberships' as tbl, k1, k2, gone from (select k1, k2, pg_catalog.count(*) operator(pg_catalog.=) 1::pg_catalog.int8 as moved, pg_catalog.max(_side) operator(pg_catalog.=) 0 as gone from (select k1, k2, pg_catalog.min(_side) as _side from (select (("trip_id"
@@ -1373,7 +1380,9 @@ begin
           _gone := pg_catalog.array_append(_gone, _row.gone);
         end loop;
       end if;
-      _place := case when pg_catalog.has_function_privilege('mirror.mark_keys(pg_catalog.int4,pg_catalog.text[],pg_catalog.text[],pg_catalog.text[],pg_catalog.bool[])', 'execute') then case when pg_catalog.has_table_privilege((array['mirror.outbox', 'mirror.outbox_1', 'mirror.outbox_2', 'mirror.outbox_3'])[mirror.turn() operator(pg_catalog.+) 1], 'insert') then mirror.turn() end end;
+      if _tbl is not null then
+        _place := case when pg_catalog.has_function_privilege('mirror.mark_keys(pg_catalog.int4,pg_catalog.text[],pg_catalog.text[],pg_catalog.text[],pg_catalog.bool[])', 'execute') then case when pg_catalog.has_table_privilege((array['mirror.outbox', 'mirror.outbox_1', 'mirror.outbox_2', 'mirror.outbox_3'])[mirror.turn() operator(pg_catalog.+) 1], 'insert') then mirror.turn() end end;
+      end if;
     end if;
   exception when others then
     raise log 'mirror: capture of trip_memberships failed (%): %; the whole table is marked', sqlstate, sqlerrm;
@@ -1435,6 +1444,7 @@ begin
     if _changed and not _many then
       _place := case when pg_catalog.has_table_privilege((array['mirror.outbox', 'mirror.outbox_1', 'mirror.outbox_2', 'mirror.outbox_3'])[mirror.turn() operator(pg_catalog.+) 1], 'insert') then mirror.turn() end;
     elsif _many or _changed is null and _many is not null then
+      _changed := null;
       select pg_catalog.array_agg(tbl), pg_catalog.array_agg(k1), pg_catalog.array_agg(k2), pg_catalog.array_agg(gone)
       into _tbl, _keys1, _keys2, _gone
       from (select tbl, k1, k2, case when tbl operator(pg_catalog.=) 'trips' then gone else true end as gone from (select (("id"
@@ -1457,7 +1467,9 @@ begin
           _gone := pg_catalog.array_append(_gone, _row.gone);
         end loop;
       end if;
-      _place := case when pg_catalog.has_function_privilege('mirror.mark_keys(pg_catalog.int4,pg_catalog.text[],pg_catalog.text[],pg_catalog.text[],pg_catalog.bool[])', 'execute') then case when pg_catalog.has_table_privilege((array['mirror.outbox', 'mirror.outbox_1', 'mirror.outbox_2', 'mirror.outbox_3'])[mirror.turn() operator(pg_catalog.+) 1], 'insert') then mirror.turn() end end;
+      if _tbl is not null then
+        _place := case when pg_catalog.has_function_privilege('mirror.mark_keys(pg_catalog.int4,pg_catalog.text[],pg_catalog.text[],pg_catalog.text[],pg_catalog.bool[])', 'execute') then case when pg_catalog.has_table_privilege((array['mirror.outbox', 'mirror.outbox_1', 'mirror.outbox_2', 'mirror.outbox_3'])[mirror.turn() operator(pg_catalog.+) 1], 'insert') then mirror.turn() end end;
+      end if;
     end if;
   exception when others then
     raise log 'mirror: capture of trips failed (%): %; the whole table is marked', sqlstate, sqlerrm;
@@ -1558,6 +1570,7 @@ begin
     if _changed and not _many then
       _place := case when pg_catalog.has_table_privilege((array['mirror.outbox', 'mirror.outbox_1', 'mirror.outbox_2', 'mirror.outbox_3'])[mirror.turn() operator(pg_catalog.+) 1], 'insert') then mirror.turn() end;
     elsif _many or _changed is null and _many is not null then
+      _changed := null;
       select pg_catalog.array_agg(tbl), pg_catalog.array_agg(k1), pg_catalog.array_agg(k2), pg_catalog.array_agg(gone)
       into _tbl, _keys1, _keys2, _gone
       from (select tbl, k1, k2, case when tbl operator(pg_catalog.=) 'trips' then gone else true end as gone from (select (("id"
@@ -1580,7 +1593,9 @@ begin
           _gone := pg_catalog.array_append(_gone, _row.gone);
         end loop;
       end if;
-      _place := case when pg_catalog.has_function_privilege('mirror.mark_keys(pg_catalog.int4,pg_catalog.text[],pg_catalog.text[],pg_catalog.text[],pg_catalog.bool[])', 'execute') then case when pg_catalog.has_table_privilege((array['mirror.outbox', 'mirror.outbox_1', 'mirror.outbox_2', 'mirror.outbox_3'])[mirror.turn() operator(pg_catalog.+) 1], 'insert') then mirror.turn() end end;
+      if _tbl is not null then
+        _place := case when pg_catalog.has_function_privilege('mirror.mark_keys(pg_catalog.int4,pg_catalog.text[],pg_catalog.text[],pg_catalog.text[],pg_catalog.bool[])', 'execute') then case when pg_catalog.has_table_privilege((array['mirror.outbox', 'mirror.outbox_1', 'mirror.outbox_2', 'mirror.outbox_3'])[mirror.turn() operator(pg_catalog.+) 1], 'insert') then mirror.turn() end end;
+      end if;
     end if;
   exception when others then
     raise log 'mirror: capture of trips failed (%): %; the whole table is marked', sqlstate, sqlerrm;
@@ -1760,6 +1775,7 @@ begin
     if _changed and not _many then
       _place := case when pg_catalog.has_table_privilege((array['mirror.outbox', 'mirror.outbox_1', 'mirror.outbox_2', 'mirror.outbox_3'])[mirror.turn() operator(pg_catalog.+) 1], 'insert') then mirror.turn() end;
     elsif _many or _changed is null and _many is not null then
+      _changed := null;
       select pg_catalog.array_agg(tbl), pg_catalog.array_agg(k1), pg_catalog.array_agg(k2), pg_catalog.array_agg(gone)
       into _tbl, _keys1, _keys2, _gone
       from (select tbl, k1, k2, case when tbl operator(pg_catalog.=) 'trips' then gone else true end as gone from (select k1, k2, pg_catalog.count(*) operator(pg_catalog.=) 1::pg_catalog.int8 as moved, pg_catalog.max(_side) operator(pg_catalog.=) 0 as gone from (select k1, k2, pg_catalog.min(_side) as _side from (select (("id"
@@ -1796,7 +1812,9 @@ begin
           _gone := pg_catalog.array_append(_gone, _row.gone);
         end loop;
       end if;
-      _place := case when pg_catalog.has_function_privilege('mirror.mark_keys(pg_catalog.int4,pg_catalog.text[],pg_catalog.text[],pg_catalog.text[],pg_catalog.bool[])', 'execute') then case when pg_catalog.has_table_privilege((array['mirror.outbox', 'mirror.outbox_1', 'mirror.outbox_2', 'mirror.outbox_3'])[mirror.turn() operator(pg_catalog.+) 1], 'insert') then mirror.turn() end end;
+      if _tbl is not null then
+        _place := case when pg_catalog.has_function_privilege('mirror.mark_keys(pg_catalog.int4,pg_catalog.text[],pg_catalog.text[],pg_catalog.text[],pg_catalog.bool[])', 'execute') then case when pg_catalog.has_table_privilege((array['mirror.outbox', 'mirror.outbox_1', 'mirror.outbox_2', 'mirror.outbox_3'])[mirror.turn() operator(pg_catalog.+) 1], 'insert') then mirror.turn() end end;
+      end if;
     end if;
   exception when others then
     raise log 'mirror: capture of trips failed (%): %; the whole table is marked', sqlstate, sqlerrm;
@@ -1868,6 +1886,7 @@ begin
     if _changed and not _many then
       _place := case when pg_catalog.has_table_privilege((array['mirror.outbox', 'mirror.outbox_1', 'mirror.outbox_2', 'mirror.outbox_3'])[mirror.turn() operator(pg_catalog.+) 1], 'insert') then mirror.turn() end;
     elsif _many or _changed is null and _many is not null then
+      _changed := null;
       select pg_catalog.array_agg(tbl), pg_catalog.array_agg(k1), pg_catalog.array_agg(k2), pg_catalog.array_agg(gone)
       into _tbl, _keys1, _keys2, _gone
       from (select 'users' as tbl, k1, k2, gone from (select (("id"
@@ -1890,7 +1909,9 @@ begin
           _gone := pg_catalog.array_append(_gone, _row.gone);
         end loop;
       end if;
-      _place := case when pg_catalog.has_function_privilege('mirror.mark_keys(pg_catalog.int4,pg_catalog.text[],pg_catalog.text[],pg_catalog.text[],pg_catalog.bool[])', 'execute') then case when pg_catalog.has_table_privilege((array['mirror.outbox', 'mirror.outbox_1', 'mirror.outbox_2', 'mirror.outbox_3'])[mirror.turn() operator(pg_catalog.+) 1], 'insert') then mirror.turn() end end;
+      if _tbl is not null then
+        _place := case when pg_catalog.has_function_privilege('mirror.mark_keys(pg_catalog.int4,pg_catalog.text[],pg_catalog.text[],pg_catalog.text[],pg_catalog.bool[])', 'execute') then case when pg_catalog.has_table_privilege((array['mirror.outbox', 'mirror.outbox_1', 'mirror.outbox_2', 'mirror.outbox_3'])[mirror.turn() operator(pg_catalog.+) 1], 'insert') then mirror.turn() end end;
+      end if;
     end if;
   exception when others then
     raise log 'mirror: capture of users failed (%): %; the whole table is marked', sqlstate, sqlerrm;
@@ -1995,6 +2016,7 @@ begin
     if _changed and not _many then
       _place := case when pg_catalog.has_table_privilege((array['mirror.outbox', 'mirror.outbox_1', 'mirror.outbox_2', 'mirror.outbox_3'])[mirror.turn() operator(pg_catalog.+) 1], 'insert') then mirror.turn() end;
     elsif _many or _changed is null and _many is not null then
+      _changed := null;
       select pg_catalog.array_agg(tbl), pg_catalog.array_agg(k1), pg_catalog.array_agg(k2), pg_catalog.array_agg(gone)
       into _tbl, _keys1, _keys2, _gone
       from (select 'users' as tbl, k1, k2, gone from (select (("id"
@@ -2017,7 +2039,9 @@ begin
           _gone := pg_catalog.array_append(_gone, _row.gone);
         end loop;
       end if;
-      _place := case when pg_catalog.has_function_privilege('mirror.mark_keys(pg_catalog.int4,pg_catalog.text[],pg_catalog.text[],pg_catalog.text[],pg_catalog.bool[])', 'execute') then case when pg_catalog.has_table_privilege((array['mirror.outbox', 'mirror.outbox_1', 'mirror.outbox_2', 'mirror.outbox_3'])[mirror.turn() operator(pg_catalog.+) 1], 'insert') then mirror.turn() end end;
+      if _tbl is not null then
+        _place := case when pg_catalog.has_function_privilege('mirror.mark_keys(pg_catalog.int4,pg_catalog.text[],pg_catalog.text[],pg_catalog.text[],pg_catalog.bool[])', 'execute') then case when pg_catalog.has_table_privilege((array['mirror.outbox', 'mirror.outbox_1', 'mirror.outbox_2', 'mirror.outbox_3'])[mirror.turn() operator(pg_catalog.+) 1], 'insert') then mirror.turn() end end;
+      end if;
     end if;
   exception when others then
     raise log 'mirror: capture of users failed (%): %; the whole table is marked', sqlstate, sqlerrm;
@@ -2199,6 +2223,7 @@ begin
     if _changed and not _many then
       _place := case when pg_catalog.has_table_privilege((array['mirror.outbox', 'mirror.outbox_1', 'mirror.outbox_2', 'mirror.outbox_3'])[mirror.turn() operator(pg_catalog.+) 1], 'insert') then mirror.turn() end;
     elsif _many or _changed is null and _many is not null then
+      _changed := null;
       select pg_catalog.array_agg(tbl), pg_catalog.array_agg(k1), pg_catalog.array_agg(k2), pg_catalog.array_agg(gone)
       into _tbl, _keys1, _keys2, _gone
       from (select 'users' as tbl, k1, k2, gone from (select k1, k2, pg_catalog.count(*) operator(pg_catalog.=) 1::pg_catalog.int8 as moved, pg_catalog.max(_side) operator(pg_catalog.=) 0 as gone from (select k1, k2, pg_catalog.min(_side) as _side from (select (("id"
@@ -2239,7 +2264,9 @@ begin
           _gone := pg_catalog.array_append(_gone, _row.gone);
         end loop;
       end if;
-      _place := case when pg_catalog.has_function_privilege('mirror.mark_keys(pg_catalog.int4,pg_catalog.text[],pg_catalog.text[],pg_catalog.text[],pg_catalog.bool[])', 'execute') then case when pg_catalog.has_table_privilege((array['mirror.outbox', 'mirror.outbox_1', 'mirror.outbox_2', 'mirror.outbox_3'])[mirror.turn() operator(pg_catalog.+) 1], 'insert') then mirror.turn() end end;
+      if _tbl is not null then
+        _place := case when pg_catalog.has_function_privilege('mirror.mark_keys(pg_catalog.int4,pg_catalog.text[],pg_catalog.text[],pg_catalog.text[],pg_catalog.bool[])', 'execute') then case when pg_catalog.has_table_privilege((array['mirror.outbox', 'mirror.outbox_1', 'mirror.outbox_2', 'mirror.outbox_3'])[mirror.turn() operator(pg_catalog.+) 1], 'insert') then mirror.turn() end end;
+      end if;
     end if;
   exception when others then
     raise log 'mirror: capture of users failed (%): %; the whole table is marked', sqlstate, sqlerrm;
