@@ -407,8 +407,8 @@ def test_what_is_ours_is_put_right(source_url: str, admin: Connection, damage: s
 
 
 def psql(pair: Pair, url: str, script: str) -> None:
-    """Runs a script as its author would; the server's own psql where there is one, else the one in PATH."""
-    program = str(pair.source.server.binaries / "psql") if pair.source.server else "psql"
+    """Runs a script as its author would; our psql where the server is ours, else the one in PATH."""
+    program = str(pair.source.server.program("psql")) if pair.source.server else "psql"
     options = ["--no-psqlrc", "--quiet", "--set", "ON_ERROR_STOP=1", "--dbname", url]
     done = subprocess.run([program, *options], input=script, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
