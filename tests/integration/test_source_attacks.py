@@ -291,3 +291,16 @@ def test_a_source_in_sql_ascii(any_bytes_url: str) -> None:
     refused = [r for s in json.loads(f"[{scopes}]") for r in s.get("refused", [])]
     assert [r["k1"] for r in refused] == [an_id(2)]
     assert "invalid byte sequence" in refused[0]["reason"]
+
+
+def test_a_dropped_column_keeps_nothing_from_being_installed_or_taken_away(source_url: str, admin: Connection) -> None:
+    """It keeps its rights in the catalog, under a name that no statement takes."""
+    install(source_url)
+    admin.execute("alter table users drop column email")
+    mapping = Mapping.model_validate({"users": {"email": "null"}})
+    install(source_url, mapping)
+    assert install(source_url, mapping) == ["source: everything is in place already."]
+    uninstall(source_url)
+    install(source_url, mapping)
+    uninstall(source_url)
+    assert admin.execute("select from pg_namespace where nspname = 'mirror'").rowcount == 0
