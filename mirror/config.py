@@ -29,6 +29,7 @@ from pydantic import (
 from pydantic.fields import FieldInfo
 
 from mirror.errors import ConfigError
+from mirror.tls import refuse_unverified
 
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(ms|s|m|min|h)?")
 _SUFFIXES = {"ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
@@ -108,6 +109,9 @@ class Settings(BaseModel):
         None,
         validation_alias=AliasChoices("SUPABASE_SECRET_KEY", "SUPABASE_SERVICE_ROLE_KEY"),
         description=_A_KEY,
+    )
+    allow_unverified_tls: Literal["yes", "no"] = Field(
+        "no", validation_alias="MIRROR_ALLOW_UNVERIFIED_TLS", description="yes or no"
     )
     config: Path | None = Field(None, validation_alias="MIRROR_CONFIG", description="the path of the mapping file")
     http_host: str = Field(
@@ -223,9 +227,14 @@ def load_settings(environ: AbcMapping[str, str] | None = None) -> Settings:
             raise ConfigError(f"{name} is not a setting of the mirror", hint=nearest(name, known))
     given = {name: value for field in Settings.model_fields.values() for name, value in _given(field, environ)[:1]}
     try:
-        return Settings.model_validate(given)
+        settings = Settings.model_validate(given)
     except ValidationError as error:
         raise _sentence(error) from None  # the cause would carry the value, which may be a secret
+    if settings.allow_unverified_tls == "no":
+        for url, name in ((settings.source_url, "MIRROR_SOURCE_URL"), (settings.target_url, "MIRROR_TARGET_URL")):
+            if url is not None:
+                refuse_unverified(url.get_secret_value(), name)
+    return settings
 
 
 def _given(field: FieldInfo, environ: AbcMapping[str, str]) -> list[tuple[str, str]]:
