@@ -42,6 +42,7 @@ _PROJECT = re.compile(
     r"((?:https://(?:[\w.-]+|\[[0-9a-f:]+\])|http://(?:localhost|127\.0\.0\.1|\[::1\]))(?::([0-9]{1,5}))?)/?",
     re.ASCII | re.IGNORECASE,
 )
+_HOST_NAME = re.compile(r"[a-z0-9_]([a-z0-9_.-]*[a-z0-9_])?", re.ASCII)
 _PRINTABLE = re.compile(r"[!-~]+")
 INSTALL_BY_HAND = "Paste what `mirror install target --print` says into Supabase's SQL editor"
 _A_PROJECT = "the https URL of the project and nothing more, such as https://abcdefgh.supabase.co"
@@ -93,6 +94,15 @@ def _hard_to_guess(token: SecretStr) -> SecretStr:
     return token
 
 
+def _names(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    names = frozenset(name.strip().lower() for name in value.split(","))
+    if not all(map(_HOST_NAME.fullmatch, names)):
+        raise ValueError("no host names")
+    return names
+
+
 Seconds = Annotated[float, BeforeValidator(parse_seconds)]
 
 
@@ -116,6 +126,11 @@ class Settings(BaseModel):
     config: Path | None = Field(None, validation_alias="MIRROR_CONFIG", description="the path of the mapping file")
     http_host: str = Field(
         "127.0.0.1", validation_alias="MIRROR_HTTP_HOST", description="the address to serve on, such as 127.0.0.1"
+    )
+    http_hosts: Annotated[frozenset[str], BeforeValidator(_names)] = Field(
+        frozenset(),
+        validation_alias="MIRROR_HTTP_HOSTS",
+        description="host names without a port, separated by commas, such as mirror, mirror.example.org",
     )
     http_port: int = Field(
         9464, ge=0, le=65535, validation_alias="MIRROR_HTTP_PORT", description="a port number, from 0 (any) to 65535"
