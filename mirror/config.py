@@ -87,6 +87,12 @@ class Https:
             raise ConfigError(f"SUPABASE_SECRET_KEY must be {_A_KEY}")
         return cls(found[1], key)
 
+    @property
+    def proxied(self) -> bool:
+        """The system's proxies may pass on TLS, which they cannot read. Without it (within a machine) they would read
+        the key."""
+        return self.url.lower().startswith("https:")
+
 
 def _hard_to_guess(token: SecretStr) -> SecretStr:
     if not re.fullmatch(r"[!-~]{16,}", token.get_secret_value(), re.ASCII):

@@ -98,10 +98,25 @@ class Impostor:
         return context
 
 
+class NosyProxy(Impostor):
+    """An HTTP proxy that writes down what it is given to pass on. What is only to be tunnelled it tries to read, too:
+    with its own certificate."""
+
+    def _talk(self, stack: ExitStack, client: socket.socket) -> None:
+        head = self._read(client, 65_536, exactly=False)
+        if head.startswith(b"CONNECT ") and self.presents:
+            client.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
+            client = stack.enter_context(self._context().wrap_socket(client, server_side=True))
+            self._read(client, 65_536, exactly=False)
+        client.sendall(b"HTTP/1.1 502 Bad Gateway\r\ncontent-length: 0\r\n\r\n")
+
+
 @contextmanager
-def impostor(presents: Certificate | None = None, *, lies: bool = False) -> Iterator[Impostor]:
+def impostor(
+    presents: Certificate | None = None, *, lies: bool = False, kind: type[Impostor] = Impostor
+) -> Iterator[Impostor]:
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        there = Impostor(presents, lies, listener.getsockname()[1])
+        there = kind(presents, lies, listener.getsockname()[1])
         thread = threading.Thread(target=there.serve, args=(listener,), daemon=True)
         thread.start()
         try:
