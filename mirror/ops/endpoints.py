@@ -16,11 +16,12 @@ from starlette.applications import Starlette
 from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mirror.ops import page
+from mirror.ops.answers import JSONResponse
 from mirror.ops.history import INTERVAL_S, History, seconds
 from mirror.ops.metrics import Metrics
 from mirror.ops.record import Record

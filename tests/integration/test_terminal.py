@@ -16,6 +16,7 @@ from mirror.cli import main
 from mirror.mapping import load_mapping
 from mirror.ops.logs import Human
 from tests.bed import daemons
+from tests.bed.clients import clients
 from tests.bed.eventually import eventually
 
 Connection = psycopg.AsyncConnection[Any]
@@ -66,6 +67,10 @@ async def evil(  # noqa: PLR0917 (fixtures)
         async with daemons.running(source_url, target_url, mapping=mapping) as daemon:
             await eventually(lambda: daemon.vitals.leader and any(daemon.vitals.parked.values()))
             await daemons.leading(daemon)
+            async with clients(daemon.port) as client:  # curl prints it as it comes
+                document = (await client.get("/api/status")).body
+            assert document.isascii()
+            assert "u202e" in document
             await target.execute("update public.trips set name = 'Rome' || name")
             daemon._reconcile_soon()
             await eventually(lambda: "drift" in stream.getvalue())
