@@ -45,7 +45,7 @@ _KEEPALIVE: dict[str, Any] = {
 }
 # What the target's functions raise on purpose (HTTP statuses through PostgREST).
 _ANSWERS: dict[str, type[MirrorError]] = {"PT409": Superseded, "PT412": Incompatible, "PT428": Incompatible}
-_SETTING = {"source": "MIRROR_SOURCE_URL", "target": "MIRROR_TARGET_URL"}
+SETTING = {"source": "MIRROR_SOURCE_URL", "target": "MIRROR_TARGET_URL"}
 
 
 def parameters(url: str, side: str) -> dict[str, Any]:
@@ -57,7 +57,7 @@ def parameters(url: str, side: str) -> dict[str, Any]:
         parts = {}
     if not parts or not all(map(_is_port, str(parts.get("port", "")).split(","))) or _is_misread(parts):
         raise ConfigError(
-            f"{_SETTING[side]} is not a Postgres URL",
+            f"{SETTING[side]} is not a Postgres URL",
             hint="It looks like postgresql://user:password@host:5432/database; special characters in the password are "
             "written as % and two digits (/ is %2F, @ is %40).",
         )
@@ -189,18 +189,18 @@ def _translate_connection(text: str, side: str) -> MirrorError:
     """While connecting, libpq tells the server's SQLSTATE to nobody: only the words are left."""
     text = text.removeprefix("connection failed: ").replace("FATAL:  ", "")
     if text.startswith("connection is bad: "):
-        return ConfigError(f"{_SETTING[side]}: {text.removeprefix('connection is bad: ')}")
+        return ConfigError(f"{SETTING[side]}: {text.removeprefix('connection is bad: ')}")
     hint = ""
     if "server does not support SSL" in text:
         text = "the server does not offer TLS, so it was not told the password"
-        hint = f"If it has none, and the network is trusted: sslmode=disable in {_SETTING[side]}, and {PERMISSION}=yes."
+        hint = f"If it has none, and the network is trusted: sslmode=disable in {SETTING[side]}, and {PERMISSION}=yes."
     elif "certificate" in text:
         hint = (
             "The host must be the name that the certificate is made out to, and its authority must be known: one that "
-            f"this machine does not know is named by sslrootcert=/path/to/ca.crt in {_SETTING[side]}."
+            f"this machine does not know is named by sslrootcert=/path/to/ca.crt in {SETTING[side]}."
         )
     elif "unsupported startup parameter" in text:
         hint = "This looks like a connection pooler; use the server's own host."
     elif any(words in text for words in ("authentication failed", "no password supplied", "does not exist")):
-        hint = f"Check user, password and database in {_SETTING[side]}."
+        hint = f"Check user, password and database in {SETTING[side]}."
     return Unreachable(side, text, hint=hint)

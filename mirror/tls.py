@@ -23,8 +23,12 @@ from mirror.errors import ConfigError
 SYSTEM = "system"
 PERMISSION = "MIRROR_ALLOW_UNVERIFIED_TLS"
 # Encryption by Kerberos comes before TLS where there are credentials for it, whatever sslmode says.
-_DEFAULT = {"sslmode": "verify-full", "gssencmode": "disable"}
-_WEAK = {"sslmode": ("disable", "allow", "prefer", "require", "verify-ca"), "gssencmode": ("prefer", "require")}
+_DEFAULT = {"sslmode": "verify-full", "gssencmode": "disable", "ssl_min_protocol_version": "TLSv1.2"}
+_WEAK = {
+    "sslmode": ("disable", "allow", "prefer", "require", "verify-ca"),
+    "gssencmode": ("prefer", "require"),
+    "ssl_min_protocol_version": ("TLSv1", "TLSv1.1"),
+}
 _ELSEWHERE = {"host": "PGHOST", "hostaddr": "PGHOSTADDR", "service": "PGSERVICE"}
 # Debian and Alpine, Fedora and RHEL, macOS and the BSDs, SUSE: for a Python that was built for another system.
 _BUNDLES = (
@@ -34,18 +38,24 @@ _BUNDLES = (
 
 
 def refuse_unverified(url: str, name: str) -> None:
-    """A URL that asks for less than the default is refused; what is no URL at all is refused elsewhere."""
+    """A URL that asks for less than the default; what is no URL at all is refused elsewhere."""
+    for option, value in weaknesses(url).items():
+        raise ConfigError(
+            f"{name} says {option}={value}, which may give the password to another server",
+            hint=f"Take {option} out of it: then the server's certificate is verified. Where that cannot be, "
+            f"{PERMISSION}=yes allows it.",
+        )
+
+
+def weaknesses(url: str) -> dict[str, str]:
+    """What it asks for that is less than the default."""
     try:
         parts: Mapping[str, Any] = conninfo.conninfo_to_dict(url)
     except (ProgrammingError, UnicodeDecodeError):
-        return
-    for option, weak in _WEAK.items():
-        if parts.get(option) in weak and not is_local(parts):
-            raise ConfigError(
-                f"{name} says {option}={parts[option]}, which may give the password to another server",
-                hint=f"Take {option} out of it: then the server's certificate is verified. Where that cannot be, "
-                f"{PERMISSION}=yes allows it.",
-            )
+        return {}
+    if is_local(parts):
+        return {}
+    return {option: str(parts[option]) for option, weak in _WEAK.items() if parts.get(option) in weak}
 
 
 def verified(parts: Mapping[str, Any]) -> dict[str, Any]:

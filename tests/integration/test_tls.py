@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Literal
 
 import psycopg
 import pytest
@@ -20,6 +21,7 @@ from mirror.cli import main
 from mirror.config import load_settings
 from mirror.demo.binaries import MissingBinariesError
 from mirror.demo.servers import Server, temporary_directory
+from mirror.doctor import address
 from mirror.errors import ConfigError, MirrorError, Unreachable
 from mirror.postgres import connect, connect_blocking
 from mirror.source.doorbell import Doorbell
@@ -167,7 +169,7 @@ def test_nor_do_those_that_ask_an_installed_source_first(
         {"PGSSLMODE": "disable"},
         {"PGSSLMODE": "prefer", "PGGSSENCMODE": "prefer", "PGSSLROOTCERT": "/nowhere", "PGCHANNELBINDING": "disable"},
         {"PGSERVICEFILE": "service.conf", "PGSERVICE": "weak"},
-        {"PGSSLNEGOTIATION": "direct", "PGREQUIREAUTH": "password"},
+        {"PGSSLNEGOTIATION": "direct", "PGREQUIREAUTH": "password", "PGSSLMINPROTOCOLVERSION": "TLSv1"},
     ],
     ids=["mode", "everything", "service", "negotiation"],
 )
@@ -212,6 +214,7 @@ def test_a_host_that_the_environment_names_is_verified_as_well(
         "sslmode=disable", "sslmode=allow", "sslmode=prefer", "sslmode=require", "sslmode=verify-ca", "ssl=true",
         "sslmode=require&channel_binding=require", "sslmode=verify-full&sslmode=disable",
         "sslmode=verify-ca&sslrootcert=ca", "gssencmode=prefer", "gssencmode=require&sslmode=verify-full",
+        "ssl_min_protocol_version=TLSv1",
     ],
 )  # fmt: skip
 @pytest.mark.parametrize(
@@ -260,6 +263,16 @@ def test_the_refusal_is_exit_code_two_of_every_command(
             assert main(command) == 2
             assert "sslmode" in capsys.readouterr().err
         assert not attacker.asked
+
+
+@pytest.mark.parametrize("side", ["source", "target"])
+def test_the_doctor_warns_of_what_was_allowed(side: Literal["source", "target"]) -> None:
+    with impostor() as attacker:
+        (finding,) = address.unverified(attacker.url(more="&sslmode=require"), side)
+    assert (finding.side, finding.check, finding.verdict) == (side, "tls", "warning")
+    assert finding.sentence.startswith(f"MIRROR_{side.upper()}_URL says sslmode=require, ")
+    assert not list(address.unverified(attacker.url(), side))
+    assert not list(address.unverified("postgresql://u@localhost/d?sslmode=disable", side))
 
 
 @pytest.mark.usefixtures("trusted")
