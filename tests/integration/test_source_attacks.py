@@ -195,12 +195,12 @@ def test_default_privileges_give_nothing_of_ours(source_url: str, admin: Connect
             admin.execute(f"grant select, delete on mirror.outbox to {name} with grant option")
             admin.execute(f"grant usage on schema mirror to {name}; set role {name}")
             admin.execute(f"grant delete on mirror.outbox to {friend}; reset role")
-            found = [f for f in examine(source_url) if f.check == "others' rights"]
+            found = [f for f in examine(source_url) if f.check == "rights of others"]
             assert {f.verdict for f in found} == {"error"}
             assert f"{name} may delete, select mirror.outbox" in [f.sentence for f in found]
             install(source_url)
             assert given_to(admin, name) == given_to(admin, friend) == []
-            assert {f.verdict for f in examine(source_url) if f.check == "others' rights"} <= {"ok"}
+            assert {f.verdict for f in examine(source_url) if f.check == "rights of others"} <= {"ok"}
         finally:
             for statement in GENEROUS:
                 admin.execute(statement.format(name).replace(" grant ", " revoke ").replace(" to ", " from "))
