@@ -21,12 +21,13 @@ from mirror.doctor.strangers import (
     Scene,
     Stranger,
     Try,
-    answers,
     limits,
+    may_be,
     named,
     nobody,
     outsider,
     strangers,
+    within_limits,
 )
 from mirror.mapping import Mapping
 
@@ -46,7 +47,7 @@ def examine(
     has_foreign_subjects: bool,
     clock: Callable[[], float] = time.monotonic,
 ) -> Iterator[Finding]:
-    absent = [role for role in ROLES if not _may_be(connection, role)]
+    absent = [role for role in ROLES if not may_be(connection, role)]
     if absent:
         yield _said(
             CHECK,
@@ -66,15 +67,6 @@ def examine(
 
 _LOOK = "Look at its policies, and at what the roles of its readers are members of: something lets strangers in."
 _GRANT = "grant %s to current_user; or run the doctor as the project's postgres role."
-
-
-def _may_be(connection: Connection, role: str) -> bool:
-    try:
-        with connection.transaction(force_rollback=True):
-            connection.execute(f"set local role {role}".encode())
-    except (psycopg.errors.InsufficientPrivilege, psycopg.errors.InvalidParameterValue):
-        return False
-    return True
 
 
 def _scene(connection: Connection, *, has_foreign_subjects: bool) -> Scene:
@@ -128,22 +120,13 @@ def _answered(
     connection: Connection, asked: Sequence[_Asked], is_late: Callable[[], bool]
 ) -> Iterator[list[Answer] | None]:
     """All of them at once, because the database may be far away; one by one where one of them takes too long."""
-    together = _within_limits(connection, [one for each in asked for one in each.tries()], ALL_SECONDS_MAX)
+    together = within_limits(connection, [one for each in asked for one in each.tries()], ALL_SECONDS_MAX)
     at = 0
     for one in asked:
         if together is not None:
             yield together[at : (at := at + len(one.callers))]
         else:
-            yield None if is_late() else _within_limits(connection, one.tries())
-
-
-def _within_limits(connection: Connection, tries: Sequence[Try], seconds: float = 1.0) -> list[Answer] | None:
-    try:
-        with connection.transaction(force_rollback=True):
-            connection.execute(limits(seconds).encode())
-            return answers(connection, tries)
-    except (psycopg.errors.QueryCanceled, psycopg.errors.LockNotAvailable):
-        return None
+            yield None if is_late() else within_limits(connection, one.tries())
 
 
 def _of_relation(scene: Scene, relation: Row) -> _Asked:
@@ -183,7 +166,7 @@ def _of_made_up_row(connection: Connection, scene: Scene, relation: Row, policie
         expression = together(policies, caller.role) if caller.role in relation["roles"] else None
         if expression:
             tries.append(Try(caller, _made_up(scene, relation, expression)))
-    said = _within_limits(connection, tries) or []
+    said = within_limits(connection, tries) or []
     return [one.caller for one, answer in zip(tries, said, strict=False) if answer is True]
 
 

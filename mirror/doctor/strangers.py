@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import psycopg
 from psycopg import sql
 
 from mirror.doctor.catalog import Connection
@@ -124,3 +125,21 @@ def named(callers: Sequence[Stranger]) -> str:
 def limits(seconds: float = 1.0, *, read_only: bool = True) -> str:
     mode = "set transaction read only; " if read_only else ""
     return f"{mode}set local statement_timeout = '{seconds:g}s'; set local lock_timeout = '300ms'"
+
+
+def within_limits(connection: Connection, tries: Sequence[Try], seconds: float = 1.0) -> list[Answer] | None:
+    try:
+        with connection.transaction(force_rollback=True):
+            connection.execute(limits(seconds).encode())
+            return answers(connection, tries)
+    except (psycopg.errors.QueryCanceled, psycopg.errors.LockNotAvailable):
+        return None
+
+
+def may_be(connection: Connection, role: str) -> bool:
+    try:
+        with connection.transaction(force_rollback=True):
+            connection.execute(f"set local role {role}".encode())
+    except (psycopg.errors.InsufficientPrivilege, psycopg.errors.InvalidParameterValue):
+        return False
+    return True
