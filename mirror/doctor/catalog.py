@@ -45,21 +45,21 @@ def ask(connection: Connection, side: Side, check: Check) -> list[Finding]:
             connection.execute(_LIMITS)
             rows = connection.execute(check.query.encode()).fetchmany(ROWS_MAX + 1)
     except psycopg.Error as error:
-        return [_unanswered(side, check, error)]
+        return [unanswered(side, check.name, error)]
     found = [Finding(side, check.name, verdict, sentence, cure or "") for verdict, sentence, cure in rows[:ROWS_MAX]]
     if len(rows) > ROWS_MAX:
         found.append(Finding(side, check.name, rows[-1][0], "... and more of the same", found[-1].cure))
     return found or [Finding(side, check.name, "ok", check.fine)]
 
 
-def _unanswered(side: Side, check: Check, error: psycopg.Error) -> Finding:
+def unanswered(side: Side, check: str, error: psycopg.Error) -> Finding:
     reason = translate(error, side)
     if isinstance(reason, Unreachable):
         raise reason from error
     if error.sqlstate in _ABSENT:
         cure = f"It was installed by another version: run `mirror install {side}`."
-        return Finding(side, check.name, "unknown", f"could not be asked: {error.diag.message_primary}", cure)
-    return Finding(side, check.name, "unknown", f"could not be asked: {reason.message}", reason.hint)
+        return Finding(side, check, "unknown", f"could not be asked: {error.diag.message_primary}", cure)
+    return Finding(side, check, "unknown", f"could not be asked: {reason.message}", reason.hint)
 
 
 def values(rows: Iterable[Iterable[object]], types: tuple[str, ...]) -> str:

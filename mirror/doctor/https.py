@@ -26,6 +26,8 @@ def examine(https: Https, notes: dict[str, Any]) -> Iterator[Finding]:
     except MirrorError as error:
         yield _said("connection", "error", error.message, error.hint)
     cure = "Set MIRROR_TARGET_URL as well, if only for this command."
+    untried = "not tried through HTTPS: what strangers read and which channels they enter, as the policies answer them"
+    yield _said("strangers", "warning", untried, "Set MIRROR_TARGET_URL as well, if only for this command.")
     yield _said("policies", "unknown", "policies, indexes and foreign keys cannot be looked at through HTTPS", cure)
 
 

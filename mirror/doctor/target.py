@@ -9,7 +9,7 @@ from typing import Any
 import psycopg
 
 from mirror.config import Https, Settings
-from mirror.doctor import address, key
+from mirror.doctor import address, holes, key
 from mirror.doctor.catalog import Connection, ask, checks
 from mirror.doctor.clock import skew
 from mirror.doctor.finding import Finding, Verdict
@@ -60,9 +60,10 @@ def _direct(url: str, mapping: Mapping, notes: dict[str, Any]) -> Iterator[Findi
 
 def _connected(connection: Connection, mapping: Mapping, notes: dict[str, Any]) -> Iterator[Finding]:
     yield skew(connection, "target")
+    foreign = _has_foreign_subjects(connection)
     places = {
         "policies": template("target/doctor_policies.sql"),
-        "foreign_subjects": str(_has_foreign_subjects(connection)).lower(),
+        "foreign_subjects": str(foreign).lower(),
         "status_filtered": str("status" in mapping.trip_memberships.where).lower(),
         "let_send": str(bool(mapping.access.send)).lower(),
     }
@@ -75,6 +76,7 @@ def _connected(connection: Connection, mapping: Mapping, notes: dict[str, Any]) 
     active = array(f"lower({literal(status)})" for status in mapping.access.active)
     for check in checks("target/doctor_installed.sql", {"active": active}):
         yield from ask(connection, "target", check)
+    yield from holes.examine(connection, mapping, has_foreign_subjects=foreign)
     yield from _state(connection, mapping, notes)
 
 

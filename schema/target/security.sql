@@ -57,22 +57,6 @@ language sql stable set search_path = '' as $mirror$
          'alter table realtime.messages enable row level security;'
   from pg_catalog.pg_class as c where c.oid = mirror.messages() and not c.relrowsecurity
   union all
-  select 'no policy for everybody', format('the policy %I on %s shows every row', p.polname, t.name),
-         format('drop policy %I on %s;', p.polname, t.name)
-  from pg_catalog.pg_policy as p join tables as t on t.oid = p.polrelid
-  where p.polpermissive and p.polcmd in ('r', '*') and pg_get_expr(p.polqual, p.polrelid) = 'true'
-    and (0 = any (p.polroles) or p.polroles && array(select r.oid from roles as r))
-  union all
-  select distinct 'no view around the policies', format('%s may read %s, which shows %s past its policies', r.name, v.oid::regclass, t.name),
-         case v.relkind when 'v' then format('alter view %s set (security_invoker = true);', v.oid::regclass)
-                        else format('revoke select on %s from %I;', v.oid::regclass, r.name) end
-  from tables as t join pg_catalog.pg_depend as d on d.refclassid = 'pg_class'::regclass and d.refobjid = t.oid
-  join pg_catalog.pg_rewrite as w on d.classid = 'pg_rewrite'::regclass and w.oid = d.objid
-  join pg_catalog.pg_class as v on v.oid = w.ev_class and v.relkind in ('v', 'm'), roles as r
-  where has_any_column_privilege(r.oid, v.oid, 'select')
-    and not exists (select from pg_options_to_table(v.reloptions) as o
-                    where o.option_name = 'security_invoker' and o.option_value in ('true', 'on', '1', 'yes'))
-  union all
   select 'the schema mirror is closed', format('%s may use the schema mirror', r.name),
          format('revoke all on schema mirror from public, %I;', r.name)
   from roles as r where has_schema_privilege(r.oid, 'mirror', 'usage')
@@ -82,6 +66,8 @@ language sql stable set search_path = '' as $mirror$
   from roles as r, pg_catalog.pg_proc as p left join mirror.functions() as f on f.function = p.oid
   where (p.pronamespace = 'mirror'::regnamespace or f.function is not null)
     and has_function_privilege(r.oid, p.oid, 'execute') and (r.name = any (f.callers)) is not true
+  union all
+  select h.rule, h.finding, h.cure from mirror.holes() as h
 $mirror$;
 
 -- The same, for whoever comes through PostgREST.

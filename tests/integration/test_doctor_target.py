@@ -221,7 +221,8 @@ def test_unreachable_or_not_set() -> None:
 async def test_through_https(installed: str, admin: Connection) -> None:
     async with api(as_role(installed, "hosted_postgres")) as supabase:
         findings = await asyncio.to_thread(https, supabase.settings)
-        silent(findings, "policies", "loaded")
+        silent(findings, "policies", "loaded", "strangers")
+        fired(wrong(findings), "strangers", "warning: not tried through HTTPS")
         assert {"key", "connection", "exposed schemas", "security"} <= {f.check for f in findings if f.verdict == "ok"}
         admin.execute(
             "grant select on public.users to anon;insert into mirror.parked (tbl, k1, reason) values ('users', 'x', '')"
