@@ -7,6 +7,7 @@ import re
 
 from mirror.mapping import AccessOptions
 from mirror.render import array, literal
+from mirror.target.topics import stops
 
 Types = dict[str, str]
 
@@ -82,10 +83,8 @@ def pattern(topic: str, trip_id: str) -> str:
     is text has no colon, nor what the pattern goes on with: of two trips "a" and "a:b" nobody enters the other one's
     channel through trip:{id}:*."""
     parts = _PLACE.split(topic)
-    after = topic.split("{id}")[1]
-    stop = ":" + (after[0] if re.search(r"\*|\{epoch\}", after) else "")
     places = {
-        "{id}": f"({_IDS.get(trip_id, f'[^{_escaped(stop)}]+')})",
+        "{id}": f"({_IDS.get(trip_id, f'[^{_escaped(stops(topic))}]+')})",
         "{epoch}": "([0-9]+)",
         "*": ".*",
     }

@@ -15,6 +15,7 @@ from mirror.render import array, digest, literal, render, row_text, template
 from mirror.tables import MEMBERSHIPS, TABLES, TRIPS, USERS, Table
 from mirror.target.access import access_places, argument_kinds
 from mirror.target.adopt import check
+from mirror.target.topics import refuse_ambiguous
 
 Say = Callable[[str], None]
 Connection = psycopg.Connection[Any]
@@ -95,6 +96,7 @@ def _orders(types: Types) -> dict[str, str]:
 
 def script(types: Types, mapping: Mapping) -> str:
     """The whole of it as one migration. Looks at nothing: for people who run SQL themselves."""
+    refuse_ambiguous(mapping.access, types["trip_id"])
     sql = schema_sql(types, mapping)
     state = _functions() | {
         "version": str(VERSION),
@@ -106,6 +108,7 @@ def script(types: Types, mapping: Mapping) -> str:
 
 
 def install(connection: Connection, types: Types, mapping: Mapping, say: Say) -> None:
+    refuse_ambiguous(mapping.access, types["trip_id"])
     with translated("target"):
         if _is_right(connection, types, mapping):
             say("target: everything is in place already.")
