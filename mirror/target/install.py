@@ -24,7 +24,7 @@ Types = dict[str, str]
 VERSION = 1
 FILES = ("base", "tables", "write", "park", "prove", "api", "freshness", "access", "epochs")
 CHANGES_AT = FILES.index("write")  # what one table needs, before what needs it
-THEN = ("policies", "security", "grants")
+THEN = ("policies", "channels", "security", "grants")
 
 
 def schema_sql(types: Types, mapping: Mapping) -> str:

@@ -53,7 +53,7 @@ begin
   update mirror.state set epoch = epoch + 1, batch = 0, source = mirror_claim.source - 'snapshot' returning * into _state;
   return jsonb_build_object('epoch', _state.epoch, 'version', _state.version, 'types', _state.types, 'clock', clock_timestamp(),
     'snapshot', _state.snapshot, 'primed', _state.primed_at is not null, 'parked', (select count(*) from mirror.parked),
-    'walks', _state.walks, 'proof', _state.proof,
+    'walks', _state.walks, 'proof', _state.proof, 'channels', mirror.channels(),
     'empty', array_remove(array[case when not exists (select from public.users) then 'users' end,
                                 case when not exists (select from public.trips) then 'trips' end,
                                 case when not exists (select from public.trip_memberships) then 'trip_memberships' end], null));
@@ -189,7 +189,8 @@ language sql immutable set search_path = '' as $mirror$
 $mirror$;
 
 create or replace function public.mirror_status() returns jsonb language sql stable security definer set search_path = '' as $mirror$
-  select to_jsonb(s) - 'one' - 'rendered' - 'sealed' - 'position_epoch' || jsonb_build_object('clock', clock_timestamp(),
+  select to_jsonb(s) - 'one' - 'rendered' - 'sealed' - 'position_epoch' - 'messages' || jsonb_build_object('clock', clock_timestamp(),
+    'channels', mirror.channels(),
     'staleness_seconds', extract(epoch from clock_timestamp() - s.fresh_at),
     'parked', (select coalesce(jsonb_agg(to_jsonb(p) - 'settled' order by p.since), '[]')
                from (select * from mirror.parked order by since limit 100) as p))

@@ -23,8 +23,10 @@ create table if not exists mirror.state (
   primed_at    timestamptz,               -- first time that the tables equalled a snapshot
   proof        jsonb,                     -- when equality was last proven, between which snapshots, counts and digests
   braked       jsonb not null default '{}', -- tables that a comparison left alone: how many of their rows would have gone
-  walks        jsonb not null default '[]' -- first loads under way, and how far they are
+  walks        jsonb not null default '[]', -- first loads under way, and how far they are
+  messages     oid                        -- the realtime.messages that our policies were made on
 );
+alter table mirror.state add column if not exists messages oid;
 
 -- Keys whose row the target refused: left out, retried with growing pauses, reported. A parked membership is not in the
 -- mirror at all: who cannot be proven to be a member is none.
@@ -53,13 +55,23 @@ create or replace function mirror.messages() returns regclass language sql stabl
   where n.nspname = 'realtime' and c.relname = 'messages'
 $mirror$;
 
+-- The part of it that the daemon may bring about: the table of messages that our policies are on, and those policies.
+create or replace function mirror.channel_seal() returns text language sql stable set search_path = pg_catalog, pg_temp as $mirror$
+  select md5(coalesce(string_agg(line, E'\n' order by line collate "C"), '')) from (
+    select format('%s %s %s %s %s %s', p.polrelid, p.polname, p.polcmd, p.polroles,
+                  pg_get_expr(p.polqual, p.polrelid), pg_get_expr(p.polwithcheck, p.polrelid))
+    from pg_catalog.pg_policy as p where p.polname like 'mirror: %' and p.polrelid = mirror.messages()
+    union all
+    select mirror.messages()::oid::text where exists (select from mirror.channel_policies())) as l(line)
+$mirror$;
+
 -- What is there of ours, as text: a function that somebody dropped or changed, a grant that is missing, a role that came
 -- later or a new column of an adopted table make it differ, and the next `mirror install target` puts things right.
 create or replace function mirror.fingerprint() returns text language sql stable set search_path = '' as $mirror$
   with ours as (select c.oid, c.relrowsecurity, c.relforcerowsecurity, c.relacl from pg_catalog.pg_class as c
                 where c.relnamespace = 'mirror'::regnamespace and c.relkind = 'r'
                    or c.oid in (to_regclass('public.users'), to_regclass('public.trips'), to_regclass('public.trip_memberships')))
-  select md5(string_agg(line, E'\n' order by line collate "C")) from (
+  select md5(string_agg(line, E'\n' order by line collate "C")) || ' ' || mirror.channel_seal() from (
     select format('%s %s %s %s', c.oid::regclass, c.relrowsecurity, c.relforcerowsecurity, c.relacl) from ours as c
     union all
     select format('%s %s %s %s', a.attrelid::regclass, a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull)
@@ -72,13 +84,11 @@ create or replace function mirror.fingerprint() returns text language sql stable
     union all
     select format('%s %s %s %s %s %s', p.polrelid::regclass, p.polname, p.polcmd, p.polroles,
                   pg_get_expr(p.polqual, p.polrelid), pg_get_expr(p.polwithcheck, p.polrelid))
-    from pg_catalog.pg_policy as p where p.polname like 'mirror: %'
+    from pg_catalog.pg_policy as p where p.polname like 'mirror: %' and p.polrelid is distinct from mirror.messages()
     union all
     select format('%s %s %s %s %s', p.oid::regprocedure, md5(p.prosrc), p.prosecdef, p.proconfig, p.proacl)
     from pg_catalog.pg_proc as p
     where p.pronamespace = 'mirror'::regnamespace or p.oid in (select f.function from mirror.functions() as f)
-    union all
-    select c.oid::text from pg_catalog.pg_class as c where c.oid = mirror.messages()
     union all
     select r.rolname from pg_catalog.pg_roles as r where r.rolname in ('anon', 'authenticated', 'service_role')) as l(line)
 $mirror$;

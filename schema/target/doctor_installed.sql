@@ -15,6 +15,10 @@ where c.oid is null or c.relpersistence = 'u'
 -- check security: who may do what is as it must be
 select 'error', i.finding, i.cure from mirror.insecurities() as i
 
+-- check channels: the policies of private channels are in place
+select 'error', 'private channels are closed: realtime.messages lacks policies of the mirror', 'Run `mirror install target`.'
+where mirror.channels() = 'closed'
+
 -- check cascades: no foreign key lets a mirrored delete destroy rows that live only here
 select 'error', o, '' from mirror.obstacles() as o
 

@@ -37,6 +37,7 @@ create table mirror.state (
   proof jsonb,
   braked jsonb not null default '{}'::jsonb,
   walks jsonb not null default '[]'::jsonb,
+  messages oid,
   constraint state_one_check CHECK (one),
   constraint state_pkey PRIMARY KEY (one)
 );
@@ -309,6 +310,56 @@ exception when others then
 end
 $function$;
 
+CREATE OR REPLACE FUNCTION mirror.channel_policies()
+ RETURNS TABLE(name text, command text)
+ LANGUAGE sql
+ IMMUTABLE
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+  select 'mirror: members receive', $policy$
+    create policy "mirror: members receive" on realtime.messages for select to authenticated
+      using (extension in ('broadcast', 'presence') and (select public.is_topic_member(realtime.topic())))$policy$
+  where cardinality(array['^trip:([0-9a-fA-F-]+)$']::text[]) > 0
+  union all
+  select 'mirror: members send', $policy$
+    create policy "mirror: members send" on realtime.messages for insert to authenticated
+      with check (extension = any (array['broadcast', 'presence']::text[]) and (select public.is_topic_member(realtime.topic())))$policy$
+  where cardinality(array['^trip:([0-9a-fA-F-]+)$']::text[]) > 0 and cardinality(array['broadcast', 'presence']::text[]) > 0
+  union all
+  select 'mirror: you hear what you lose', $policy$
+    create policy "mirror: you hear what you lose" on realtime.messages for select to authenticated
+      using (extension = 'broadcast' and (select public.is_own_topic(realtime.topic())))$policy$
+  where false
+$function$;
+
+CREATE OR REPLACE FUNCTION mirror.channel_seal()
+ RETURNS text
+ LANGUAGE sql
+ STABLE
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+  select md5(coalesce(string_agg(line, E'\n' order by line collate "C"), '')) from (
+    select format('%s %s %s %s %s %s', p.polrelid, p.polname, p.polcmd, p.polroles,
+                  pg_get_expr(p.polqual, p.polrelid), pg_get_expr(p.polwithcheck, p.polrelid))
+    from pg_catalog.pg_policy as p where p.polname like 'mirror: %' and p.polrelid = mirror.messages()
+    union all
+    select mirror.messages()::oid::text where exists (select from mirror.channel_policies())) as l(line)
+$function$;
+
+CREATE OR REPLACE FUNCTION mirror.channels()
+ RETURNS text
+ LANGUAGE sql
+ STABLE
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+  select case
+    when not exists (select from mirror.channel_policies()) then 'ready'
+    when mirror.messages() is null then 'missing'
+    when exists (select from mirror.channel_policies() as w where not exists (
+           select from pg_catalog.pg_policy as p where p.polrelid = mirror.messages() and p.polname = w.name)) then 'closed'
+    else 'ready' end
+$function$;
+
 CREATE OR REPLACE FUNCTION mirror.check_digest(asked jsonb)
  RETURNS jsonb
  LANGUAGE plpgsql
@@ -441,7 +492,7 @@ AS $function$
   with ours as (select c.oid, c.relrowsecurity, c.relforcerowsecurity, c.relacl from pg_catalog.pg_class as c
                 where c.relnamespace = 'mirror'::regnamespace and c.relkind = 'r'
                    or c.oid in (to_regclass('public.users'), to_regclass('public.trips'), to_regclass('public.trip_memberships')))
-  select md5(string_agg(line, E'\n' order by line collate "C")) from (
+  select md5(string_agg(line, E'\n' order by line collate "C")) || ' ' || mirror.channel_seal() from (
     select format('%s %s %s %s', c.oid::regclass, c.relrowsecurity, c.relforcerowsecurity, c.relacl) from ours as c
     union all
     select format('%s %s %s %s', a.attrelid::regclass, a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull)
@@ -454,13 +505,11 @@ AS $function$
     union all
     select format('%s %s %s %s %s %s', p.polrelid::regclass, p.polname, p.polcmd, p.polroles,
                   pg_get_expr(p.polqual, p.polrelid), pg_get_expr(p.polwithcheck, p.polrelid))
-    from pg_catalog.pg_policy as p where p.polname like 'mirror: %'
+    from pg_catalog.pg_policy as p where p.polname like 'mirror: %' and p.polrelid is distinct from mirror.messages()
     union all
     select format('%s %s %s %s %s', p.oid::regprocedure, md5(p.prosrc), p.prosecdef, p.proconfig, p.proacl)
     from pg_catalog.pg_proc as p
     where p.pronamespace = 'mirror'::regnamespace or p.oid in (select f.function from mirror.functions() as f)
-    union all
-    select c.oid::text from pg_catalog.pg_class as c where c.oid = mirror.messages()
     union all
     select r.rolname from pg_catalog.pg_roles as r where r.rolname in ('anon', 'authenticated', 'service_role')) as l(line)
 $function$;
@@ -476,6 +525,7 @@ AS $function$
   -- call its function is an error for everybody on that topic: so anon may ask what policies ask, and the answer is no.
   values ('mirror_claim', '{service_role}'), ('mirror_apply', '{service_role}'), ('mirror_status', '{service_role}'),
          ('mirror_adopt', '{service_role}'), ('mirror_compare', '{service_role}'), ('mirror_insecurities', '{service_role}'),
+         ('mirror_open_channels', '{service_role}'),
          ('mirror_staleness', '{authenticated,service_role}'), ('mirror_is_fresh', '{authenticated,service_role}'),
          ('mirror_has', '{authenticated,service_role}'), ('mirror_check_token', '{authenticated,service_role}'),
          ('my_companions', '{authenticated,service_role}'), ('current_topic', '{authenticated,service_role}'),
@@ -724,6 +774,24 @@ begin
   end if;
   perform mirror.note_revoked(_revoked);
   return null;
+end
+$function$;
+
+CREATE OR REPLACE FUNCTION mirror.open_channels()
+ RETURNS void
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+declare _command text;
+begin
+  for _command in
+    select format('drop policy %I on realtime.messages', p.polname) from pg_catalog.pg_policy as p
+    where p.polrelid = mirror.messages() and p.polname like 'mirror: %'
+    union all
+    select w.command from mirror.channel_policies() as w
+  loop
+    execute _command;
+  end loop;
 end
 $function$;
 
@@ -1285,7 +1353,7 @@ begin
   update mirror.state set epoch = epoch + 1, batch = 0, source = mirror_claim.source - 'snapshot' returning * into _state;
   return jsonb_build_object('epoch', _state.epoch, 'version', _state.version, 'types', _state.types, 'clock', clock_timestamp(),
     'snapshot', _state.snapshot, 'primed', _state.primed_at is not null, 'parked', (select count(*) from mirror.parked),
-    'walks', _state.walks, 'proof', _state.proof,
+    'walks', _state.walks, 'proof', _state.proof, 'channels', mirror.channels(),
     'empty', array_remove(array[case when not exists (select from public.users) then 'users' end,
                                 case when not exists (select from public.trips) then 'trips' end,
                                 case when not exists (select from public.trip_memberships) then 'trip_memberships' end], null));
@@ -1331,6 +1399,25 @@ AS $function$
   select exists (select from mirror.state as s where s.primed_at is not null and clock_timestamp() - s.fresh_at <= max_age)
 $function$;
 
+CREATE OR REPLACE FUNCTION public.mirror_open_channels()
+ RETURNS jsonb
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO ''
+ SET lock_timeout TO '2s'
+AS $function$
+begin
+  if mirror.channels() = 'closed' and (select s.messages is distinct from mirror.messages()::oid from mirror.state as s) then
+    perform mirror.open_channels();
+    update mirror.state as s set messages = mirror.messages(), sealed = split_part(s.sealed, ' ', 1) || ' ' || mirror.channel_seal()
+    where s.one;
+  end if;
+  return jsonb_build_object('clock', clock_timestamp(), 'channels', mirror.channels(), 'reason', null);
+exception when others then
+  return jsonb_build_object('clock', clock_timestamp(), 'channels', mirror.channels(), 'reason', sqlerrm);
+end
+$function$;
+
 CREATE OR REPLACE FUNCTION public.mirror_staleness()
  RETURNS double precision
  LANGUAGE sql
@@ -1347,7 +1434,8 @@ CREATE OR REPLACE FUNCTION public.mirror_status()
  STABLE SECURITY DEFINER
  SET search_path TO ''
 AS $function$
-  select to_jsonb(s) - 'one' - 'rendered' - 'sealed' - 'position_epoch' || jsonb_build_object('clock', clock_timestamp(),
+  select to_jsonb(s) - 'one' - 'rendered' - 'sealed' - 'position_epoch' - 'messages' || jsonb_build_object('clock', clock_timestamp(),
+    'channels', mirror.channels(),
     'staleness_seconds', extract(epoch from clock_timestamp() - s.fresh_at),
     'parked', (select coalesce(jsonb_agg(to_jsonb(p) - 'settled' order by p.since), '[]')
                from (select * from mirror.parked order by since limit 100) as p))
@@ -1475,6 +1563,8 @@ grant execute on function public.mirror_insecurities() to service_role;
 grant execute on function public.mirror_is_fresh(interval) to authenticated;
 
 grant execute on function public.mirror_is_fresh(interval) to service_role;
+
+grant execute on function public.mirror_open_channels() to service_role;
 
 grant execute on function public.mirror_staleness() to authenticated;
 

@@ -17,37 +17,3 @@ begin
     using (trip_id = any (array(select public.my_trips())) and lower(status::text) = any ({{active}}));
 end
 $mirror$;
-
--- Private channels: to read realtime.messages is to receive, to insert is to send and to be present. Nothing is made in
--- schema realtime, where the mirror may not make anything, but policies on its table.
-do $mirror$
-declare _name text;
-begin
-  if mirror.messages() is null
-     or not exists (select from pg_catalog.pg_roles where rolname = 'authenticated') then
-    perform set_config('client_min_messages', 'notice', true);
-    raise notice 'mirror: there is no realtime.messages here, so there are no policies for private channels';
-    perform set_config('client_min_messages', 'warning', true);
-    return;
-  end if;
-  for _name in select polname from pg_catalog.pg_policy
-               where polrelid = mirror.messages() and polname like 'mirror: %' loop
-    execute format('drop policy %I on realtime.messages', _name);
-  end loop;
-  if cardinality({{patterns}}) > 0 then
-    create policy "mirror: members receive" on realtime.messages for select to authenticated
-      using (extension in ('broadcast', 'presence') and (select public.is_topic_member(realtime.topic())));
-  end if;
-  if cardinality({{patterns}}) > 0 and cardinality({{send}}) > 0 then
-    create policy "mirror: members send" on realtime.messages for insert to authenticated
-      with check (extension = any ({{send}}) and (select public.is_topic_member(realtime.topic())));
-  end if;
-  if {{announces}} then
-    create policy "mirror: you hear what you lose" on realtime.messages for select to authenticated
-      using (extension = 'broadcast' and (select public.is_own_topic(realtime.topic())));
-  end if;
-exception when insufficient_privilege then
-  raise exception 'policies on realtime.messages may not be made as %: %', current_user, sqlerrm using errcode = 'PT428',
-    hint = 'Install as the role postgres of the project, or set topics = [] in [access] and make them yourself.';
-end
-$mirror$;
