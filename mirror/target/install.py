@@ -13,8 +13,8 @@ from mirror.mapping import Mapping
 from mirror.postgres import translated
 from mirror.render import array, digest, literal, render, row_text, template
 from mirror.tables import MEMBERSHIPS, TABLES, TRIPS, USERS, Table
+from mirror.target import adopt
 from mirror.target.access import access_places, argument_kinds
-from mirror.target.adopt import check
 from mirror.target.topics import refuse_ambiguous
 
 Say = Callable[[str], None]
@@ -22,13 +22,13 @@ Connection = psycopg.Connection[Any]
 Types = dict[str, str]
 
 VERSION = 1
-FILES = ("base", "tables", "write", "park", "prove", "api", "freshness", "access", "epochs")
+FILES = ("base", "adopted", "tables", "write", "park", "prove", "api", "freshness", "access", "epochs")
 CHANGES_AT = FILES.index("write")  # what one table needs, before what needs it
 THEN = ("policies", "channels", "security", "grants")
 
 
 def schema_sql(types: Types, mapping: Mapping) -> str:
-    places = types | _orders(types) | _functions()
+    places = types | _orders(types) | _functions() | {"taken": template("target/taken.sql").rstrip()}
     places |= access_places(mapping.access, types, subject_is_id=mapping.users.subject is None)
     for name, table in (("users_text", USERS), ("trips_text", TRIPS), ("memberships_text", MEMBERSHIPS)):
         places[f"{table.name}_rows"] = _rows(table)
@@ -107,7 +107,7 @@ def script(types: Types, mapping: Mapping) -> str:
     return "\n".join([render("target/begin.sql", state), sql, render("target/commit.sql", state)])
 
 
-def install(connection: Connection, types: Types, mapping: Mapping, say: Say) -> None:
+def install(connection: Connection, types: Types, mapping: Mapping, say: Say, *, take_rights: bool = False) -> None:
     refuse_ambiguous(mapping.access, types["trip_id"])
     with translated("target"):
         if _is_right(connection, types, mapping):
@@ -115,7 +115,8 @@ def install(connection: Connection, types: Types, mapping: Mapping, say: Say) ->
         else:
             _refuse_source(connection)
             for table in TABLES:
-                check(connection, table, types)
+                adopt.check(connection, table, types)
+            adopt.say_what_changes(connection, say, take_rights=take_rights, triggers=_triggered(mapping))
             connection.execute(script(types, mapping))
             say("target: tables, state and functions are in place.")
         reasons = [reason for (reason,) in connection.execute("select mirror.obstacles()")]
@@ -125,10 +126,19 @@ def install(connection: Connection, types: Types, mapping: Mapping, say: Say) ->
 
 def uninstall(connection: Connection, say: Say) -> None:
     """Takes the mirror's functions and state away. The three tables stay: chat may reference them, and an adopted table
-    was never ours."""
+    was never ours, and gets back what was taken."""
     with translated("target"):
+        for undo in adopt.taken(connection):
+            say(f"target: gives back: {undo};")
         connection.execute(render("target/uninstall.sql", _functions()))
     say("target: functions and state are gone; the tables users, trips and trip_memberships stay, with their rows.")
+
+
+def _triggered(mapping: Mapping) -> tuple[str, ...]:
+    """The tables that tell of revocations (schema/target/epochs.sql)."""
+    if not mapping.access.announce and not any("{epoch}" in topic for topic in mapping.access.topics):
+        return ()
+    return ("trip_memberships",) if mapping.users.subject is None else ("trip_memberships", "users")
 
 
 def _refuse_source(connection: Connection) -> None:

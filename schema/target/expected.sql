@@ -42,6 +42,14 @@ create table mirror.state (
   constraint state_pkey PRIMARY KEY (one)
 );
 
+create table mirror.taken (
+  step integer not null,
+  tbl text not null,
+  undo text not null,
+  constraint taken_pkey PRIMARY KEY (undo)
+);
+alter table mirror.taken enable row level security;
+
 create table public.trip_memberships (
   trip_id uuid not null,
   user_id uuid not null,

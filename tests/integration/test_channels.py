@@ -1,5 +1,5 @@
 """Private channels in a new project: Realtime makes realtime.messages when the first client connects, perhaps long
-after the install. Until then every surface says that channels are closed; then the daemon opens them, or says who must."""
+after the install. Until then every surface says that they are closed; then the daemon opens them, or says who must."""
 
 from collections.abc import Callable
 from typing import Any
