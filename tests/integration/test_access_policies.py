@@ -269,9 +269,15 @@ def test_a_topic_that_could_mean_two_is_refused(target_url: str, case: str) -> N
     assert put_in_place(target_url, UUIDS, mapping), "a uuid cannot be spelt so"
 
 
-def test_doctor_finds_it_where_it_is_installed_already(target_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_doctor_finds_it_where_it_is_installed_already(
+    target_url: str, target: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
     mapping = Mapping(access=AMBIGUOUS["two trips"])
     monkeypatch.setattr(target_side, "refuse_ambiguous", lambda *_: None)  # as mirrors did before
     put_in_place(target_url, TEXTS, mapping)
+    project = Project(target)
+    await project.writer.claim()
+    await project.mirror(scope("trip_memberships", [membership("messages-rome", "eve"), membership("rome", "ann")]))
+    assert await project.receives("eve", "trip-messages-rome") == BOTH, "and that is why"
     fired(wrong(examined_target(target_url, mapping)), "topics", 'trip "messages-a" and of trip "a" -> Let each')
     assert "topics" not in wrong(examined_target(target_url))
