@@ -48,14 +48,18 @@ end
 $mirror$;
 
 -- Once for each table: where our policies were made already and are gone, a person wanted that. Never raises: what stands in
--- the way is the answer. Whoever uses a channel holds a lock on the table, so this waits for it, and not for long.
+-- the way is the answer. Whoever uses a channel holds a lock on the table, so this waits for it, and not for long. The state
+-- is locked first, as a batch does it that announces a revocation in the same table.
 create or replace function public.mirror_open_channels() returns jsonb
 language plpgsql security definer set search_path = '' set lock_timeout = '2s' as $mirror$
 begin
-  if mirror.channels() = 'closed' and (select s.messages is distinct from mirror.messages()::oid from mirror.state as s) then
-    perform mirror.open_channels();
-    update mirror.state as s set messages = mirror.messages(), sealed = split_part(s.sealed, ' ', 1) || ' ' || mirror.channel_seal()
-    where s.one;
+  if mirror.channels() = 'closed' then
+    perform from mirror.state as s where s.messages is distinct from mirror.messages()::oid for update;
+    if found then
+      perform mirror.open_channels();
+      update mirror.state as s
+      set messages = mirror.messages(), sealed = split_part(s.sealed, ' ', 1) || ' ' || mirror.channel_seal() where s.one;
+    end if;
   end if;
   return jsonb_build_object('clock', clock_timestamp(), 'channels', mirror.channels(), 'reason', null);
 exception when others then

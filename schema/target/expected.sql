@@ -1415,10 +1415,13 @@ CREATE OR REPLACE FUNCTION public.mirror_open_channels()
  SET lock_timeout TO '2s'
 AS $function$
 begin
-  if mirror.channels() = 'closed' and (select s.messages is distinct from mirror.messages()::oid from mirror.state as s) then
-    perform mirror.open_channels();
-    update mirror.state as s set messages = mirror.messages(), sealed = split_part(s.sealed, ' ', 1) || ' ' || mirror.channel_seal()
-    where s.one;
+  if mirror.channels() = 'closed' then
+    perform from mirror.state as s where s.messages is distinct from mirror.messages()::oid for update;
+    if found then
+      perform mirror.open_channels();
+      update mirror.state as s
+      set messages = mirror.messages(), sealed = split_part(s.sealed, ' ', 1) || ' ' || mirror.channel_seal() where s.one;
+    end if;
   end if;
   return jsonb_build_object('clock', clock_timestamp(), 'channels', mirror.channels(), 'reason', null);
 exception when others then
