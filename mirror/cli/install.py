@@ -17,6 +17,7 @@ from mirror.postgres import connect_blocking, refuse_one_database, refuse_pooled
 from mirror.source import install as source_side
 from mirror.source.projection import look
 from mirror.target import install as target_side
+from mirror.target.topics import refuse_ambiguous
 
 Commands = Any  # argparse names its own type privately
 ID_TYPES = ("uuid", "text", "integer", "bigint")
@@ -49,10 +50,12 @@ def _install(arguments: argparse.Namespace) -> int:
         _install_target(settings, mapping, types, arguments)
         return 0
     with _source(settings) as source:
-        if arguments.side != "target":
-            _install_source(mapping, source, show_only=arguments.show)
         if arguments.side != "source":
             types = look(source, mapping).types
+            refuse_ambiguous(mapping.access, types["trip_id"])  # before the source is touched
+        if arguments.side != "target":
+            _install_source(mapping, source, show_only=arguments.show)
+        if types is not None:
             _install_target(settings, mapping, types, arguments)
     return 0
 

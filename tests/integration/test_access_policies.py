@@ -2,10 +2,12 @@
 
 import json
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import psycopg
 import pytest
 
+from mirror.cli import main
 from mirror.errors import ConfigError, Incompatible
 from mirror.mapping import AccessOptions, Mapping
 from mirror.postgres import connect_blocking
@@ -281,3 +283,23 @@ async def test_doctor_finds_it_where_it_is_installed_already(
     assert await project.receives("eve", "trip-messages-rome") == BOTH, "and that is why"
     fired(wrong(examined_target(target_url, mapping)), "topics", 'trip "messages-a" and of trip "a" -> Let each')
     assert "topics" not in wrong(examined_target(target_url))
+
+
+async def test_neither_side_is_touched_then(
+    source_url: str,
+    target_url: str,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "mirror.toml").write_text('[access]\nannounce = "trip:{sub}"\n')
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MIRROR_SOURCE_URL", source_url)
+    monkeypatch.setenv("MIRROR_TARGET_URL", target_url)
+    assert main(["install"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith('mirror: [access] "trip:{sub}" and "trip:{id}" are ambiguous: "trip:')
+    assert said.count("\n") == 1
+    for url in (source_url, target_url):
+        with psycopg.connect(url) as connection:
+            assert connection.execute("select to_regnamespace('mirror')").fetchone() == (None,)
