@@ -111,6 +111,10 @@ def script(types: Types, mapping: Mapping) -> str:
     return "\n".join([render("target/begin.sql", state), sql, render("target/commit.sql", state)])
 
 
+def uninstall_script() -> str:
+    return render("target/uninstall.sql", _functions())
+
+
 def install(connection: Connection, types: Types, mapping: Mapping, say: Say) -> None:
     with translated("target"):
         if _is_right(connection, types, mapping):
@@ -130,7 +134,7 @@ def uninstall(connection: Connection, say: Say) -> None:
     """Takes the mirror's functions and state away. The three tables stay: chat may reference them, and an adopted table
     was never ours."""
     with translated("target"):
-        connection.execute(render("target/uninstall.sql", _functions()))
+        connection.execute(uninstall_script())
     say("target: functions and state are gone; the tables users, trips and trip_memberships stay, with their rows.")
 
 
