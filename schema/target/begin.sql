@@ -24,7 +24,8 @@ begin
   select string_agg(p.oid::regprocedure::text, ', ') into _theirs from pg_catalog.pg_proc as p join (
 {{functions}}) as f(name, callers) on f.name = p.proname
   where p.pronamespace = 'public'::regnamespace
-    and not ('search_path=""' = any (p.proconfig) and p.prosrc ~ 'mirror[._]|public[.]is_trip_member') is true;
+    and not (
+  {{is_ours}});
   if _theirs is not null then
     raise exception 'there is a function %, which is not the mirror''s', _theirs
       using errcode = 'PT428', hint = 'Rename it, or drop it and let policies ask the mirror''s instead.';

@@ -51,7 +51,7 @@ $mirror$;
 -- the way is the answer. Whoever uses a channel holds a lock on the table, so this waits for it, and not for long. The state
 -- is locked first, as a batch does it that announces a revocation in the same table.
 create or replace function public.mirror_open_channels() returns jsonb
-language plpgsql security definer set search_path = '' set lock_timeout = '2s' as $mirror$
+language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '2s' as $mirror$
 begin
   if mirror.channels() = 'closed' then
     perform from mirror.state as s where s.messages is distinct from mirror.messages()::oid for update;

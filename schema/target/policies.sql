@@ -2,17 +2,20 @@
 -- writes. They ask functions and never a table, so none can recurse; array(select ...) is asked once per query, and the
 -- indexes on the keys answer it. Ours are known by their names: whatever else there is stays as it is.
 do $mirror$
+declare _former text;
 begin
   if not exists (select from pg_catalog.pg_roles where rolname = 'authenticated') then
     return;
   end if;
-  drop policy if exists "mirror: you and who travels with you" on public.users;
+  for _former in select format('drop policy %I on %s', p.polname, p.polrelid::regclass) from pg_catalog.pg_policy as p
+                 where p.polname like 'mirror: %' and p.polrelid in (
+                   'public.users'::regclass, 'public.trips'::regclass, 'public.trip_memberships'::regclass) loop
+    execute _former;
+  end loop;
   create policy "mirror: you and who travels with you" on public.users for select to authenticated
     using (id = any (array(select public.my_companions())));
-  drop policy if exists "mirror: your trips" on public.trips;
   create policy "mirror: your trips" on public.trips for select to authenticated
     using (id = any (array(select public.my_trips())));
-  drop policy if exists "mirror: members of your trips" on public.trip_memberships;
   create policy "mirror: members of your trips" on public.trip_memberships as permissive for select to authenticated
     using (trip_id = any (array(select public.my_trips())) and lower(status::text) = any ({{active}}));
 end
