@@ -1,5 +1,5 @@
-"""What pg-safeupdate refuses on a hosted project, found by PostgreSQL's own parser: UPDATE and DELETE without WHERE, also
-in the bodies of functions and in the strings that they execute. The extension itself cannot be had from Debian."""
+"""What pg-safeupdate refuses on a hosted project, found by PostgreSQL's own parser: UPDATE and DELETE without WHERE,
+also in the bodies of functions and in the strings that they execute. The extension itself cannot be had from Debian."""
 
 import re
 from collections.abc import Iterator
@@ -56,7 +56,7 @@ def _slice(script: str, start: int, length: int) -> str:
 
 
 def refuses(connection: Connection, function_name: str) -> str | None:
-    """What safeupdate would say to a call of this function in schema public: of its body, and of those that it calls."""
+    """What safeupdate would say to a call of this function in schema public, and of those that it calls."""
     bodies = dict(
         connection.execute(
             """select n.nspname || '.' || p.proname, string_agg(pg_get_functiondef(p.oid), ';' order by p.oid)
