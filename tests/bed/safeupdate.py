@@ -1,5 +1,5 @@
-"""What pg-safeupdate refuses on a hosted project, found by PostgreSQL's own parser: UPDATE and DELETE without WHERE, also in
-the bodies of functions and in the strings that they execute. The extension itself cannot be had from Debian."""
+"""What pg-safeupdate refuses on a hosted project, found by PostgreSQL's own parser: UPDATE and DELETE without WHERE,
+also in the bodies of functions and in the strings that they execute. The extension itself cannot be had from Debian."""
 
 import re
 from collections.abc import Iterator
@@ -41,7 +41,7 @@ class _Finder(Visitor):  # type: ignore[misc] # pglast has no types
 
 
 def unsafe(script: str) -> list[str]:
-    """What would be refused of a script: its statements, the bodies of its functions and DO blocks, what these execute."""
+    """What would be refused of a script: of its statements, its functions and DO blocks, and what these execute."""
     return [
         line
         for raw in pglast.parse_sql(script)
@@ -56,10 +56,11 @@ def _slice(script: str, start: int, length: int) -> str:
 
 
 def refuses(connection: Connection, function_name: str) -> str | None:
-    """What safeupdate would say to a call of this function in schema public: of its body, and of those that it calls."""
+    """What safeupdate would say to a call of this function in schema public, and of those that it calls."""
     bodies = dict(
         connection.execute(
-            """select n.nspname || '.' || p.proname, string_agg(pg_get_functiondef(p.oid), ';' order by p.oid) from pg_proc as p
+            """select n.nspname || '.' || p.proname, string_agg(pg_get_functiondef(p.oid), ';' order by p.oid)
+               from pg_proc as p
                join pg_namespace as n on n.oid = p.pronamespace
                join pg_language as l on l.oid = p.prolang and l.lanname in ('sql', 'plpgsql')
                where n.nspname in ('public', 'mirror') and p.prokind in ('f', 'p') group by 1"""
@@ -108,14 +109,8 @@ def _queries(node: Any) -> Iterator[str]:
             yield from _queries(value)
     elif isinstance(node, dict):
         if "query" in node and "parseMode" in node:
-            query, is_statement = node["query"], node["parseMode"] == 0
-            yield (
-                query
-                if is_statement
-                else "select " + query.partition(":=")[2]
-                if node["parseMode"] > 2
-                else f"select {query}"
-            )
+            query, mode = node["query"], node["parseMode"]
+            yield query if mode == 0 else "select " + (query if mode == 2 else query.partition(":=")[2])
         else:
             for value in node.values():
                 yield from _queries(value)

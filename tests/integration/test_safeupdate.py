@@ -1,4 +1,4 @@
-"""Hosted Supabase refuses UPDATE and DELETE without WHERE for requests, and its SQL editor asks twice before it runs what
+"""Hosted Supabase refuses UPDATE and DELETE without WHERE for requests, and its SQL editor asks before it runs what
 looks destructive. Nothing that the mirror brings to the target is either."""
 
 import re
@@ -25,8 +25,12 @@ FULL = Mapping.model_validate(
 MAPPINGS = {"default": Mapping(), "everything": FULL, "nothing": Mapping(access=AccessOptions(topics=(), send=()))}
 UUID = an_id(1)
 RECIPES = Path(mirror.__file__).parents[1] / "schema" / "target" / "recipes"
-ASKED = {"doctor": {"oldest": "15", "newest": "18", "let_send": "true", "foreign_subjects": "true", "status_filtered": "true"},
-         "doctor_installed": {"active": "array['x']"}, "why": {}}  # fmt: skip
+SAID = dict.fromkeys(("let_send", "foreign_subjects", "status_filtered"), "true")
+ASKED: dict[str, dict[str, str]] = {
+    "doctor": SAID | {"oldest": "15", "newest": "18"},
+    "doctor_installed": {"active": "array['x']"},
+    "why": {},
+}
 
 
 def script(types: dict[str, str], mapping: str) -> str:
@@ -88,11 +92,8 @@ DESTRUCTIVE = {
 def warnings(sql: str) -> list[str]:
     sql = re.sub(r"/\*.*?\*/", "", re.sub(r"--.*$", "", sql, flags=re.MULTILINE), flags=re.DOTALL)
     said = [why for why, pattern in DESTRUCTIVE.items() if re.search(pattern, sql, re.IGNORECASE | re.DOTALL)]
-    for statement in sql.split(";"):
-        if re.match(r"\s*update\s+\S+\s+set\s", statement, re.IGNORECASE) and not re.search(
-            r"\bwhere\s", statement, re.I
-        ):
-            said.append(f"update without where: {statement.strip()}")
+    updates = (s.strip() for s in sql.split(";") if re.match(r"\s*update\s+\S+\s+set\s", s, re.IGNORECASE))
+    said += [f"update without where: {u}" for u in updates if not re.search(r"\bwhere\s", u, re.IGNORECASE)]
     made = set(re.findall(r"create\s+table\s+(?:if\s+not\s+exists\s+)?([\w.]+)", sql, re.IGNORECASE))
     secured = set(re.findall(r"alter\s+table\s+([\w.]+)\s+enable\s+row\s+level\s+security", sql, re.IGNORECASE))
     return said + [f"{table} is made without row level security" for table in sorted(made - secured)]
