@@ -234,7 +234,10 @@ class Daemon:
         if claim.primed or claim.walks:
             self._applier.reconcile.want(Order("start"))
         proven_at = datetime.fromisoformat(claim.proof["at"]).timestamp() if claim.proof else None
+        if claim.channels is None:
+            log.warning("the target cannot tell whether private channels are open: run `mirror install target`")
         self.vitals.leads(primed=claim.primed, proven_at=proven_at)
+        self.vitals.channels = claim.channels
         self.record.leads(claim.epoch, claim.proof)
         self.waiters.leads(identity["install"], self._step_soon)
         log.info("leading", extra={"epoch": claim.epoch, "primed": claim.primed})

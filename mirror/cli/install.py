@@ -17,6 +17,7 @@ from mirror.postgres import connect_blocking, refuse_one_database, refuse_pooled
 from mirror.source import install as source_side
 from mirror.source.projection import look
 from mirror.target import install as target_side
+from mirror.target.topics import refuse_ambiguous
 
 Commands = Any  # argparse names its own type privately
 ID_TYPES = ("uuid", "text", "integer", "bigint")
@@ -29,6 +30,8 @@ def register(commands: Commands) -> None:
     for name, column in (("user", "users.id"), ("trip", "trips.id")):
         text = f"the type of {column}, when the source is not to be asked (install target)"
         install.add_argument(f"--{name}-id", choices=ID_TYPES, help=text)
+    text = "adopt tables that are there already, also when others lose rights on them (install target)"
+    install.add_argument("--take-rights", action="store_true", help=text)
     install.set_defaults(act=_install)
     uninstall = commands.add_parser("uninstall", help="take the schema away again")
     uninstall.add_argument("side", nargs="?", choices=("source", "target"), help="only this side")
@@ -44,14 +47,16 @@ def _install(arguments: argparse.Namespace) -> int:
         if arguments.side is None:
             refuse_one_database(settings.source(), target)
     if types is not None:
-        _install_target(settings, mapping, types, show_only=arguments.show)
+        _install_target(settings, mapping, types, arguments)
         return 0
     with _source(settings) as source:
-        if arguments.side != "target":
-            _install_source(mapping, source, show_only=arguments.show)
         if arguments.side != "source":
             types = look(source, mapping).types
-            _install_target(settings, mapping, types, show_only=arguments.show)
+            refuse_ambiguous(mapping.access, types["trip_id"])  # before the source is touched
+        if arguments.side != "target":
+            _install_source(mapping, source, show_only=arguments.show)
+        if types is not None:
+            _install_target(settings, mapping, types, arguments)
     return 0
 
 
@@ -72,12 +77,12 @@ def _install_source(mapping: Mapping, source: psycopg.Connection[Any], *, show_o
         source_side.install(source, mapping, say)
 
 
-def _install_target(settings: Settings, mapping: Mapping, types: dict[str, str], *, show_only: bool) -> None:
-    if show_only:
+def _install_target(settings: Settings, mapping: Mapping, types: dict[str, str], arguments: argparse.Namespace) -> None:
+    if arguments.show:
         show(f"-- The target: run this in Supabase.\n{target_side.script(types, mapping)}")
         return
     with connect_blocking(settings.target(), "target") as target:
-        target_side.install(target, types, mapping, say)
+        target_side.install(target, types, mapping, say, take_rights=arguments.take_rights)
 
 
 def _uninstall(arguments: argparse.Namespace) -> int:

@@ -13,6 +13,7 @@ from mirror.cli.sides import Report, Sides
 from mirror.cli.words import show
 from mirror.config import load_settings
 from mirror.demo.ink import Ink
+from mirror.ops.vitals import CLOSED
 from mirror.plain import plain
 
 EXIT_CODES = {"fresh": 0, "stale": 1, "not primed": 1, "not installed": 1, "unknown": 3}
@@ -95,6 +96,8 @@ def _target_lines(target: Report) -> Iterator[str]:
         yield "target: the mirror is not installed."
         return
     yield f"target: epoch {target['epoch']}, batch {target['batch']}, snapshot {target['snapshot'] or 'none yet'}."
+    if target.get("channels") in CLOSED:
+        yield ". ".join(CLOSED[target["channels"]])
     if proof := target.get("proof"):
         tables = ", ".join(f"{name} {p['rows']} rows {p['digest']}" for name, p in proof["tables"].items())
         yield f"proof: equal at snapshot {proof['snapshot']} of the source, at {proof['at']}: {tables}."

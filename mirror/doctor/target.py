@@ -18,6 +18,7 @@ from mirror.mapping import Mapping
 from mirror.postgres import connect_blocking, translate, translated
 from mirror.render import array, digest, literal, template
 from mirror.target.install import VERSION, schema_sql
+from mirror.target.topics import CURE, ambiguity
 
 INSTALL = "Run `mirror install target`."
 TABLES_MAX = 30
@@ -42,6 +43,16 @@ def examine(settings: Settings, mapping: Mapping, notes: dict[str, Any]) -> Iter
         yield from https.examine(way, notes)
     else:
         yield from _direct(way, mapping, notes)
+    if "target types" in notes:
+        yield _topics(mapping, notes["target types"])
+
+
+def _topics(mapping: Mapping, types: dict[str, str]) -> Finding:
+    """A project may have been installed by a mirror that did not look yet."""
+    found = ambiguity(mapping.access, types["trip_id"])
+    if found is None:
+        return _said("topics", "ok", "each topic means one trip, or one user")
+    return _said("topics", "error", str(found), f"{CURE} Then: mirror install target.")
 
 
 def _direct(url: str, mapping: Mapping, notes: dict[str, Any]) -> Iterator[Finding]:

@@ -136,6 +136,7 @@ class _Known:
             ("doorbell_proven", "1 while a NOTIFY is known to arrive", v.doorbell_proven),
             ("outbox_entries", "Entries waiting in the outbox", v.outbox_entries),
             ("outbox_bytes", "Size of the outbox in the source", v.outbox_bytes),
+            ("channels_ready", "1 while the policies of private channels are in place", _is_ready(v.channels)),
             ("capture_faults", "Triggers that are missing or disabled", len(v.faults)),
             ("reconcile_last_success_timestamp_seconds", "When equality of all tables was last proven", v.proven_at),
             ("reconcile_due_timestamp_seconds", "When the next proof was due after the last one", self._due_at()),
@@ -154,6 +155,10 @@ class _Known:
     def _due_at(self) -> float | None:
         since = self._vitals.proven_at or self._vitals.led_since
         return None if since is None else next_run(self._when, since)
+
+
+def _is_ready(channels: str | None) -> bool | None:
+    return None if channels is None else channels == "ready"
 
 
 def _gauge(name: str, text: str, value: float | None) -> GaugeMetricFamily:

@@ -27,6 +27,7 @@ def report(vitals: Vitals, record: Record, history: History, *, since: float) ->
         "lag_seconds": None if vitals.standby else seconds(vitals.lag_s),
         "stale_after_seconds": vitals.stale_after_s,
         "doorbell": vitals.doorbell_proven,
+        "channels": None if vitals.standby else vitals.channels,
         "epoch": record.epoch or None,
         "outbox": {"entries": vitals.outbox_entries, "bytes": vitals.outbox_bytes},
         "tables": {table: _table(table, vitals, record) for table in ALL_TABLES},

@@ -7,6 +7,16 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+CLOSED = {  # what is wrong, and the cure
+    "missing": (
+        "private channels are closed: there is no realtime.messages yet",
+        "Connect a client once: Realtime then makes the table, and the mirror opens the channels.",
+    ),
+    "closed": (
+        "private channels are closed: realtime.messages lacks policies of the mirror",
+        "Run `mirror install target`, or paste what `mirror install target --print` says.",
+    ),
+}
 TURN_S = 1.0  # a turn that takes longer than this is not taken for "nothing to do"
 
 
@@ -26,6 +36,7 @@ class Vitals:
     broken: dict[str, str] = field(default_factory=dict)
     faults: list[str] = field(default_factory=list)
     braked: dict[str, str] = field(default_factory=dict)
+    channels: str | None = None  # ready, missing or closed; None: the target cannot tell
     outbox_entries: int = 0
     outbox_bytes: int = 0
     walks: int = 0
@@ -121,6 +132,8 @@ class Vitals:
             reasons.append("the first load is not complete")
         if self.staleness_s > self.stale_after_s:
             reasons.append("the mirror is stale")
+        if self.channels in CLOSED:
+            reasons.append(". ".join(CLOSED[self.channels]))
         reasons += self.faults
         reasons += [f"the brake is on for {table}: {reason}" for table, reason in self.braked.items()]
         reasons += [f"{table} cannot be read: {reason}" for table, reason in self.broken.items()]

@@ -3,12 +3,14 @@ not fit; what fits is adopted with everything it has: columns, constraints, poli
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import psycopg
 
-from mirror.errors import Incompatible
+from mirror.errors import ConfigError, Incompatible
+from mirror.render import template
 from mirror.tables import MEMBERSHIPS, USERS, Table
 
 Connection = psycopg.Connection[Any]
@@ -71,6 +73,36 @@ def _wanted(table: Table, name: str, types: Types) -> str | None:
     if name == "id":
         return types["user_id" if table is USERS else "trip_id"]
     return None
+
+
+def say_what_changes(
+    connection: Connection, say: Callable[[str], None], *, take_rights: bool, triggers: tuple[str, ...]
+) -> None:
+    """Of tables that are there already, and only the first time: then they are ours to look after."""
+    row = connection.execute("select to_regclass('mirror.state') is not null").fetchone()
+    if row and row[0]:
+        return
+    query = f"{template('target/taken.sql')} order by tbl, step, change"
+    rows = connection.execute(query.encode()).fetchall()
+    changes, losses = [row[2] for row in rows], [row[2] for row in rows if row[3]]
+    if losses and not take_rights:
+        raise ConfigError(
+            f"target: adopting the tables that are there already takes something away: {'; '.join(losses)}",
+            hint="If that is meant: `mirror install target --take-rights`. `mirror uninstall target` gives it back.",
+        )
+    for change in changes:
+        say(f"target: {change}")
+    for table in triggers:
+        if any(name == f"public.{table}" for _, name, *_ in rows):
+            say(f"target: public.{table} gets the triggers mirror_deleted and mirror_updated")
+
+
+def taken(connection: Connection) -> list[str]:
+    """The commands that give back what adopting took."""
+    row = connection.execute("select to_regclass('mirror.taken') is not null").fetchone()
+    if not (row and row[0]):
+        return []
+    return [undo for (undo,) in connection.execute("select undo from mirror.taken order by step, undo")]
 
 
 def _check_column(table: Table, name: str, column: Column | None, wanted: str | None) -> None:

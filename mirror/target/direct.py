@@ -11,7 +11,9 @@ from mirror.errors import UnknownOutcome, Unreachable
 from mirror.postgres import connect, translated
 
 CALL_TIMEOUT_S = 60.0
-_FUNCTIONS = ("mirror_claim", "mirror_apply", "mirror_status", "mirror_adopt", "mirror_compare")
+_FUNCTIONS = (
+    "mirror_claim", "mirror_apply", "mirror_status", "mirror_adopt", "mirror_compare", "mirror_open_channels",
+)  # fmt: skip
 
 
 class Direct:

@@ -13,21 +13,23 @@ from mirror.mapping import Mapping
 from mirror.postgres import translated
 from mirror.render import array, digest, literal, render, row_text, template
 from mirror.tables import MEMBERSHIPS, TABLES, TRIPS, USERS, Table
+from mirror.target import adopt
 from mirror.target.access import access_places, argument_kinds
-from mirror.target.adopt import check
+from mirror.target.topics import refuse_ambiguous
 
 Say = Callable[[str], None]
 Connection = psycopg.Connection[Any]
 Types = dict[str, str]
 
 VERSION = 1
-FILES = ("base", "tables", "write", "park", "prove", "api", "freshness", "access", "epochs")
+FILES = ("base", "adopted", "tables", "write", "park", "prove", "api", "freshness", "access", "epochs")
 CHANGES_AT = FILES.index("write")  # what one table needs, before what needs it
-THEN = ("policies", "holes", "security", "grants")
+THEN = ("policies", "channels", "holes", "security", "grants")
+OURS = "permission mirror"  # what each body of ours begins with: whose body it is, is whose function it is
 
 
 def schema_sql(types: Types, mapping: Mapping) -> str:
-    places = types | _orders(types) | _functions()
+    places = types | _orders(types) | _functions() | {"taken": template("target/taken.sql").rstrip()}
     places |= access_places(mapping.access, types, subject_is_id=mapping.users.subject is None)
     for name, table in (("users_text", USERS), ("trips_text", TRIPS), ("memberships_text", MEMBERSHIPS)):
         places[f"{table.name}_rows"] = _rows(table)
@@ -35,8 +37,11 @@ def schema_sql(types: Types, mapping: Mapping) -> str:
     places["users_differ"] = _differs(USERS)
     parts = [render(f"target/{name}.sql", places) for name in FILES]
     parts[CHANGES_AT:CHANGES_AT] = [render("target/change.sql", _changes(table, types)) for table in TABLES]
-    parts += [render("target/member.sql", places | kind) for kind in argument_kinds(types["trip_id"])]
-    return "\n".join(parts + [render(f"target/{name}.sql", places) for name in THEN])
+    parts += [
+        render("target/member.sql", places | kind) for kind in argument_kinds(types["trip_id"], places["find_me"])
+    ]
+    sql = "\n".join(parts + [render(f"target/{name}.sql", places) for name in THEN])
+    return sql.replace("as $mirror$\n", f"as $mirror$ -- {OURS}\n")
 
 
 def _rows(table: Table) -> str:
@@ -73,7 +78,9 @@ def _differs(table: Table) -> str:
 
 
 def _functions() -> dict[str, str]:
-    return {"functions": template("target/functions.sql").rstrip()}
+    ours = {"ours": literal(f" -- {OURS}")}
+    listed = template("target/functions.sql").rstrip()
+    return ours | {"functions": listed, "is_ours": render("target/ours.sql", ours).rstrip()}
 
 
 def _orders(types: Types) -> dict[str, str]:
@@ -95,6 +102,7 @@ def _orders(types: Types) -> dict[str, str]:
 
 def script(types: Types, mapping: Mapping) -> str:
     """The whole of it as one migration. Looks at nothing: for people who run SQL themselves."""
+    refuse_ambiguous(mapping.access, types["trip_id"])
     sql = schema_sql(types, mapping)
     state = _functions() | {
         "version": str(VERSION),
@@ -105,14 +113,20 @@ def script(types: Types, mapping: Mapping) -> str:
     return "\n".join([render("target/begin.sql", state), sql, render("target/commit.sql", state)])
 
 
-def install(connection: Connection, types: Types, mapping: Mapping, say: Say) -> None:
+def uninstall_script() -> str:
+    return render("target/uninstall.sql", _functions())
+
+
+def install(connection: Connection, types: Types, mapping: Mapping, say: Say, *, take_rights: bool = False) -> None:
+    refuse_ambiguous(mapping.access, types["trip_id"])
     with translated("target"):
         if _is_right(connection, types, mapping):
             say("target: everything is in place already.")
         else:
             _refuse_source(connection)
             for table in TABLES:
-                check(connection, table, types)
+                adopt.check(connection, table, types)
+            adopt.say_what_changes(connection, say, take_rights=take_rights, triggers=_triggered(mapping))
             connection.execute(script(types, mapping))
             say("target: tables, state and functions are in place.")
         reasons = [reason for (reason,) in connection.execute("select mirror.obstacles()")]
@@ -122,10 +136,19 @@ def install(connection: Connection, types: Types, mapping: Mapping, say: Say) ->
 
 def uninstall(connection: Connection, say: Say) -> None:
     """Takes the mirror's functions and state away. The three tables stay: chat may reference them, and an adopted table
-    was never ours."""
+    was never ours, and gets back what was taken."""
     with translated("target"):
-        connection.execute(render("target/uninstall.sql", _functions()))
+        for undo in adopt.taken(connection):
+            say(f"target: gives back: {undo};")
+        connection.execute(uninstall_script())
     say("target: functions and state are gone; the tables users, trips and trip_memberships stay, with their rows.")
+
+
+def _triggered(mapping: Mapping) -> tuple[str, ...]:
+    """The tables that tell of revocations (schema/target/epochs.sql)."""
+    if not mapping.access.announce and not any("{epoch}" in topic for topic in mapping.access.topics):
+        return ()
+    return ("trip_memberships",) if mapping.users.subject is None else ("trip_memberships", "users")
 
 
 def _refuse_source(connection: Connection) -> None:

@@ -39,6 +39,7 @@ _ARGUMENT = {
     "mirror_compare": "batch",
     "mirror_adopt": "source",
     "mirror_status": None,
+    "mirror_open_channels": None,
 }
 _KEY_HINT = "Check SUPABASE_SECRET_KEY: a secret key (sb_secret_...) of the project that SUPABASE_URL names."
 _UNNOTICED = "if that was done, the API has not noticed yet: notify pgrst, 'reload schema';"

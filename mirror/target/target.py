@@ -41,6 +41,16 @@ class Claim:
     empty: tuple[str, ...] = ()
     walks: tuple[dict[str, Any], ...] = ()
     proof: dict[str, Any] | None = None
+    channels: str | None = None  # None: installed by a version that cannot tell
+
+
+@dataclass(frozen=True, slots=True)
+class Channels:
+    """The policies of private channels: `ready`, `missing` (Realtime has not made its table yet) or `closed` (the table
+    is there, they are not), and what kept the target from making them."""
+
+    state: str
+    reason: str | None = None
 
 
 class Target:
@@ -76,6 +86,7 @@ class Target:
             tuple(reply["empty"]),
             tuple(reply["walks"]),
             reply["proof"],
+            reply.get("channels"),
         )
 
     def next_fence(self) -> Fence:
@@ -109,6 +120,11 @@ class Target:
 
     async def status(self) -> dict[str, Any]:
         return await self._call("mirror_status", None)
+
+    async def open_channels(self) -> Channels:
+        """Makes the policies when the table has come that they belong on; else only looks."""
+        reply = await self._call("mirror_open_channels", None)
+        return Channels(reply["channels"], reply["reason"])
 
     async def close(self) -> None:
         await self._transport.close()

@@ -1,4 +1,9 @@
 -- Everything of the target side in one transaction, which nobody else has to wait for longer than this.
+--
+-- Where public.users, public.trips or public.trip_memberships are there already, this adopts them, and takes something away:
+-- public, anon, authenticated and service_role lose all rights on them but to select, and public and anon that one, too; row
+-- level security is switched on, and holds for the owner as well where the mirror bypasses it. It adds the columns, indexes and
+-- policies that are missing. `mirror install target` says beforehand what exactly; `mirror uninstall target` gives it back.
 begin;
 set local lock_timeout = '5s';
 set local check_function_bodies = off;
@@ -19,7 +24,8 @@ begin
   select string_agg(p.oid::regprocedure::text, ', ') into _theirs from pg_catalog.pg_proc as p join (
 {{functions}}) as f(name, callers) on f.name = p.proname
   where p.pronamespace = 'public'::regnamespace
-    and not ('search_path=""' = any (p.proconfig) and p.prosrc ~ 'mirror[._]|public[.]is_trip_member') is true;
+    and not (
+  {{is_ours}});
   if _theirs is not null then
     raise exception 'there is a function %, which is not the mirror''s', _theirs
       using errcode = 'PT428', hint = 'Rename it, or drop it and let policies ask the mirror''s instead.';

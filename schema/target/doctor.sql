@@ -20,7 +20,8 @@ select 'warning', format('%I is a superuser', current_user), 'Use the project''s
 from pg_roles where rolname = current_user and rolsuper
 
 -- check realtime: there are private channels to be guarded
-select 'warning', 'there is no table realtime.messages: this is no Supabase, or Realtime is off', 'Check MIRROR_TARGET_URL.'
+select 'warning', 'there is no table realtime.messages, so every private channel is closed',
+       'Realtime makes it when the first client connects, and a daemon that runs makes the policies then. If it stays away: check MIRROR_TARGET_URL.'
 where to_regclass('realtime.messages') is null
 
 -- check realtime policies: policies of realtime.messages let somebody in, and let them send, unless [access] says that nobody may

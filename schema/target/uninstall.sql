@@ -1,10 +1,12 @@
 -- Takes away everything of the mirror but the three tables with their rows and row level security: chat may reference them,
--- and an adopted table was never ours. What somebody else has built on our functions is not taken along.
+-- and an adopted table was never ours: it gets back what was taken when it was adopted. What somebody else has built on our
+-- functions is not taken along.
 do $mirror$
 declare
   _ours record;
   _function regprocedure;
   _detail text;
+  _undo text;
 begin
   for _ours in select polname as name, polrelid::regclass as relation from pg_catalog.pg_policy where polname like 'mirror: %' loop
     execute format('drop policy %I on %s', _ours.name, _ours.relation);
@@ -16,11 +18,21 @@ begin
   end loop;
   for _function in
     select p.oid from pg_catalog.pg_proc as p left join (
-{{functions}}) as f(name, callers) on f.name = p.proname and p.pronamespace = 'public'::regnamespace and 'search_path=""' = any (p.proconfig)
+{{functions}}) as f(name, callers) on f.name = p.proname and p.pronamespace = 'public'::regnamespace and (
+  {{is_ours}})
     where to_regnamespace('mirror') is not null and (p.pronamespace = to_regnamespace('mirror') or f.name is not null) loop
     execute format('drop function %s', _function);
   end loop;
-  drop table if exists mirror.state, mirror.parked, mirror.epochs;
+  if to_regclass('mirror.taken') is not null then
+    for _undo in execute 'select t.undo from mirror.taken as t order by t.step, t.undo' loop
+      begin
+        execute _undo;
+      exception when undefined_table or undefined_column or undefined_object then
+        raise notice 'mirror: not given back: % (%)', _undo, sqlerrm;  -- the table, column or role is gone
+      end;
+    end loop;
+  end if;
+  drop table if exists mirror.taken, mirror.state, mirror.parked, mirror.epochs;
   drop schema if exists mirror;
   drop index if exists public.users_subject_mirror, public.trip_memberships_user_mirror,
                        public.users_key_mirror, public.trips_key_mirror, public.trip_memberships_key_mirror;

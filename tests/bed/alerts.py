@@ -47,6 +47,7 @@ def leader() -> Past:
     vitals = Vitals(source_up=True)
     vitals.leads(primed=True, proven_at=0.0)
     vitals.doorbell_proven = True
+    vitals.channels = "ready"
     return _exported(vitals) | _SINCE_THEN
 
 

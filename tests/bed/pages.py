@@ -27,7 +27,7 @@ def status(**others: Any) -> Document:
         "version": "0.1.0", "now": now, "state": "leading", "verdict": "fresh", "ready": True, "reasons": [],
         "staleness_seconds": 0.4, "lag_seconds": 0.0, "stale_after_seconds": 60,
         "source": {"up": True, "reconnects": 1}, "target": {"up": True, "reconnects": 1, "transport": "direct"},
-        "doorbell": True, "epoch": 3, "outbox": {"entries": 0, "bytes": 8192},
+        "doorbell": True, "channels": "ready", "epoch": 3, "outbox": {"entries": 0, "bytes": 8192},
         "tables": {
             "users": table(48_210, upserted=1_204, deleted=3), "trips": table(9_032, upserted=611, deleted=24),
             "trip_memberships": table(131_877, upserted=8_390, deleted=1_911),

@@ -24,10 +24,10 @@ Connection = psycopg.AsyncConnection[Any]
 
 
 def put_in_place(url: str, types: dict[str, str] | None = None, mapping: Mapping | None = None) -> list[str]:
-    """`mirror install target`, for a source with these keys; what it said."""
+    """`mirror install target --take-rights`, for a source with these keys; what it said."""
     said: list[str] = []
     with connect_blocking(url, "target") as connection:
-        target_side.install(connection, types or UUIDS, mapping or Mapping(), said.append)
+        target_side.install(connection, types or UUIDS, mapping or Mapping(), said.append, take_rights=True)
     return said
 
 

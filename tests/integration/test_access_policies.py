@@ -2,17 +2,20 @@
 
 import json
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import psycopg
 import pytest
 
-from mirror.errors import Incompatible
+from mirror.cli import main
+from mirror.errors import ConfigError, Incompatible
 from mirror.mapping import AccessOptions, Mapping
 from mirror.postgres import connect_blocking
 from mirror.target import install as target_side
 from tests.bed.backends import Pair
 from tests.bed.callers import Project, installed
 from tests.bed.databases import Template, template
+from tests.bed.findings import examined_target, fired, wrong
 from tests.bed.target_side import (
     TEXTS,
     UUIDS,
@@ -248,3 +251,55 @@ def test_whoever_may_not_make_policies_there_is_told_what_to_do(target_url: str)
         put_in_place(as_role(target_url, "plain"))
     assert "policies on realtime.messages may not be made as plain" in str(refused.value)
     assert "topics = []" in str(refused.value)
+
+
+AMBIGUOUS = {
+    "two trips": AccessOptions(topics=("trip-{id}", "trip-messages-{id}")),
+    "a trip and a user": AccessOptions(topics=("trip-{id}",), announce="trip-user-{sub}"),
+}
+
+
+@pytest.mark.parametrize("case", AMBIGUOUS)
+def test_a_topic_that_could_mean_two_is_refused(target_url: str, case: str) -> None:
+    """The attack: who makes a trip called messages-rome would enter the messages of Rome."""
+    mapping = Mapping(access=AMBIGUOUS[case])
+    for attempt in (lambda: put_in_place(target_url, TEXTS, mapping), lambda: target_side.script(TEXTS, mapping)):
+        with pytest.raises(ConfigError) as refused:
+            attempt()
+        assert refused.value.exit_code == 2
+        assert "ambiguous" in refused.value.message
+    assert put_in_place(target_url, UUIDS, mapping), "a uuid cannot be spelt so"
+
+
+async def test_doctor_finds_it_where_it_is_installed_already(
+    target_url: str, target: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mapping = Mapping(access=AMBIGUOUS["two trips"])
+    monkeypatch.setattr(target_side, "refuse_ambiguous", lambda *_: None)  # as mirrors did before
+    put_in_place(target_url, TEXTS, mapping)
+    project = Project(target)
+    await project.writer.claim()
+    await project.mirror(scope("trip_memberships", [membership("messages-rome", "eve"), membership("rome", "ann")]))
+    assert await project.receives("eve", "trip-messages-rome") == BOTH, "and that is why"
+    fired(wrong(examined_target(target_url, mapping)), "topics", 'trip "messages-a" and of trip "a" -> Let each')
+    assert "topics" not in wrong(examined_target(target_url))
+
+
+async def test_neither_side_is_touched_then(
+    source_url: str,
+    target_url: str,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "mirror.toml").write_text('[access]\nannounce = "trip:{sub}"\n')
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MIRROR_SOURCE_URL", source_url)
+    monkeypatch.setenv("MIRROR_TARGET_URL", target_url)
+    assert main(["install"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith('mirror: [access] "trip:{sub}" and "trip:{id}" are ambiguous: "trip:')
+    assert said.count("\n") == 1
+    for url in (source_url, target_url):
+        with psycopg.connect(url) as connection:
+            assert connection.execute("select to_regnamespace('mirror')").fetchone() == (None,)

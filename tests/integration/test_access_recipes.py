@@ -18,7 +18,8 @@ pytestmark = pytest.mark.sql
 
 ANN, BOB, CID = an_id(1), an_id(2), an_id(3)
 ROME, OSLO = an_id(11), an_id(12)
-ACCESS = AccessOptions(topics=("trip:{id}", "room:{id}", "room:{id}:*"))
+ACCESS = AccessOptions(topics=("trip:{id}", "trip:{id}:messages", "room:{id}", "room:{id}:*"))
+BOTH = {"broadcast", "presence"}
 SENT = "select topic from realtime.messages where event = 'message' and private"
 RECIPES = Path(__file__).parents[2] / "schema" / "target" / "recipes"
 
@@ -79,8 +80,8 @@ async def test_members_of_a_trip_chat_and_nobody_else(made: Template) -> None:
             project, BOB, "insert into public.messages (trip_id, sender, body) values (%s, %s, 'x')", ROME, ANN
         )
         await refused(project, "", read, role="anon")
-        assert await project.rows(SENT) == [(f"trip:{ROME}",)], "it was broadcast on the trip's channel"
-        assert await project.receives(ANN, f"trip:{ROME}") == {"broadcast", "presence"}
+        assert await project.rows(SENT) == [(f"trip:{ROME}:messages",)], "it was broadcast on a channel of the trip"
+        assert await project.receives(ANN, f"trip:{ROME}:messages") == BOTH
         assert await changed(project, BOB, "update public.messages set body = 'hi' where id = %s", message) == 1
         assert await changed(project, ANN, "update public.messages set body = 'hi' where id = %s", message) == 0
         await refused(project, BOB, "update public.messages set trip_id = %s", OSLO)
@@ -141,7 +142,7 @@ async def test_rooms_are_trips(made: Template) -> None:
         )
         assert await project.column(ANN, "select sender::text from public.messages") == {BOB}
         assert await project.column(CID, "select sender::text from public.messages") == set()
-        assert await project.rows(SENT) == [(f"room:{ROME}",)]
+        assert await project.rows(SENT) == [(f"room:{ROME}:messages",)]
         assert await project.receives(ANN, f"room:{ROME}:typing") == {"broadcast", "presence"}
         assert await project.receives(CID, f"room:{ROME}") == set()
         await refused(project, "", "select * from public.rooms", role="anon")
@@ -160,6 +161,33 @@ async def test_a_back_end_that_decides_by_itself(listening: Template) -> None:
         assert await project.receives(ANN, f"trip:{ROME}") == {"broadcast", "presence"}
         assert await project.receives(CID, f"trip:{ROME}") == set()
         assert await project.sends(ANN, f"trip:{ROME}") == set(), "clients only subscribe"
+
+
+@pytest.mark.parametrize(
+    ("name", "word", "trip_id"), [("trip_chat", "trip", "trip_id"), ("chat_rooms", "room", "room_id")]
+)
+async def test_no_member_can_fake_a_message(made: Template, name: str, word: str, trip_id: str) -> None:
+    """The attack: Bob, a member, broadcasts an event `message` that looks like one of Ann's. Realtime asks the INSERT
+    policies, as him; what the database broadcast is heard where he cannot send."""
+    async with with_recipe(made, name) as project:
+        await project.ask(ANN, f"insert into public.messages ({trip_id}, body) values (%s, 'x') returning 1", ROME)
+        ((heard_on,),) = await project.rows(SENT)
+        for member in (ANN, BOB):
+            assert await project.receives(member, heard_on) == BOTH
+            assert await project.sends(member, heard_on) == set()
+            assert await project.sends(member, f"{word}:{ROME}") == BOTH, "typing and presence have their place"
+        assert await project.receives(CID, heard_on) == await project.sends(CID, heard_on) == set()
+        await project.connection.execute(
+            "create policy generous on realtime.messages for insert to authenticated with check (true)"
+        )
+        assert await project.sends(BOB, heard_on) == set(), "whatever else is allowed"
+
+
+async def test_a_recipe_waits_for_realtimes_table(made: Template) -> None:
+    async with Project.of(made) as project:
+        await project.connection.execute("drop table realtime.messages")
+        with pytest.raises(psycopg.errors.RaiseException, match="connect a client once, then run this again"):
+            await project.connection.execute(sql_file("target/recipes/trip_chat.sql").encode())
 
 
 @pytest.mark.parametrize("name", ["trip_chat", "chat_rooms", "service_role_only"])

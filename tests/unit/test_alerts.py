@@ -80,6 +80,8 @@ PAIRS = [
     silent("MirrorTableUnreadable", with_series({BROKEN: f"0x9 1 0{FOREVER}"}), 10, 11, 20),
     fires("MirrorCaptureFault", 11, but(capture_faults=f"0x9 12{FOREVER}")),
     silent("MirrorCaptureFault", but(capture_faults=f"0x9 12 0{FOREVER}"), 10, 11, 20),
+    fires("MirrorChannelsClosed", 20, but(channels_ready=f"1x9 0{FOREVER}")),
+    silent("MirrorChannelsClosed", but(channels_ready=f"0x8 1{FOREVER}"), 8, 11, 60),
     fires("MirrorBrake", 11, with_series({BRAKED: f"0x9 1{FOREVER}"})),
     silent("MirrorBrake", with_series({BRAKED: f"0x9 1 0{FOREVER}"}), 11, 20),
     fires("MirrorDoorbellDeaf", 16, but(doorbell_proven=f"1x9 0{FOREVER}")),

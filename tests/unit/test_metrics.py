@@ -27,8 +27,8 @@ from mirror.target.key import LEGACY_RETIRED_AT, key_ends
 
 NOT_OF_A_STANDBY = {
     "lag_seconds", "staleness_seconds", "target_up", "primed", "doorbell_proven", "outbox_entries", "outbox_bytes",
-    "capture_faults", "reconcile_last_success_timestamp_seconds", "reconcile_due_timestamp_seconds", "parked_keys",
-    "braked", "broken",
+    "channels_ready", "capture_faults", "reconcile_last_success_timestamp_seconds",
+    "reconcile_due_timestamp_seconds", "parked_keys", "braked", "broken",
 }  # fmt: skip
 
 
@@ -55,6 +55,7 @@ def names(found: dict[str, float]) -> set[str]:
 def leader(proven_at: float | None = None) -> Vitals:
     vitals = Vitals(source_up=True)
     vitals.leads(primed=True, proven_at=proven_at)
+    vitals.channels = "ready"
     return vitals
 
 

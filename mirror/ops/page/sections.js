@@ -33,7 +33,7 @@ function way(status) {
       "Supabase",
       "target",
       standby && !status.target?.up ? ["standby", "not in use"] : side(status.target),
-      sessions(status.target),
+      sessions(status.target) + channels(status),
     ),
   ];
 }
@@ -41,6 +41,10 @@ function way(status) {
 const side = (answer) => (answer?.up ? ["good", "connected"] : ["bad", "does not answer"]);
 const sessions = ({ reconnects } = {}) =>
   known(reconnects) && reconnects > 0 ? `${many(reconnects, "session")} so far` : "no session yet";
+
+function channels({ channels: said }) {
+  return said === "ready" ? "; private channels are open" : said ? "; private channels are closed" : "";
+}
 
 function leading({ state }) {
   return { leading: ["good", "leads"], standby: ["standby", "stands by"] }[state] ?? ["loading", "is starting"];

@@ -3,8 +3,16 @@
 --
 -- Rooms and participants are the mirrored tables under other names, so there is nothing to keep up to date; with
 -- security_invoker a view shows what its reader may see. Ids are uuid here; where yours are not, replace the types.
--- Topics: [access] topics = ["room:{id}", "room:{id}:*"].
+-- Topics: [access] topics = ["room:{id}", "room:{id}:*"]. Messages arrive on room:<id>:messages.
 begin;
+set local lock_timeout = '5s';
+do $$
+begin
+  if to_regclass('realtime.messages') is null then
+    raise exception 'Realtime has not made its table yet: connect a client once, then run this again';
+  end if;
+end
+$$;
 
 create view public.rooms with (security_invoker = true) as
   select t.id, t.name, t.created_by from public.trips as t;
@@ -32,10 +40,15 @@ create policy "participants read" on public.messages for select to authenticated
 create policy "participants write as themselves" on public.messages for insert to authenticated
   with check (sender = (select public.my_user_id()) and public.is_trip_member(room_id));
 
--- New messages go to the room's private channel.
-create function public.broadcast_message() returns trigger language plpgsql security definer set search_path = '' as $$
+-- New messages go to a private channel of their own, on which clients listen and only the database speaks: on room:<id>
+-- any member may send what looks like a message of somebody else. A restrictive policy holds whatever others allow.
+create policy "only the database sends messages" on realtime.messages as restrictive for insert to anon, authenticated
+  with check (topic not like 'room:%:messages');
+
+create function public.broadcast_message() returns trigger language plpgsql security definer
+set search_path = pg_catalog, pg_temp as $$
 begin
-  perform realtime.send(to_jsonb(new), 'message', 'room:' || new.room_id, true);
+  perform realtime.send(pg_catalog.to_jsonb(new), 'message', 'room:' || new.room_id || ':messages', true);
   return null;
 end
 $$;

@@ -3,8 +3,18 @@
 --
 -- Ids are uuid here; where yours are text or numbers, replace the type of trip_id, sender and user_id. There is no foreign
 -- key to the mirrored tables on purpose: a chat must neither vanish with a mirrored row nor keep the mirror from removing
--- one. Who is no member sees nothing of it. Topics: [access] topics = ["trip:{id}"], the default.
+-- one. Who is no member sees nothing of it.
+-- Topics: [access] topics = ["trip:{id}", "trip:{id}:messages"]. Messages arrive on the second one; typing and presence are
+-- for the first.
 begin;
+set local lock_timeout = '5s';
+do $$
+begin
+  if to_regclass('realtime.messages') is null then
+    raise exception 'Realtime has not made its table yet: connect a client once, then run this again';
+  end if;
+end
+$$;
 
 create table public.messages (
   id        uuid primary key default gen_random_uuid(),
@@ -81,11 +91,16 @@ create policy "they stay" on public.presence for update to authenticated
 create policy "they leave" on public.presence for delete to authenticated
   using (user_id = (select public.my_user_id()));
 
--- New messages go to the trip's private channel. (Cheaper than postgres_changes, which asks the policy once per subscriber
--- and row, and sends deletes to everybody.)
-create function public.broadcast_message() returns trigger language plpgsql security definer set search_path = '' as $$
+-- New messages go to a private channel of their own, on which clients listen and only the database speaks: on trip:<id>
+-- any member may send what looks like a message of somebody else. A restrictive policy holds whatever others allow.
+create policy "only the database sends messages" on realtime.messages as restrictive for insert to anon, authenticated
+  with check (topic not like 'trip:%:messages');
+
+-- (Cheaper than postgres_changes, which asks the policy once per subscriber and row, and sends deletes to everybody.)
+create function public.broadcast_message() returns trigger language plpgsql security definer
+set search_path = pg_catalog, pg_temp as $$
 begin
-  perform realtime.send(to_jsonb(new), 'message', 'trip:' || new.trip_id, true);
+  perform realtime.send(pg_catalog.to_jsonb(new), 'message', 'trip:' || new.trip_id || ':messages', true);
   return null;
 end
 $$;

@@ -1,0 +1,116 @@
+"""What pg-safeupdate refuses on a hosted project, found by PostgreSQL's own parser: UPDATE and DELETE without WHERE,
+also in the bodies of functions and in the strings that they execute. The extension itself cannot be had from Debian."""
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pglast
+import psycopg
+from pglast import ast
+from pglast.visitors import Visitor
+
+Connection = psycopg.Connection[Any]
+
+# A string that is a statement (or the beginning of one), and not a word such as 'delete'.
+_STATEMENT = re.compile(r"\bupdate\s+\S+.*\bset\b|\bdelete\s+from\b", re.IGNORECASE | re.DOTALL)
+# The parser knows no types of schema mirror: a variable of a table's row type is a record to it.
+_ROW = re.compile(r"(\n\s*(?:declare )?_\w+) mirror\.\w+;")
+_PLACE = re.compile(r"%(?:\d+\$)?([IsL])")
+
+
+class _Finder(Visitor):  # type: ignore[misc] # pglast has no types
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+        self.strings: list[str] = []
+
+    def visit_UpdateStmt(self, _: Any, node: ast.UpdateStmt) -> None:  # noqa: N802 (the parser's name)
+        self._check(node, "UPDATE")
+
+    def visit_DeleteStmt(self, _: Any, node: ast.DeleteStmt) -> None:  # noqa: N802
+        self._check(node, "DELETE")
+
+    def visit_A_Const(self, _: Any, node: ast.A_Const) -> None:  # noqa: N802
+        if isinstance(node.val, ast.String) and _STATEMENT.search(node.val.sval):
+            self.strings.append(node.val.sval)
+
+    def _check(self, node: Any, verb: str) -> None:
+        if node.whereClause is None:
+            self.found.append(f"{verb} requires a WHERE clause: {node.relation.relname}")
+
+
+def unsafe(script: str) -> list[str]:
+    """What would be refused of a script: of its statements, its functions and DO blocks, and what these execute."""
+    return [
+        line
+        for raw in pglast.parse_sql(script)
+        for line in _unsafe(raw.stmt, _slice(script, raw.stmt_location, raw.stmt_len))
+    ]
+
+
+def _slice(script: str, start: int, length: int) -> str:
+    """Positions count bytes."""
+    octets = script.encode()[start:]
+    return (octets[:length] if length else octets).decode()
+
+
+def refuses(connection: Connection, function_name: str) -> str | None:
+    """What safeupdate would say to a call of this function in schema public, and of those that it calls."""
+    bodies = dict(
+        connection.execute(
+            """select n.nspname || '.' || p.proname, string_agg(pg_get_functiondef(p.oid), ';' order by p.oid)
+               from pg_proc as p
+               join pg_namespace as n on n.oid = p.pronamespace
+               join pg_language as l on l.oid = p.prolang and l.lanname in ('sql', 'plpgsql')
+               where n.nspname in ('public', 'mirror') and p.prokind in ('f', 'p') group by 1"""
+        ).fetchall()
+    )
+    todo, seen = [f"public.{function_name}"], set[str]()
+    while todo:
+        name = todo.pop()
+        if name in seen or name not in bodies:
+            continue
+        seen.add(name)
+        for line in unsafe(bodies[name]):
+            return line.partition(":")[0]
+        todo += re.findall(r"\b(?:public|mirror)\.\w+", bodies[name])
+    return None
+
+
+def _unsafe(statement: Any, source: str) -> Iterator[str]:
+    finder = _Finder()
+    finder(statement)
+    yield from finder.found
+    for text in finder.strings:
+        yield from _unsafe_string(text)
+    if isinstance(statement, ast.CreateFunctionStmt | ast.DoStmt):
+        is_do = isinstance(statement, ast.DoStmt)
+        options = {option.defname: option.arg for option in (statement.args if is_do else statement.options)}
+        if "language" in options and options["language"].sval == "sql":
+            yield from unsafe(options["as"][0].sval)
+        else:
+            for query in _queries(pglast.parse_plpgsql(_ROW.sub(r"\1 record;", source))):
+                yield from unsafe(query)
+
+
+def _unsafe_string(text: str) -> Iterator[str]:
+    filled = _PLACE.sub(lambda place: "'x'" if place[1] == "L" else "x", text)
+    try:
+        yield from unsafe(filled)
+    except pglast.parser.ParseError as error:
+        yield f"a string that is executed cannot be read ({error}): {text}"
+
+
+def _queries(node: Any) -> Iterator[str]:
+    """Every statement and expression of a parsed body; an expression and an assignment as the SELECT that it is."""
+    if isinstance(node, list):
+        for value in node:
+            yield from _queries(value)
+    elif isinstance(node, dict):
+        if "query" in node and "parseMode" in node:
+            query, mode = node["query"], node["parseMode"]
+            yield query if mode == 0 else "select " + (query if mode == 2 else query.partition(":=")[2])
+        else:
+            for value in node.values():
+                yield from _queries(value)
