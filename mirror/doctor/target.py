@@ -57,6 +57,7 @@ def _topics(mapping: Mapping, types: dict[str, str]) -> Finding:
 
 def _direct(url: str, mapping: Mapping, notes: dict[str, Any]) -> Iterator[Finding]:
     try:
+        yield from address.unverified(url, "target")
         yield from address.ipv6_only(url)
         with connect_blocking(url, "target") as connection, translated("target"):
             yield from _connected(connection, mapping, notes)
