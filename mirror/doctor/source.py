@@ -44,6 +44,7 @@ def examine(settings: Settings, mapping: Mapping, notes: dict[str, Any]) -> Iter
     try:
         url = settings.source()
         refuse_pooled_host(url)
+        yield from address.unverified(url, "source")
         yield from address.neon(url, settings)
         asyncio.run(Doorbell(url, asyncio.Event()).check())
         yield _said("doorbell", "ok", "a NOTIFY sent through one connection arrives at another")
@@ -106,7 +107,8 @@ def _installed(
     yield from _rendered(connection, mapping, source, notes)
     if source is not None:
         yield from _triggers(connection, source)
-    for check in checks("source/doctor_installed.sql", places | {"fingerprint": capture.fingerprint_sql()}):
+    places |= {"fingerprint": capture.fingerprint_sql(), "given": capture.given_sql()}
+    for check in checks("source/doctor_installed.sql", places):
         yield from ask(connection, "source", check)
 
 
