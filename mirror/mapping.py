@@ -87,6 +87,7 @@ class AccessOptions(_Section):
     send: tuple[Literal["broadcast", "presence"], ...] = ("broadcast", "presence")
     max_staleness: Annotated[Seconds, Field(gt=0, le=86400)] | None = None
     announce: Annotated[str, AfterValidator(_own_topic)] | None = None
+    companions_see: tuple[Literal["username", "email", "subject"], ...] = ("username",)
 
 
 class Mapping(_Section):

@@ -35,8 +35,10 @@ _IS_NOT_PARKED = (
     "not exists (select from mirror.parked as p where p.tbl = 'trip_memberships' "
     "and p.k1 = m.trip_id::text and p.k2 = m.user_id::text)"
 )
-
-
+_SEEN = ("username", "email", "subject")
+# Whose rows of public.users the API shows. A row is shown as a whole: select=* must work, so no column can be withheld.
+_SEES_ALL = "id = any (array(select public.my_companions()))"
+_SEES_ONE = "id = (select public.my_user_id())"
 _SUBJECT = "_me := _sub;"
 
 
@@ -61,6 +63,8 @@ def access_places(access: AccessOptions, types: Types, *, subject_is_id: bool) -
         "patterns": array(literal(pattern(topic, types["trip_id"])) for topic in epochs_first(access.topics)),
         "send": array(literal(extension) for extension in access.send),
         "own_topic": _own_topic(access.announce, "_me"),
+        "seen_users": _SEES_ALL if set(access.companions_see) == set(_SEEN) else _SEES_ONE,
+        **{f"see_{column}": "true" if column in access.companions_see else "false" for column in _SEEN},
         "announces": "true" if access.announce else "false",
         "announced_topic": _own_topic(access.announce, "r.sub"),
         **_epoch_places(access.topics),

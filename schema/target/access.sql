@@ -59,6 +59,20 @@ begin
 end
 $mirror$;
 
+-- The same with what they show to each other ([access] companions_see); of oneself, everything.
+create or replace function public.my_companion_profiles() returns table (id {{user_id}}, username text, email text, subject text)
+language plpgsql stable security definer rows 100 set search_path = pg_catalog, pg_temp as $mirror$
+declare _me {{me}};
+begin
+{{find_caller}}
+  return query
+    select u.id::{{user_id}}, case when {{see_username}} or {{is_caller_user}} then u.username::text end,
+           case when {{see_email}} or {{is_caller_user}} then u.email::text end,
+           case when {{see_subject}} or {{is_caller_user}} then u.subject::text end
+    from public.users as u where u.id = any (array(select public.my_companions()));
+end
+$mirror$;
+
 -- May the caller enter this channel? For policies on realtime.messages: (select public.is_topic_member(realtime.topic())).
 -- A topic with an epoch is decided by its own pattern, whatever else would fit it: those come first.
 create or replace function public.is_topic_member(topic text) returns boolean

@@ -536,7 +536,8 @@ AS $function$ -- permission mirror
          ('mirror_open_channels', '{service_role}'),
          ('mirror_staleness', '{authenticated,service_role}'), ('mirror_is_fresh', '{authenticated,service_role}'),
          ('mirror_has', '{authenticated,service_role}'), ('mirror_check_token', '{authenticated,service_role}'),
-         ('my_companions', '{authenticated,service_role}'), ('current_topic', '{authenticated,service_role}'),
+         ('my_companions', '{authenticated,service_role}'),
+         ('my_companion_profiles', '{authenticated,service_role}'), ('current_topic', '{authenticated,service_role}'),
          ('my_user_id', '{authenticated,service_role}'),
          ('is_trip_member', '{authenticated,service_role}'), ('my_trips', '{authenticated,service_role}'),
          ('is_topic_member', '{authenticated,service_role}'), ('is_own_topic', '{authenticated,service_role}')) as f(name, callers) on f.name = p.proname
@@ -1773,6 +1774,38 @@ AS $function$ -- permission mirror
   from mirror.state as s
 $function$;
 
+CREATE OR REPLACE FUNCTION public.my_companion_profiles()
+ RETURNS TABLE(id uuid, username text, email text, subject text)
+ LANGUAGE plpgsql
+ STABLE SECURITY DEFINER ROWS 100
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$ -- permission mirror
+declare _me uuid;
+begin
+  -- Who calls: the JWT's `sub`; null for nobody. A block that catches everything is the dear part of a check, so there is one.
+  declare
+    _claims text := nullif(current_setting('request.jwt.claims', true), '');
+    _json jsonb;
+    _sub text;
+  begin
+    if _claims is null then
+      _sub := nullif(current_setting('request.jwt.claim.sub', true), '');
+    else
+      _json := _claims::jsonb -> 'sub';
+      _sub := case when jsonb_typeof(_json) in ('string', 'number') then nullif(_json #>> '{}', '') end;
+    end if;
+    _me := case when _sub::uuid::text = _sub or _sub::uuid::text = lower(_sub) then _sub::uuid end;
+  exception when others then
+    _me := null;
+  end;
+  return query
+    select u.id::uuid, case when true or u.id = _me then u.username::text end,
+           case when false or u.id = _me then u.email::text end,
+           case when false or u.id = _me then u.subject::text end
+    from public.users as u where u.id = any (array(select public.my_companions()));
+end
+$function$;
+
 CREATE OR REPLACE FUNCTION public.my_companions()
  RETURNS SETOF uuid
  LANGUAGE plpgsql
@@ -1868,8 +1901,8 @@ create policy "mirror: members of your trips" on public.trip_memberships for sel
 create policy "mirror: your trips" on public.trips for select to authenticated
   using (id = ANY (ARRAY( SELECT public.my_trips() AS my_trips)));
 
-create policy "mirror: you and who travels with you" on public.users for select to authenticated
-  using (id = ANY (ARRAY( SELECT public.my_companions() AS my_companions)));
+create policy "mirror: you, and companions who show all" on public.users for select to authenticated
+  using (id = ( SELECT public.my_user_id() AS my_user_id));
 
 create policy "mirror: members receive" on realtime.messages for select to authenticated
   using ((extension = ANY (ARRAY['broadcast'::text, 'presence'::text])) AND ( SELECT public.is_topic_member(realtime.topic()) AS is_topic_member));
@@ -1938,6 +1971,10 @@ grant execute on function public.mirror_staleness() to authenticated;
 grant execute on function public.mirror_staleness() to service_role;
 
 grant execute on function public.mirror_status() to service_role;
+
+grant execute on function public.my_companion_profiles() to authenticated;
+
+grant execute on function public.my_companion_profiles() to service_role;
 
 grant execute on function public.my_companions() to authenticated;
 

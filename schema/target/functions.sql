@@ -5,7 +5,8 @@
          ('mirror_open_channels', '{service_role}'),
          ('mirror_staleness', '{authenticated,service_role}'), ('mirror_is_fresh', '{authenticated,service_role}'),
          ('mirror_has', '{authenticated,service_role}'), ('mirror_check_token', '{authenticated,service_role}'),
-         ('my_companions', '{authenticated,service_role}'), ('current_topic', '{authenticated,service_role}'),
+         ('my_companions', '{authenticated,service_role}'),
+         ('my_companion_profiles', '{authenticated,service_role}'), ('current_topic', '{authenticated,service_role}'),
          ('my_user_id', '{authenticated,service_role}'),
          ('is_trip_member', '{authenticated,service_role}'), ('my_trips', '{authenticated,service_role}'),
          ('is_topic_member', '{authenticated,service_role}'), ('is_own_topic', '{authenticated,service_role}')

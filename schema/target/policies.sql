@@ -1,5 +1,5 @@
--- The target side: policies. You see yourself, the trips you are in, their members and those members' users; nobody
--- writes. They ask functions and never a table, so none can recurse; array(select ...) is asked once per query, and the
+-- The target side: policies. You see yourself, the trips you are in and their members; what those show of themselves is told
+-- by my_companion_profiles(), unless they show all. Nobody writes. They ask functions and never a table, so none can recurse; array(select ...) is asked once per query, and the
 -- indexes on the keys answer it. Ours are known by their names: whatever else there is stays as it is.
 do $mirror$
 declare _former text;
@@ -12,8 +12,8 @@ begin
                    'public.users'::regclass, 'public.trips'::regclass, 'public.trip_memberships'::regclass) loop
     execute _former;
   end loop;
-  create policy "mirror: you and who travels with you" on public.users for select to authenticated
-    using (id = any (array(select public.my_companions())));
+  create policy "mirror: you, and companions who show all" on public.users for select to authenticated
+    using ({{seen_users}});
   create policy "mirror: your trips" on public.trips for select to authenticated
     using (id = any (array(select public.my_trips())));
   create policy "mirror: members of your trips" on public.trip_memberships as permissive for select to authenticated

@@ -19,7 +19,7 @@ _ROW = re.compile(r"(\n\s*(?:declare )?_\w+) mirror\.\w+;")
 _PLACE = re.compile(r"%(?:\d+\$)?([IsL])")
 
 
-class _Finder(Visitor):  # type: ignore[misc] # pglast has no types
+class _Finder(Visitor):
     def __init__(self) -> None:
         super().__init__()
         self.found: list[str] = []
@@ -32,8 +32,9 @@ class _Finder(Visitor):  # type: ignore[misc] # pglast has no types
         self._check(node, "DELETE")
 
     def visit_A_Const(self, _: Any, node: ast.A_Const) -> None:  # noqa: N802
-        if isinstance(node.val, ast.String) and _STATEMENT.search(node.val.sval):
-            self.strings.append(node.val.sval)
+        text = node.val.sval if isinstance(node.val, ast.String) else None
+        if text and _STATEMENT.search(text):
+            self.strings.append(text)
 
     def _check(self, node: Any, verb: str) -> None:
         if node.whereClause is None:
@@ -45,7 +46,7 @@ def unsafe(script: str) -> list[str]:
     return [
         line
         for raw in pglast.parse_sql(script)
-        for line in _unsafe(raw.stmt, _slice(script, raw.stmt_location, raw.stmt_len))
+        for line in _unsafe(raw.stmt, _slice(script, raw.stmt_location or 0, raw.stmt_len or 0))
     ]
 
 
@@ -85,8 +86,8 @@ def _unsafe(statement: Any, source: str) -> Iterator[str]:
     for text in finder.strings:
         yield from _unsafe_string(text)
     if isinstance(statement, ast.CreateFunctionStmt | ast.DoStmt):
-        is_do = isinstance(statement, ast.DoStmt)
-        options = {option.defname: option.arg for option in (statement.args if is_do else statement.options)}
+        given = statement.args if isinstance(statement, ast.DoStmt) else statement.options
+        options: dict[str, Any] = {option.defname: option.arg for option in given or ()}
         if "language" in options and options["language"].sval == "sql":
             yield from unsafe(options["as"][0].sval)
         else:

@@ -170,7 +170,7 @@ async def test_somebody_with_a_subject_of_their_own(target_url: str, target: psy
     assert await project.ask("user_a", "select public.my_user_id()") == 1
     assert await project.column("user_a", "select public.my_trips()") == {7}
     assert await project.column("user_a", "select public.my_companions()") == {1, 2}
-    assert await project.column("user_a", "select id from public.users") == {1, 2}
+    assert await project.column("user_a", "select id from public.my_companion_profiles()") == {1, 2}
     assert await project.receives("user_a", "trip:7") == {"broadcast", "presence"}
     for nobody in ("1", "2", "", None, "user_b"):
         assert await project.ask(nobody, "select public.my_user_id()") is None
