@@ -31,7 +31,7 @@ def examine(https: Https, notes: dict[str, Any]) -> Iterator[Finding]:
 
 def _asked(api: Api, notes: dict[str, Any]) -> Iterator[Finding]:
     before = time.time()
-    status = api.call("mirror_status")
+    status = api.status()
     after = time.time()
     yield _said("connection", "ok", "the API answers, exposes schema public and takes the key")
     yield judged("target", datetime.fromisoformat(status["clock"]).timestamp(), before, after)
