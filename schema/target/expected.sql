@@ -147,7 +147,8 @@ begin
   _back := coalesce(pg_snapshot_xmax(_new) < pg_snapshot_xmax(_state.snapshot::pg_snapshot)
                  or pg_snapshot_xmin(_new) < pg_snapshot_xmin(_state.snapshot::pg_snapshot), false);
   if _back and _state.position_epoch = _state.epoch then
-    raise exception 'superseded: the position would go back from % to %', _state.snapshot, _new using errcode = 'PT409';
+    raise exception 'superseded' using errcode = 'PT409',
+      detail = format('the position would go back from %s to %s', _state.snapshot, _new);
   end if;
   if _back then
     _state.as_of := null;
@@ -239,7 +240,8 @@ begin
   end;
 exception when others then
   if sqlstate in ('40001', '40P01') then
-    raise exception '%', sqlerrm using errcode = 'PT503';  -- PostgREST would try it again without end
+    -- PostgREST would try it again without end.
+    raise exception 'the target was busy with others' using errcode = 'PT423', detail = sqlerrm;
   elsif not mirror.is_objection(sqlstate) then
     raise;
   end if;
@@ -341,8 +343,8 @@ declare _state mirror.state;
 begin
   select * into strict _state from mirror.state for update;
   if (check_fence.epoch = _state.epoch and check_fence.batch > _state.batch) is not true then
-    raise exception 'superseded: epoch % batch % is not newer than epoch % batch %',
-      check_fence.epoch, check_fence.batch, _state.epoch, _state.batch using errcode = 'PT409';
+    raise exception 'superseded' using errcode = 'PT409', detail = format('epoch %s batch %s is not newer than epoch %s batch %s',
+      check_fence.epoch, check_fence.batch, _state.epoch, _state.batch);
   end if;
 end
 $function$;
@@ -742,8 +744,9 @@ begin
   set reason = excluded.reason, tries = p.tries + 1, settled = false,
       retry_at = now() + least(interval '1 hour', interval '5 seconds' * power(2, least(p.tries, 10)));
   if (select count(*) from mirror.parked) > 1000 then
-    raise exception 'more than 1000 rows are refused, the last one of % because %', park.tbl, park.reason
-      using errcode = 'PT422', hint = 'Put the table right; the mirror tries again by itself.';
+    raise exception 'more than 1000 rows are refused' using errcode = 'PT422',
+      detail = format('the last one of %s because %s', park.tbl, park.reason),
+      hint = 'Put the table right; the mirror tries again by itself.';
   end if;
   if park.tbl = 'trip_memberships' then
     perform mirror.revoke(jsonb_build_array(jsonb_build_object('trip_id', _k1, 'user_id', _k2)));
@@ -1268,19 +1271,20 @@ begin
   select * into strict _state from mirror.state for update;
   select string_agg(o, '; ') into _reason from mirror.obstacles() as o;
   if _reason is not null then
-    raise exception '%', _reason using errcode = 'PT428';
+    raise exception 'a foreign key would take rows of others along' using errcode = 'PT428', detail = _reason;
   end if;
   -- A database may be renamed; everything else says that it is another one.
   if _state.source is not null
      and _state.source - 'database' is distinct from mirror_claim.source - 'database' - 'snapshot' then
-    raise exception 'the target mirrors another source: it knows %, this is %', _state.source, mirror_claim.source
-      using errcode = 'PT412', hint = 'Check MIRROR_SOURCE_URL and MIRROR_TARGET_URL; if it is meant, run `mirror adopt`.';
+    raise exception 'the target mirrors another source' using errcode = 'PT412',
+      detail = format('it knows %s, this is %s', _state.source, mirror_claim.source),
+      hint = 'Check MIRROR_SOURCE_URL and MIRROR_TARGET_URL; if it is meant, run `mirror adopt`.';
   end if;
   -- Time does not go backwards: a source restored to yesterday knows fewer transactions than its mirror.
   if pg_snapshot_xmax((mirror_claim.source->>'snapshot')::pg_snapshot) < pg_snapshot_xmax(_state.snapshot::pg_snapshot) then
-    raise exception 'the source went back in time: its snapshot is %, the target equals %',
-      mirror_claim.source->>'snapshot', _state.snapshot
-      using errcode = 'PT412', hint = 'If it was restored on purpose, run `mirror adopt`.';
+    raise exception 'the source went back in time' using errcode = 'PT412',
+      detail = format('its snapshot is %s, the target equals %s', mirror_claim.source->>'snapshot', _state.snapshot),
+      hint = 'If it was restored on purpose, run `mirror adopt`.';
   end if;
   update mirror.state set epoch = epoch + 1, batch = 0, source = mirror_claim.source - 'snapshot' returning * into _state;
   return jsonb_build_object('epoch', _state.epoch, 'version', _state.version, 'types', _state.types, 'clock', clock_timestamp(),

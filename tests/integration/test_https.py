@@ -42,9 +42,7 @@ async def transport(supabase: Supabase) -> AsyncIterator[Transport]:
     await transport.close()
 
 
-async def call(
-    settings: dict[str, str], function: str = "mirror_status", argument: str | None = None
-) -> dict[str, Any]:
+async def call(settings: dict[str, str], function: str = "mirror_status", argument: str | None = None) -> Any:
     transport = await open_transport(load_settings(settings))
     try:
         return await transport.call(function, argument)
@@ -144,7 +142,7 @@ async def test_nothing_that_the_mirror_raises_is_tried_again_by_the_api(
     )
     with pytest.raises(Refused) as error:
         await transport.call("mirror_apply", batch(1))
-    assert error.value.sqlstate == "PT503"
+    assert error.value.sqlstate == "PT423"
     assert supabase.rest.retried == 0
     await target.execute("create or replace function public.mirror_status() returns jsonb language plpgsql as $$ begin "
                          "raise 'again' using errcode = '40001'; end $$")  # fmt: skip
