@@ -21,7 +21,7 @@ Connection = psycopg.Connection[Any]
 Types = dict[str, str]
 
 VERSION = 1
-FILES = ("base", "tables", "write", "park", "prove", "api", "freshness", "access", "epochs")
+FILES = ("base", "tables", "write", "park", "prove", "api", "freshness", "access", "epochs", "try")
 CHANGES_AT = FILES.index("write")  # what one table needs, before what needs it
 THEN = ("policies", "security", "grants")
 

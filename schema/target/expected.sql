@@ -478,6 +478,7 @@ AS $function$
   -- call its function is an error for everybody on that topic: so anon may ask what policies ask, and the answer is no.
   values ('mirror_claim', '{service_role}'), ('mirror_apply', '{service_role}'), ('mirror_status', '{service_role}'),
          ('mirror_adopt', '{service_role}'), ('mirror_compare', '{service_role}'), ('mirror_insecurities', '{service_role}'),
+         ('mirror_try', '{service_role}'),
          ('mirror_staleness', '{authenticated,service_role}'), ('mirror_is_fresh', '{authenticated,service_role}'),
          ('mirror_has', '{authenticated,service_role}'), ('mirror_check_token', '{authenticated,service_role}'),
          ('my_companions', '{authenticated,service_role}'), ('current_topic', '{authenticated,service_role}'),
@@ -1358,6 +1359,37 @@ AS $function$
   from mirror.state as s
 $function$;
 
+CREATE OR REPLACE FUNCTION public.mirror_try()
+ RETURNS jsonb
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO ''
+ SET lock_timeout TO '5s'
+ SET statement_timeout TO '8s'
+AS $function$
+declare
+  _state mirror.state;
+  _table text;
+  _epoch jsonb;
+begin
+  select * into strict _state from mirror.state;
+  begin
+    _epoch := public.mirror_claim(coalesce(_state.source, '{}') || jsonb_build_object('snapshot', _state.snapshot))->'epoch';
+    foreach _table in array array['users', 'trips', 'trip_memberships'] loop
+      perform mirror.attempt('add', _table, '{}'), mirror.attempt('put', _table, '{}'), mirror.attempt('remove', _table, '[]');
+    end loop;
+    perform mirror.attempt('exchange', 'users', '{}'), mirror.revoke('[]');
+    perform public.mirror_apply(jsonb_build_object('epoch', _epoch, 'batch', 1, 'scopes', '[]'::jsonb));
+    perform public.mirror_apply(jsonb_build_object('epoch', _epoch, 'batch', 2, 'scopes', '[]'::jsonb,
+      'position', jsonb_build_object('snapshot', coalesce(_state.snapshot, '1:1:'), 'as_of', now(), 'fresh_at', now())));
+    perform public.mirror_adopt('{}');
+    raise exception 'tried' using errcode = 'MR000';
+  exception when sqlstate 'MR000' then
+    return jsonb_build_object('clock', clock_timestamp());
+  end;
+end
+$function$;
+
 CREATE OR REPLACE FUNCTION public.my_companions()
  RETURNS SETOF uuid
  LANGUAGE plpgsql
@@ -1485,6 +1517,8 @@ grant execute on function public.mirror_staleness() to authenticated;
 grant execute on function public.mirror_staleness() to service_role;
 
 grant execute on function public.mirror_status() to service_role;
+
+grant execute on function public.mirror_try() to service_role;
 
 grant execute on function public.my_companions() to authenticated;
 
