@@ -53,7 +53,7 @@ begin
       detail = format('its snapshot is %s, the target equals %s', mirror_claim.source->>'snapshot', _state.snapshot),
       hint = 'If it was restored on purpose, run `mirror adopt`.';
   end if;
-  update mirror.state set epoch = epoch + 1, batch = 0, source = mirror_claim.source - 'snapshot' returning * into _state;
+  update mirror.state set epoch = epoch + 1, batch = 0, source = mirror_claim.source - 'snapshot' where one returning * into _state;
   return jsonb_build_object('epoch', _state.epoch, 'version', _state.version, 'types', _state.types, 'clock', clock_timestamp(),
     'snapshot', _state.snapshot, 'primed', _state.primed_at is not null, 'parked', (select count(*) from mirror.parked),
     'walks', _state.walks, 'proof', _state.proof,
@@ -162,7 +162,8 @@ declare
 begin
   if advance.reached is null then
     update mirror.state as s set batch = advance.batch, applied_at = clock_timestamp(),
-           walks = coalesce(advance.walks, s.walks), proof = coalesce(advance.proof, s.proof), braked = coalesce(advance.braked, s.braked);
+           walks = coalesce(advance.walks, s.walks), proof = coalesce(advance.proof, s.proof), braked = coalesce(advance.braked, s.braked)
+    where s.one;
     return;
   end if;
   select * into strict _state from mirror.state;
@@ -181,7 +182,8 @@ begin
       position_epoch = s.epoch, snapshot = _new::text,
       walks = coalesce(advance.walks, s.walks), proof = coalesce(advance.proof, s.proof), braked = coalesce(advance.braked, s.braked),
       as_of = greatest(_state.as_of, (advance.reached->>'as_of')::timestamptz),
-      fresh_at = least(greatest(_state.fresh_at, (advance.reached->>'fresh_at')::timestamptz), clock_timestamp());
+      fresh_at = least(greatest(_state.fresh_at, (advance.reached->>'fresh_at')::timestamptz), clock_timestamp())
+  where s.one;
 end
 $mirror$;
 

@@ -78,7 +78,8 @@ language plpgsql security definer set search_path = '' as $mirror$
 begin
   perform mirror.make_durable();
   update mirror.state as s set source = mirror_adopt.source, epoch = s.epoch + 1, batch = 0, snapshot = null, as_of = null,
-         fresh_at = null, primed_at = null, proof = null, braked = '{}', walks = '[]';
+         fresh_at = null, primed_at = null, proof = null, braked = '{}', walks = '[]'
+  where s.one;
   return jsonb_build_object('clock', clock_timestamp());
 end
 $mirror$;

@@ -12,7 +12,7 @@ from mirror.config import Https, load_settings
 from mirror.errors import ConfigError, Incompatible, MirrorError, Refused, Superseded, UnknownOutcome, Unreachable
 from mirror.target.rest import PIECE_BYTES, RETRY_AFTER_MAX_S, Rest, translate
 from mirror.target.ways import check
-from tests.bed.postgrest import token
+from tests.bed.postgrest_jwt import token
 
 KEY = "sb_secret_hunter2hunter2"
 
