@@ -70,7 +70,7 @@ select 4, f.name, rtrim(pg_get_functiondef(f.oid), E'\n') || ';' from functions 
 union all
 select 5, r.name || ' ' || t.tgname, pg_get_triggerdef(t.oid) || ';' ||
        case t.tgenabled when 'O' then '' else E'\n-- enabled: ' || t.tgenabled::text end
-from pg_trigger as t join relations as r on r.oid = t.tgrelid where not t.tgisinternal
+from pg_trigger as t join relations as r on r.oid = t.tgrelid where not t.tgisinternal and t.tgname <> 'safeupdate'
 union all
 select 6, p.polrelid::regclass || ' ' || p.polname,
        format('create policy %I on %s for %s to %s', p.polname, p.polrelid::regclass,

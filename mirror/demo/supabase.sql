@@ -70,6 +70,46 @@ do $$ begin execute format('alter database %I owner to hosted_postgres', current
 create schema if not exists extensions;
 grant usage on schema extensions to anon, authenticated, service_role, hosted_postgres;
 
+-- What a hosted project loads for `authenticator` and cannot be had here (the extension safeupdate): requests may not UPDATE
+-- or DELETE without WHERE, in functions neither, whoever's rights these have. Imitated by a trigger on each table that is made
+-- from here on: it reads the statement that fired it, from the call stack in PL/pgSQL and from the client otherwise. It looks
+-- for the word WHERE, so one in a subquery satisfies it; and it sees no text of a statement in an SQL function, nor of a
+-- DELETE inside WITH: for those the tests parse what is installed.
+
+create or replace function extensions.refuse_without_where() returns trigger language plpgsql as $$
+declare
+  stack text;
+  statement text;
+begin
+  if session_user <> 'authenticator' then
+    return null;
+  end if;
+  get diagnostics stack = pg_context;
+  statement := case when stack !~ E'\n' then current_query()
+                    else substring(stack from E'^[^\n]*\nSQL statement "(.*?)"\nPL/pgSQL function') end;
+  if statement ~* '^\s*(update|delete)\M' and statement !~* '\mwhere\M' then
+    raise exception '% requires a WHERE clause', tg_op using errcode = '21000';
+  end if;
+  return null;
+end
+$$;
+
+create or replace function extensions.guard_new_tables() returns event_trigger language plpgsql security definer
+set search_path = pg_catalog, pg_temp as $$
+declare
+  made regclass;
+begin
+  for made in select objid from pg_event_trigger_ddl_commands() where object_type = 'table' and schema_name <> 'pg_temp' loop
+    execute format('create or replace trigger safeupdate before update or delete on %s
+                      for each statement execute function extensions.refuse_without_where()', made);
+  end loop;
+end
+$$;
+
+drop event trigger if exists safeupdate;
+create event trigger safeupdate on ddl_command_end when tag in ('CREATE TABLE', 'CREATE TABLE AS', 'SELECT INTO')
+  execute function extensions.guard_new_tables();
+
 -- Schema auth: who is asking. PostgREST and Realtime hand over the verified JWT in `request.jwt.claims`; older ones
 -- set one variable per claim.
 

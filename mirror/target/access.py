@@ -6,7 +6,7 @@ from __future__ import annotations
 import re
 
 from mirror.mapping import AccessOptions
-from mirror.render import array, literal
+from mirror.render import array, literal, render
 
 Types = dict[str, str]
 
@@ -14,7 +14,7 @@ _PLACE = re.compile(r"(\{id\}|\{epoch\}|\*)")
 # No more than what can be part of an id: the cast decides, and a counted repetition is four times as slow.
 _IDS = {"uuid": "[0-9a-fA-F-]+", "integer": "-?[0-9]+", "bigint": "-?[0-9]+"}
 
-# Who asks (_me), and what is theirs.
+# Who asks (_me), and what is theirs. (_me is set in caller.sql.)
 _BY_ID = {
     "is_caller": "m.user_id = _me",
     "is_caller_user": "u.id = _me",
@@ -23,7 +23,7 @@ _BY_ID = {
     "has_subjects": "false",
 }
 _BY_SUBJECT = {
-    "me": "text := mirror.caller()",
+    "me": "text",
     "is_caller": "m.user_id in (select u.id from public.users as u where u.subject = _me)",
     "is_caller_user": "u.subject = _me",
     "caller_id": "(select min(u.id::text) from public.users as u where u.subject = _me)",
@@ -36,24 +36,45 @@ _IS_NOT_PARKED = (
 )
 
 
+_SUBJECT = "_me := _sub;"
+
+
 def access_places(access: AccessOptions, types: Types, *, subject_is_id: bool) -> dict[str, str]:
-    caller = _BY_ID | {"me": f"{types['user_id']} := mirror.caller_id()"} if subject_is_id else _BY_SUBJECT
+    caller = _BY_ID | {"me": types["user_id"]} if subject_is_id else _BY_SUBJECT
+    find_me = f"_me := {_id_of('_sub', types['user_id'])};" if subject_is_id else _SUBJECT
     active = array(f"lower({literal(status)})" for status in access.active)
     is_active = f"lower(m.status::text) = any ({active})"
     counts = f"{is_active} and {_IS_NOT_PARKED}{_is_fresh(access)}"
     member = f"select from public.trip_memberships as m where m.trip_id = _trip and {caller['is_caller']} and {counts}"
     return caller | {
+        "find_caller": _find(find_me),
+        "find_subject": _find(_SUBJECT),
+        "find_me": find_me,
+        "trip_of_text": _id_of("trip", types["trip_id"]),
+        "trip_of_topic": _id_of("_found[1]", types["trip_id"]),
+        "user_of_text": _id_of("sub", types["user_id"]),
         "active": active,
         "is_active": is_active,
         "counts": counts,
         "is_member": f"exists ({member})",
         "patterns": array(literal(pattern(topic, types["trip_id"])) for topic in epochs_first(access.topics)),
         "send": array(literal(extension) for extension in access.send),
-        "own_topic": _own_topic(access.announce, "_sub"),
+        "own_topic": _own_topic(access.announce, "_me"),
         "announces": "true" if access.announce else "false",
         "announced_topic": _own_topic(access.announce, "r.sub"),
         **_epoch_places(access.topics),
     }
+
+
+def _find(*statements: str) -> str:
+    """The caller, and what else is found in the same block, where nothing raises."""
+    return render("target/caller.sql", {"to_me": "\n    ".join(statements)}).rstrip()
+
+
+def _id_of(text: str, kind: str) -> str:
+    """A key out of any text. What merely reads as one (" 17", "0x11") is none: ids are names."""
+    found = f"{text}::{kind}"
+    return f"case when {found}::text = {text} or {found}::text = lower({text}) then {found} end"
 
 
 def _epoch_places(topics: tuple[str, ...]) -> dict[str, str]:
@@ -67,14 +88,17 @@ def _epoch_places(topics: tuple[str, ...]) -> dict[str, str]:
     }
 
 
-def argument_kinds(trip_id: str) -> list[dict[str, str]]:
+def argument_kinds(trip_id: str, find_me: str) -> list[dict[str, str]]:
     """The types in which a trip may be given. The names differ: PostgREST tells overloads apart by them alone."""
-    kinds = [{"type": "text", "name": "trip", "key": trip_id, "value": "mirror.as_trip_id(trip)"}]
+
+    def kind(name: str, given: str, key: str, value: str, found: str) -> dict[str, str]:
+        find = _find(find_me, f"_trip := {found};")
+        return {"name": name, "type": given, "key": key, "value": value, "find_caller_and_trip": find}
+
+    as_text = kind("trip", "text", trip_id, "mirror.as_trip_id(trip)", _id_of("trip", trip_id))
     if trip_id in ("integer", "bigint"):  # one for all whole numbers: two would make a smallint ambiguous
-        kinds.append({"type": "bigint", "name": "trip_id", "key": "bigint", "value": "trip_id"})
-    else:
-        kinds.append({"type": "uuid", "name": "trip_id", "key": trip_id, "value": f"trip_id::{trip_id}"})
-    return kinds
+        return [as_text, kind("trip_id", "bigint", "bigint", "trip_id", "trip_id")]
+    return [as_text, kind("trip_id", "uuid", trip_id, f"trip_id::{trip_id}", f"trip_id::{trip_id}")]
 
 
 def pattern(topic: str, trip_id: str) -> str:

@@ -24,6 +24,7 @@ VERSION = 1
 FILES = ("base", "tables", "write", "park", "prove", "api", "freshness", "access", "epochs", "try")
 CHANGES_AT = FILES.index("write")  # what one table needs, before what needs it
 THEN = ("policies", "security", "grants")
+OURS = "permission mirror"  # what each body of ours begins with: whose body it is, is whose function it is
 
 
 def schema_sql(types: Types, mapping: Mapping) -> str:
@@ -35,8 +36,11 @@ def schema_sql(types: Types, mapping: Mapping) -> str:
     places["users_differ"] = _differs(USERS)
     parts = [render(f"target/{name}.sql", places) for name in FILES]
     parts[CHANGES_AT:CHANGES_AT] = [render("target/change.sql", _changes(table, types)) for table in TABLES]
-    parts += [render("target/member.sql", places | kind) for kind in argument_kinds(types["trip_id"])]
-    return "\n".join(parts + [render(f"target/{name}.sql", places) for name in THEN])
+    parts += [
+        render("target/member.sql", places | kind) for kind in argument_kinds(types["trip_id"], places["find_me"])
+    ]
+    sql = "\n".join(parts + [render(f"target/{name}.sql", places) for name in THEN])
+    return sql.replace("as $mirror$\n", f"as $mirror$ -- {OURS}\n")
 
 
 def _rows(table: Table) -> str:
@@ -73,7 +77,9 @@ def _differs(table: Table) -> str:
 
 
 def _functions() -> dict[str, str]:
-    return {"functions": template("target/functions.sql").rstrip()}
+    ours = {"ours": literal(f" -- {OURS}")}
+    listed = template("target/functions.sql").rstrip()
+    return ours | {"functions": listed, "is_ours": render("target/ours.sql", ours).rstrip()}
 
 
 def _orders(types: Types) -> dict[str, str]:
@@ -105,6 +111,10 @@ def script(types: Types, mapping: Mapping) -> str:
     return "\n".join([render("target/begin.sql", state), sql, render("target/commit.sql", state)])
 
 
+def uninstall_script() -> str:
+    return render("target/uninstall.sql", _functions())
+
+
 def install(connection: Connection, types: Types, mapping: Mapping, say: Say) -> None:
     with translated("target"):
         if _is_right(connection, types, mapping):
@@ -124,7 +134,7 @@ def uninstall(connection: Connection, say: Say) -> None:
     """Takes the mirror's functions and state away. The three tables stay: chat may reference them, and an adopted table
     was never ours."""
     with translated("target"):
-        connection.execute(render("target/uninstall.sql", _functions()))
+        connection.execute(uninstall_script())
     say("target: functions and state are gone; the tables users, trips and trip_memberships stay, with their rows.")
 
 

@@ -85,7 +85,7 @@ $mirror$;
 -- before stay where they are, so that whoever goes on writing does not hold a second table. Two are always left to be used
 -- in turn. With the rights of whoever installed: it changes a function.
 create or replace function mirror.pass_by(turn integer, held boolean) returns void
-language plpgsql security definer set search_path = '' as $mirror$
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $mirror$
 declare
   _cases text;
 begin
@@ -202,7 +202,7 @@ $mirror$;
 -- Which database this is. A restored or branched database is another one, also one restored beside the first. SECURITY DEFINER, so that the answer does not
 -- depend on who asks; a provider that hides the control file leaves the other parts.
 create or replace function mirror.identity() returns jsonb
-language plpgsql stable security definer set search_path = '' as $mirror$
+language plpgsql stable security definer set search_path = pg_catalog, pg_temp as $mirror$
 declare
   _system text;
 begin
@@ -221,7 +221,7 @@ $mirror$;
 
 -- Read-your-writes: what the caller has written (its own transaction, if it wrote) and seen. Compared by mirror_has()
 -- in the target: a promise about exactly these transactions, never about "smaller ids".
-create or replace function mirror.token() returns text language sql stable security definer set search_path = '' as $mirror$
+create or replace function mirror.token() returns text language sql stable security definer set search_path = pg_catalog, pg_temp as $mirror$
   select pg_catalog.concat_ws('/', (select incarnation from mirror.install),
     coalesce(pg_catalog.pg_current_xact_id_if_assigned()::text, '-'), pg_catalog.pg_current_snapshot()::text)
 $mirror$;

@@ -283,7 +283,7 @@ CREATE OR REPLACE FUNCTION mirror.identity()
  RETURNS jsonb
  LANGUAGE plpgsql
  STABLE SECURITY DEFINER
- SET search_path TO ''
+ SET search_path TO 'pg_catalog', 'pg_temp'
 AS $function$
 declare
   _system text;
@@ -454,7 +454,7 @@ CREATE OR REPLACE FUNCTION mirror.pass_by(turn integer, held boolean)
  RETURNS void
  LANGUAGE plpgsql
  SECURITY DEFINER
- SET search_path TO ''
+ SET search_path TO 'pg_catalog', 'pg_temp'
 AS $function$
 declare
   _cases text;
@@ -853,7 +853,7 @@ CREATE OR REPLACE FUNCTION mirror.token()
  RETURNS text
  LANGUAGE sql
  STABLE SECURITY DEFINER
- SET search_path TO ''
+ SET search_path TO 'pg_catalog', 'pg_temp'
 AS $function$
   select pg_catalog.concat_ws('/', (select incarnation from mirror.install),
     coalesce(pg_catalog.pg_current_xact_id_if_assigned()::text, '-'), pg_catalog.pg_current_snapshot()::text)

@@ -40,22 +40,39 @@ create table if not exists mirror.parked (
   primary key (tbl, k1, k2)
 );
 
+-- Nothing but the functions below reads or writes these; they belong to the same role.
+alter table mirror.state enable row level security;
+alter table mirror.parked enable row level security;
+
+-- Policies that are asked for anon too (to anon, or without TO), and the functions they call. One that anon may not call is an
+-- error for all who share the topic, or the poll of postgres_changes: so anon may call it, for as long as the policy is there.
+create or replace function mirror.open_policies() returns table (policy name, relation regclass, function oid)
+language sql stable set search_path = pg_catalog, pg_temp as $mirror$
+  select o.polname, o.polrelid::regclass, d.refobjid from pg_catalog.pg_policy as o
+  join pg_catalog.pg_depend as d on d.classid = 'pg_policy'::regclass and d.objid = o.oid and d.refclassid = 'pg_proc'::regclass
+  where 0 = any (o.polroles) or exists (select from pg_catalog.pg_roles as r where r.rolname = 'anon' and r.oid = any (o.polroles))
+$mirror$;
+
 create or replace function mirror.functions() returns table (function regprocedure, callers text[])
-language sql stable set search_path = '' as $mirror$
-  select p.oid::regprocedure, f.callers::text[] from pg_catalog.pg_proc as p join (
+language sql stable set search_path = pg_catalog, pg_temp as $mirror$
+  select p.oid::regprocedure,
+         f.callers::text[] || array(select 'anon' from mirror.open_policies() as o
+                                    where o.function = p.oid and 'authenticated' = any (f.callers::text[]) limit 1)
+  from pg_catalog.pg_proc as p join (
 {{functions}}) as f(name, callers) on f.name = p.proname
-  where p.pronamespace = 'public'::regnamespace and 'search_path=""' = any (p.proconfig)
+  where p.pronamespace = 'public'::regnamespace and (
+  {{is_ours}})
 $mirror$;
 
 -- Realtime's table of messages, where there is one. (to_regclass() is an error for whoever may not enter the schema.)
-create or replace function mirror.messages() returns regclass language sql stable set search_path = '' as $mirror$
+create or replace function mirror.messages() returns regclass language sql stable set search_path = pg_catalog, pg_temp as $mirror$
   select c.oid::regclass from pg_catalog.pg_class as c join pg_catalog.pg_namespace as n on n.oid = c.relnamespace
   where n.nspname = 'realtime' and c.relname = 'messages'
 $mirror$;
 
 -- What is there of ours, as text: a function that somebody dropped or changed, a grant that is missing, a role that came
 -- later or a new column of an adopted table make it differ, and the next `mirror install target` puts things right.
-create or replace function mirror.fingerprint() returns text language sql stable set search_path = '' as $mirror$
+create or replace function mirror.fingerprint() returns text language sql stable set search_path = pg_catalog, pg_temp as $mirror$
   with ours as (select c.oid, c.relrowsecurity, c.relforcerowsecurity, c.relacl from pg_catalog.pg_class as c
                 where c.relnamespace = 'mirror'::regnamespace and c.relkind = 'r'
                    or c.oid in (to_regclass('public.users'), to_regclass('public.trips'), to_regclass('public.trip_memberships')))
@@ -77,6 +94,10 @@ create or replace function mirror.fingerprint() returns text language sql stable
     select format('%s %s %s %s %s', p.oid::regprocedure, md5(p.prosrc), p.prosecdef, p.proconfig, p.proacl)
     from pg_catalog.pg_proc as p
     where p.pronamespace = 'mirror'::regnamespace or p.oid in (select f.function from mirror.functions() as f)
+    union all
+    select format('%s %s', f.function, f.callers) from mirror.functions() as f
+    union all
+    select o.finding from mirror.rights_of_others() as o
     union all
     select c.oid::text from pg_catalog.pg_class as c where c.oid = mirror.messages()
     union all

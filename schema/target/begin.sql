@@ -20,7 +20,8 @@ begin
   select string_agg(p.oid::regprocedure::text, ', ') into _theirs from pg_catalog.pg_proc as p join (
 {{functions}}) as f(name, callers) on f.name = p.proname
   where p.pronamespace = 'public'::regnamespace
-    and not ('search_path=""' = any (p.proconfig) and p.prosrc ~ 'mirror[._]|public[.]is_trip_member') is true;
+    and not (
+  {{is_ours}});
   if _theirs is not null then
     raise exception 'there is a function of the mirror''s name, but not the mirror''s' using errcode = 'PT428', detail = _theirs,
       hint = 'Rename it, or drop it and let policies ask the mirror''s instead.';

@@ -5,7 +5,7 @@
 -- its key: a plan that was made while the table was small must not read all of it when it is not. One plan for all batches:
 -- for a single row, planning takes longer than all else.
 create or replace function mirror.put_{{table}}(rows jsonb) returns bigint
-language plpgsql set search_path = '' set plan_cache_mode = force_generic_plan
+language plpgsql set search_path = pg_catalog, pg_temp set plan_cache_mode = force_generic_plan
 set enable_hashjoin = off set enable_mergejoin = off set enable_seqscan = off as $mirror$
 declare _n bigint;
 begin
@@ -23,7 +23,7 @@ $mirror$;
 
 -- Puts rows into a range that has none here: a first load need not look each of them up.
 create or replace function mirror.add_{{table}}(rows jsonb) returns bigint
-language plpgsql set search_path = '' set plan_cache_mode = force_generic_plan as $mirror$
+language plpgsql set search_path = pg_catalog, pg_temp set plan_cache_mode = force_generic_plan as $mirror$
 declare _n bigint;
 begin
   insert into public.{{table}} ({{columns}}) overriding system value select r.* from {{rows}};
@@ -33,7 +33,7 @@ end
 $mirror$;
 
 create or replace function mirror.remove_{{table}}(keys jsonb) returns bigint
-language plpgsql set search_path = '' set plan_cache_mode = force_generic_plan
+language plpgsql set search_path = pg_catalog, pg_temp set plan_cache_mode = force_generic_plan
 set enable_hashjoin = off set enable_mergejoin = off set enable_seqscan = off as $mirror$
 declare _n bigint;
 begin

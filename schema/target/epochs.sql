@@ -4,14 +4,15 @@
 
 -- How often somebody has lost a trip; none yet: 0. A trip that is gone keeps its number, lest an old channel come back.
 create table if not exists mirror.epochs (trip_id {{trip_id}} primary key, epoch bigint not null);
+alter table mirror.epochs enable row level security;
 
-create or replace function mirror.epoch_of(trip text) returns text language sql stable set search_path = '' as $mirror$
+create or replace function mirror.epoch_of(trip text) returns text language sql stable set search_path = pg_catalog, pg_temp as $mirror$
   select coalesce((select e.epoch from mirror.epochs as e where e.trip_id = mirror.as_trip_id(trip)), 0)::text
 $mirror$;
 
 -- Whichever way a membership goes or stops to count: applied, repaired, parked, or deleted by hand.
 create or replace function mirror.on_revocation() returns trigger
-language plpgsql security definer set search_path = '' as $mirror$
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $mirror$
 declare _revoked jsonb;
 begin
   if tg_op = 'DELETE' then
@@ -29,7 +30,7 @@ $mirror$;
 
 -- Whoever signs in as nobody, or as somebody else, from now on has lost all trips; their memberships may well stay.
 create or replace function mirror.on_lost_subject() returns trigger
-language plpgsql security definer set search_path = '' as $mirror$
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $mirror$
 declare _revoked jsonb;
 begin
   if tg_op = 'DELETE' then
@@ -47,7 +48,7 @@ begin
 end
 $mirror$;
 
-create or replace function mirror.note_revoked(revoked jsonb) returns void language plpgsql set search_path = '' as $mirror$
+create or replace function mirror.note_revoked(revoked jsonb) returns void language plpgsql set search_path = pg_catalog, pg_temp as $mirror$
 begin
   if {{has_epochs}} then
     insert into mirror.epochs as e (trip_id, epoch)
@@ -62,7 +63,7 @@ $mirror$;
 
 -- Tells those who were removed, on their own channels, and those who stay that the conversation has moved. In the same
 -- transaction as the revocation, so never before it; for a second at most; a failure costs the announcement alone.
-create or replace function mirror.announce(revoked jsonb) returns void language plpgsql set search_path = '' as $mirror$
+create or replace function mirror.announce(revoked jsonb) returns void language plpgsql set search_path = pg_catalog, pg_temp as $mirror$
 declare
   _until timestamptz := clock_timestamp() + interval '1 second';
   _t record;
@@ -86,7 +87,7 @@ end
 $mirror$;
 
 create or replace function mirror.send(event text, topic text, trip text) returns boolean
-language plpgsql set search_path = '' set lock_timeout = '200ms' as $mirror$
+language plpgsql set search_path = pg_catalog, pg_temp set lock_timeout = '200ms' as $mirror$
 begin
   perform realtime.send(jsonb_build_object('trip_id', trip), event, topic, true);
   return true;
@@ -97,7 +98,9 @@ end
 $mirror$;
 
 do $mirror$
-declare _table text;
+declare
+  _table text;
+  _former text;
 begin
   foreach _table in array array['trip_memberships', 'users'] loop
     if ({{has_epochs}} or {{announces}}) and (_table = 'trip_memberships' or {{has_subjects}}) then
@@ -107,8 +110,10 @@ begin
           referencing old table as old_rows new table as new_rows for each statement execute function mirror.%2$I()',
         _table, case _table when 'users' then 'on_lost_subject' else 'on_revocation' end);
     else
-      execute format('drop trigger if exists mirror_deleted on public.%1$I; drop trigger if exists mirror_updated on public.%1$I',
-                     _table);
+      for _former in select format('drop trigger %I on %s', t.tgname, t.tgrelid::regclass) from pg_catalog.pg_trigger as t
+                     where t.tgrelid = format('public.%I', _table)::regclass and t.tgname in ('mirror_deleted', 'mirror_updated') loop
+        execute _former;
+      end loop;
     end if;
   end loop;
 end

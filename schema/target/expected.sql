@@ -5,6 +5,7 @@ create table mirror.epochs (
   epoch bigint not null,
   constraint epochs_pkey PRIMARY KEY (trip_id)
 );
+alter table mirror.epochs enable row level security;
 
 create table mirror.parked (
   tbl text not null,
@@ -17,6 +18,7 @@ create table mirror.parked (
   settled boolean not null default false,
   constraint parked_pkey PRIMARY KEY (tbl, k1, k2)
 );
+alter table mirror.parked enable row level security;
 
 create table mirror.state (
   one boolean not null default true,
@@ -40,6 +42,7 @@ create table mirror.state (
   constraint state_one_check CHECK (one),
   constraint state_pkey PRIMARY KEY (one)
 );
+alter table mirror.state enable row level security;
 
 create table public.trip_memberships (
   trip_id uuid not null,
@@ -78,8 +81,8 @@ CREATE OR REPLACE FUNCTION mirror.add(counts jsonb, tbl text, op text, n bigint)
  RETURNS jsonb
  LANGUAGE sql
  IMMUTABLE
- SET search_path TO ''
-AS $function$
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$ -- permission mirror
   select case when n = 0 then counts else
     counts || jsonb_build_object(tbl, coalesce(counts->tbl, '{}')
            || jsonb_build_object(op, coalesce((counts->tbl->>op)::bigint, 0) + n)) end
@@ -88,9 +91,9 @@ $function$;
 CREATE OR REPLACE FUNCTION mirror.add_trip_memberships(rows jsonb)
  RETURNS bigint
  LANGUAGE plpgsql
- SET search_path TO ''
+ SET search_path TO 'pg_catalog', 'pg_temp'
  SET plan_cache_mode TO 'force_generic_plan'
-AS $function$
+AS $function$ -- permission mirror
 declare _n bigint;
 begin
   insert into public.trip_memberships (trip_id, user_id, role, status) overriding system value select r.* from (select unnest(mirror.list(rows->>'trip_id', (null::public.trip_memberships).trip_id)) as trip_id, unnest(mirror.list(rows->>'user_id', (null::public.trip_memberships).user_id)) as user_id, unnest(mirror.list(rows->>'role', (null::public.trip_memberships).role)) as role, unnest(mirror.list(rows->>'status', (null::public.trip_memberships).status)) as status) as r;
@@ -102,9 +105,9 @@ $function$;
 CREATE OR REPLACE FUNCTION mirror.add_trips(rows jsonb)
  RETURNS bigint
  LANGUAGE plpgsql
- SET search_path TO ''
+ SET search_path TO 'pg_catalog', 'pg_temp'
  SET plan_cache_mode TO 'force_generic_plan'
-AS $function$
+AS $function$ -- permission mirror
 declare _n bigint;
 begin
   insert into public.trips (id, name, created_by) overriding system value select r.* from (select unnest(mirror.list(rows->>'id', (null::public.trips).id)) as id, unnest(mirror.list(rows->>'name', (null::public.trips).name)) as name, unnest(mirror.list(rows->>'created_by', (null::public.trips).created_by)) as created_by) as r;
@@ -116,9 +119,9 @@ $function$;
 CREATE OR REPLACE FUNCTION mirror.add_users(rows jsonb)
  RETURNS bigint
  LANGUAGE plpgsql
- SET search_path TO ''
+ SET search_path TO 'pg_catalog', 'pg_temp'
  SET plan_cache_mode TO 'force_generic_plan'
-AS $function$
+AS $function$ -- permission mirror
 declare _n bigint;
 begin
   insert into public.users (id, subject, email, username) overriding system value select r.* from (select unnest(mirror.list(rows->>'id', (null::public.users).id)) as id, unnest(mirror.list(rows->>'subject', (null::public.users).subject)) as subject, unnest(mirror.list(rows->>'email', (null::public.users).email)) as email, unnest(mirror.list(rows->>'username', (null::public.users).username)) as username) as r;
@@ -130,8 +133,8 @@ $function$;
 CREATE OR REPLACE FUNCTION mirror.advance(batch bigint, reached jsonb, walks jsonb, proof jsonb, braked jsonb)
  RETURNS void
  LANGUAGE plpgsql
- SET search_path TO ''
-AS $function$
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$ -- permission mirror
 #variable_conflict use_column
 declare
   _new pg_snapshot := advance.reached->>'snapshot';
@@ -168,8 +171,8 @@ $function$;
 CREATE OR REPLACE FUNCTION mirror.announce(revoked jsonb)
  RETURNS void
  LANGUAGE plpgsql
- SET search_path TO ''
-AS $function$
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$ -- permission mirror
 declare
   _until timestamptz := clock_timestamp() + interval '1 second';
   _t record;
@@ -196,11 +199,10 @@ CREATE OR REPLACE FUNCTION mirror.as_trip_id(trip text)
  RETURNS uuid
  LANGUAGE plpgsql
  IMMUTABLE
-AS $function$
-declare _id uuid;
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$ -- permission mirror
 begin
-  _id := trip::uuid;
-  return case when _id::text = trip or _id::text = lower(trip) then _id end;
+  return case when trip::uuid::text = trip or trip::uuid::text = lower(trip) then trip::uuid end;
 exception when others then
   return null;
 end
@@ -210,11 +212,10 @@ CREATE OR REPLACE FUNCTION mirror.as_user_id(sub text)
  RETURNS uuid
  LANGUAGE plpgsql
  IMMUTABLE
-AS $function$
-declare _id uuid;
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$ -- permission mirror
 begin
-  _id := sub::uuid;
-  return case when _id::text = sub or _id::text = lower(sub) then _id end;
+  return case when sub::uuid::text = sub or sub::uuid::text = lower(sub) then sub::uuid end;
 exception when others then
   return null;
 end
@@ -223,8 +224,8 @@ $function$;
 CREATE OR REPLACE FUNCTION mirror.attempt(action text, tbl text, rows jsonb)
  RETURNS bigint
  LANGUAGE plpgsql
- SET search_path TO ''
-AS $function$
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$ -- permission mirror
 declare
   _n integer;
 begin
@@ -265,63 +266,20 @@ CREATE OR REPLACE FUNCTION mirror.bound(condition text, VARIADIC keys text[])
  RETURNS text
  LANGUAGE sql
  IMMUTABLE
- SET search_path TO ''
-AS $function$
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$ -- permission mirror
   select case when keys[1] is not null then format(condition, variadic keys) end
-$function$;
-
-CREATE OR REPLACE FUNCTION mirror.caller()
- RETURNS text
- LANGUAGE plpgsql
- STABLE
-AS $function$
-declare
-  _claims text := nullif(current_setting('request.jwt.claims', true), '');
-  _sub jsonb;
-begin
-  if _claims is null then
-    return nullif(current_setting('request.jwt.claim.sub', true), '');
-  end if;
-  _sub := _claims::jsonb -> 'sub';
-  return case when jsonb_typeof(_sub) in ('string', 'number') then nullif(_sub #>> '{}', '') end;
-exception when others then
-  return null;
-end
-$function$;
-
-CREATE OR REPLACE FUNCTION mirror.caller_id()
- RETURNS uuid
- LANGUAGE plpgsql
- STABLE
-AS $function$
-declare
-  _claims text := nullif(current_setting('request.jwt.claims', true), '');
-  _json jsonb;
-  _sub text;
-  _id uuid;
-begin
-  if _claims is null then
-    _sub := current_setting('request.jwt.claim.sub', true);
-  else
-    _json := _claims::jsonb -> 'sub';
-    _sub := case when jsonb_typeof(_json) in ('string', 'number') then _json #>> '{}' end;
-  end if;
-  _id := nullif(_sub, '')::uuid;
-  return case when _id::text = _sub or _id::text = lower(_sub) then _id end;
-exception when others then
-  return null;
-end
 $function$;
 
 CREATE OR REPLACE FUNCTION mirror.check_digest(asked jsonb)
  RETURNS jsonb
  LANGUAGE plpgsql
  STABLE
- SET search_path TO ''
+ SET search_path TO 'pg_catalog', 'pg_temp'
  SET enable_seqscan TO 'off'
  SET max_parallel_workers_per_gather TO '0'
  SET jit TO 'off'
-AS $function$
+AS $function$ -- permission mirror
 declare
   _n bigint;
   _digest bigint;
@@ -339,8 +297,8 @@ $function$;
 CREATE OR REPLACE FUNCTION mirror.check_fence(epoch bigint, batch bigint)
  RETURNS void
  LANGUAGE plpgsql
- SET search_path TO ''
-AS $function$
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$ -- permission mirror
 declare _state mirror.state;
 begin
   select * into strict _state from mirror.state for update;
@@ -355,8 +313,8 @@ CREATE OR REPLACE FUNCTION mirror.cut(rows jsonb, first integer, last integer)
  RETURNS jsonb
  LANGUAGE sql
  IMMUTABLE
- SET search_path TO ''
-AS $function$
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$ -- permission mirror
   select case jsonb_typeof(rows)
     when 'array' then jsonb_path_query_array(rows, '$[$first to $last]', jsonb_build_object('first', first - 1, 'last', last - 1))
     else (select jsonb_object_agg(c.key, ((c.value::text[])[first : last])::text) from jsonb_each_text(rows) as c) end
@@ -366,20 +324,20 @@ CREATE OR REPLACE FUNCTION mirror.epoch_of(trip text)
  RETURNS text
  LANGUAGE sql
  STABLE
- SET search_path TO ''
-AS $function$
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$ -- permission mirror
   select coalesce((select e.epoch from mirror.epochs as e where e.trip_id = mirror.as_trip_id(trip)), 0)::text
 $function$;
 
 CREATE OR REPLACE FUNCTION mirror.exchange_users(rows jsonb)
  RETURNS bigint
  LANGUAGE plpgsql
- SET search_path TO ''
+ SET search_path TO 'pg_catalog', 'pg_temp'
  SET plan_cache_mode TO 'force_generic_plan'
  SET enable_hashjoin TO 'off'
  SET enable_mergejoin TO 'off'
  SET enable_seqscan TO 'off'
-AS $function$
+AS $function$ -- permission mirror
 begin
   update public.users as t set subject = null, email = null, username = null
   from (select r.* from (select unnest(mirror.list(rows->>'id', (null::public.users).id)) as id, unnest(mirror.list(rows->>'subject', (null::public.users).subject)) as subject, unnest(mirror.list(rows->>'email', (null::public.users).email)) as email, unnest(mirror.list(rows->>'username', (null::public.users).username)) as username) as r) as s
@@ -392,11 +350,11 @@ CREATE OR REPLACE FUNCTION mirror.explain(scope jsonb, pending jsonb)
  RETURNS jsonb
  LANGUAGE plpgsql
  STABLE
- SET search_path TO ''
+ SET search_path TO 'pg_catalog', 'pg_temp'
  SET enable_seqscan TO 'off'
  SET max_parallel_workers_per_gather TO '0'
  SET jit TO 'off'
-AS $function$
+AS $function$ -- permission mirror
 declare
   _explained jsonb;
   _columns text := case scope->>'table' when 'users' then 't.id, t.subject, t.email, t.username'
@@ -440,8 +398,8 @@ CREATE OR REPLACE FUNCTION mirror.fingerprint()
  RETURNS text
  LANGUAGE sql
  STABLE
- SET search_path TO ''
-AS $function$
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$ -- permission mirror
   with ours as (select c.oid, c.relrowsecurity, c.relforcerowsecurity, c.relacl from pg_catalog.pg_class as c
                 where c.relnamespace = 'mirror'::regnamespace and c.relkind = 'r'
                    or c.oid in (to_regclass('public.users'), to_regclass('public.trips'), to_regclass('public.trip_memberships')))
@@ -464,6 +422,10 @@ AS $function$
     from pg_catalog.pg_proc as p
     where p.pronamespace = 'mirror'::regnamespace or p.oid in (select f.function from mirror.functions() as f)
     union all
+    select format('%s %s', f.function, f.callers) from mirror.functions() as f
+    union all
+    select o.finding from mirror.rights_of_others() as o
+    union all
     select c.oid::text from pg_catalog.pg_class as c where c.oid = mirror.messages()
     union all
     select r.rolname from pg_catalog.pg_roles as r where r.rolname in ('anon', 'authenticated', 'service_role')) as l(line)
@@ -473,29 +435,35 @@ CREATE OR REPLACE FUNCTION mirror.functions()
  RETURNS TABLE(function regprocedure, callers text[])
  LANGUAGE sql
  STABLE
- SET search_path TO ''
-AS $function$
-  select p.oid::regprocedure, f.callers::text[] from pg_catalog.pg_proc as p join (
-  -- What is ours in schema public, and who may call it. A policy without TO is evaluated for anon too, and one that may not
-  -- call its function is an error for everybody on that topic: so anon may ask what policies ask, and the answer is no.
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$ -- permission mirror
+  select p.oid::regprocedure,
+         f.callers::text[] || array(select 'anon' from mirror.open_policies() as o
+                                    where o.function = p.oid and 'authenticated' = any (f.callers::text[]) limit 1)
+  from pg_catalog.pg_proc as p join (
+  -- What is ours in schema public, and who may call it. The anonymous role may call what a policy that applies to it asks
+  -- (mirror.functions), and nothing else.
   values ('mirror_claim', '{service_role}'), ('mirror_apply', '{service_role}'), ('mirror_status', '{service_role}'),
          ('mirror_adopt', '{service_role}'), ('mirror_compare', '{service_role}'), ('mirror_insecurities', '{service_role}'),
          ('mirror_try', '{service_role}'),
          ('mirror_staleness', '{authenticated,service_role}'), ('mirror_is_fresh', '{authenticated,service_role}'),
          ('mirror_has', '{authenticated,service_role}'), ('mirror_check_token', '{authenticated,service_role}'),
          ('my_companions', '{authenticated,service_role}'), ('current_topic', '{authenticated,service_role}'),
-         ('my_user_id', '{anon,authenticated,service_role}'),
-         ('is_trip_member', '{anon,authenticated,service_role}'), ('my_trips', '{anon,authenticated,service_role}'),
-         ('is_topic_member', '{anon,authenticated,service_role}'), ('is_own_topic', '{anon,authenticated,service_role}')) as f(name, callers) on f.name = p.proname
-  where p.pronamespace = 'public'::regnamespace and 'search_path=""' = any (p.proconfig)
+         ('my_user_id', '{authenticated,service_role}'),
+         ('is_trip_member', '{authenticated,service_role}'), ('my_trips', '{authenticated,service_role}'),
+         ('is_topic_member', '{authenticated,service_role}'), ('is_own_topic', '{authenticated,service_role}')) as f(name, callers) on f.name = p.proname
+  where p.pronamespace = 'public'::regnamespace and (
+  -- Is p, in schema public, ours? Its body says so; the names are such as an application may have, too. The bodies of before
+  -- did not: those had this search_path, and asked us.
+  coalesce(p.prosrc like ' -- permission mirror' || '%' or 'search_path=""' = any (p.proconfig) and p.prosrc ~ 'mirror[._]|public[.]is_trip_member', false))
 $function$;
 
 CREATE OR REPLACE FUNCTION mirror.has_seen(here pg_snapshot, seen pg_snapshot)
  RETURNS boolean
  LANGUAGE sql
  IMMUTABLE
- SET search_path TO ''
-AS $function$
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$ -- permission mirror
   select not exists (select from pg_snapshot_xip(here) as x where pg_visible_in_snapshot(x, seen))
      and (select count(*) from pg_snapshot_xip(seen) as x where x >= pg_snapshot_xmax(here))
        = greatest(0, pg_snapshot_xmax(seen)::text::numeric - pg_snapshot_xmax(here)::text::numeric)
@@ -505,8 +473,8 @@ CREATE OR REPLACE FUNCTION mirror.how_many(rows jsonb)
  RETURNS integer
  LANGUAGE sql
  IMMUTABLE
- SET search_path TO ''
-AS $function$
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$ -- permission mirror
   select case jsonb_typeof(rows) when 'array' then jsonb_array_length(rows)
               else coalesce(cardinality(coalesce(rows->>'trip_id', rows->>'id')::text[]), 0) end
 $function$;
@@ -515,8 +483,8 @@ CREATE OR REPLACE FUNCTION mirror.insecurities()
  RETURNS TABLE(rule text, finding text, cure text)
  LANGUAGE sql
  STABLE
- SET search_path TO ''
-AS $function$
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$ -- permission mirror
   with tables as (
     select c.oid, c.oid::regclass::text as name, c.relrowsecurity, c.relforcerowsecurity, c.relowner, c.relacl
     from pg_catalog.pg_class as c
@@ -591,8 +559,8 @@ CREATE OR REPLACE FUNCTION mirror.is_objection(state text)
  RETURNS boolean
  LANGUAGE sql
  IMMUTABLE
- SET search_path TO ''
-AS $function$
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$ -- permission mirror
   select state ~ '^(22|23|44)' or state ~ '^[5-9I-Z]' and state !~ '^(53|55|57|58|72|XX)'
 $function$;
 
@@ -600,10 +568,10 @@ CREATE OR REPLACE FUNCTION mirror.is_vacant(scope jsonb)
  RETURNS boolean
  LANGUAGE plpgsql
  STABLE
- SET search_path TO ''
+ SET search_path TO 'pg_catalog', 'pg_temp'
  SET enable_seqscan TO 'off'
  SET max_parallel_workers_per_gather TO '0'
-AS $function$
+AS $function$ -- permission mirror
 declare _any boolean;
 begin
   execute format('select exists (select from public.%I as t where %s)', scope->>'table', mirror.within(scope)) into _any;
@@ -615,7 +583,8 @@ CREATE OR REPLACE FUNCTION mirror.list(literal text, element anyelement)
  RETURNS anyarray
  LANGUAGE plpgsql
  STABLE
-AS $function$
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$ -- permission mirror
 begin
   return literal;
 end
@@ -624,8 +593,8 @@ $function$;
 CREATE OR REPLACE FUNCTION mirror.make_durable()
  RETURNS void
  LANGUAGE sql
- SET search_path TO ''
-AS $function$
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$ -- permission mirror
   select set_config('synchronous_commit', 'on', true) where current_setting('synchronous_commit') in ('off', 'local')
 $function$;
 
@@ -633,8 +602,8 @@ CREATE OR REPLACE FUNCTION mirror.messages()
  RETURNS regclass
  LANGUAGE sql
  STABLE
- SET search_path TO ''
-AS $function$
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$ -- permission mirror
   select c.oid::regclass from pg_catalog.pg_class as c join pg_catalog.pg_namespace as n on n.oid = c.relnamespace
   where n.nspname = 'realtime' and c.relname = 'messages'
 $function$;
@@ -642,8 +611,8 @@ $function$;
 CREATE OR REPLACE FUNCTION mirror.note_revoked(revoked jsonb)
  RETURNS void
  LANGUAGE plpgsql
- SET search_path TO ''
-AS $function$
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$ -- permission mirror
 begin
   if false then
     insert into mirror.epochs as e (trip_id, epoch)
@@ -660,8 +629,8 @@ CREATE OR REPLACE FUNCTION mirror.objects(tbl text, rows jsonb)
  RETURNS SETOF jsonb
  LANGUAGE plpgsql
  STABLE
- SET search_path TO ''
-AS $function$
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$ -- permission mirror
 begin
   case tbl
     when 'users' then return query select to_jsonb(r) from (select unnest(mirror.list(rows->>'id', (null::public.users).id)) as id, unnest(mirror.list(rows->>'subject', (null::public.users).subject)) as subject, unnest(mirror.list(rows->>'email', (null::public.users).email)) as email, unnest(mirror.list(rows->>'username', (null::public.users).username)) as username) as r;
@@ -675,8 +644,8 @@ CREATE OR REPLACE FUNCTION mirror.obstacles()
  RETURNS SETOF text
  LANGUAGE sql
  STABLE
- SET search_path TO ''
-AS $function$
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$ -- permission mirror
   select format('the foreign key %s of %s would delete its rows together with mirrored %s; replace ON DELETE CASCADE, or '
                 'allow it: [target] allow_cascade = [''%s''] in mirror.toml, then mirror install target',
                 c.conname, c.conrelid::regclass, c.confrelid::regclass, c.conrelid::regclass)
@@ -692,8 +661,8 @@ CREATE OR REPLACE FUNCTION mirror.on_lost_subject()
  RETURNS trigger
  LANGUAGE plpgsql
  SECURITY DEFINER
- SET search_path TO ''
-AS $function$
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$ -- permission mirror
 declare _revoked jsonb;
 begin
   if tg_op = 'DELETE' then
@@ -715,8 +684,8 @@ CREATE OR REPLACE FUNCTION mirror.on_revocation()
  RETURNS trigger
  LANGUAGE plpgsql
  SECURITY DEFINER
- SET search_path TO ''
-AS $function$
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$ -- permission mirror
 declare _revoked jsonb;
 begin
   if tg_op = 'DELETE' then
@@ -732,11 +701,22 @@ begin
 end
 $function$;
 
+CREATE OR REPLACE FUNCTION mirror.open_policies()
+ RETURNS TABLE(policy name, relation regclass, function oid)
+ LANGUAGE sql
+ STABLE
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$ -- permission mirror
+  select o.polname, o.polrelid::regclass, d.refobjid from pg_catalog.pg_policy as o
+  join pg_catalog.pg_depend as d on d.classid = 'pg_policy'::regclass and d.objid = o.oid and d.refclassid = 'pg_proc'::regclass
+  where 0 = any (o.polroles) or exists (select from pg_catalog.pg_roles as r where r.rolname = 'anon' and r.oid = any (o.polroles))
+$function$;
+
 CREATE OR REPLACE FUNCTION mirror.park(tbl text, key jsonb, reason text)
  RETURNS void
  LANGUAGE plpgsql
- SET search_path TO ''
-AS $function$
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$ -- permission mirror
 #variable_conflict use_column
 declare
   _k1 text := coalesce(key->>'k1', key->>'trip_id', key->>'id');
@@ -760,12 +740,12 @@ $function$;
 CREATE OR REPLACE FUNCTION mirror.put_trip_memberships(rows jsonb)
  RETURNS bigint
  LANGUAGE plpgsql
- SET search_path TO ''
+ SET search_path TO 'pg_catalog', 'pg_temp'
  SET plan_cache_mode TO 'force_generic_plan'
  SET enable_hashjoin TO 'off'
  SET enable_mergejoin TO 'off'
  SET enable_seqscan TO 'off'
-AS $function$
+AS $function$ -- permission mirror
 declare _n bigint;
 begin
   merge into public.trip_memberships as t
@@ -783,12 +763,12 @@ $function$;
 CREATE OR REPLACE FUNCTION mirror.put_trips(rows jsonb)
  RETURNS bigint
  LANGUAGE plpgsql
- SET search_path TO ''
+ SET search_path TO 'pg_catalog', 'pg_temp'
  SET plan_cache_mode TO 'force_generic_plan'
  SET enable_hashjoin TO 'off'
  SET enable_mergejoin TO 'off'
  SET enable_seqscan TO 'off'
-AS $function$
+AS $function$ -- permission mirror
 declare _n bigint;
 begin
   merge into public.trips as t
@@ -806,12 +786,12 @@ $function$;
 CREATE OR REPLACE FUNCTION mirror.put_users(rows jsonb)
  RETURNS bigint
  LANGUAGE plpgsql
- SET search_path TO ''
+ SET search_path TO 'pg_catalog', 'pg_temp'
  SET plan_cache_mode TO 'force_generic_plan'
  SET enable_hashjoin TO 'off'
  SET enable_mergejoin TO 'off'
  SET enable_seqscan TO 'off'
-AS $function$
+AS $function$ -- permission mirror
 declare _n bigint;
 begin
   merge into public.users as t
@@ -829,8 +809,8 @@ $function$;
 CREATE OR REPLACE FUNCTION mirror.reconsider(scopes jsonb)
  RETURNS boolean
  LANGUAGE plpgsql
- SET search_path TO ''
-AS $function$
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$ -- permission mirror
 declare _scope jsonb;
 begin
   if not exists (select from mirror.parked) then
@@ -851,20 +831,20 @@ CREATE OR REPLACE FUNCTION mirror.refused(scope jsonb)
  RETURNS SETOF jsonb
  LANGUAGE sql
  IMMUTABLE
- SET search_path TO ''
-AS $function$
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$ -- permission mirror
   select jsonb_array_elements(case when jsonb_typeof(scope->'refused') = 'array' then scope->'refused' else '[]' end)
 $function$;
 
 CREATE OR REPLACE FUNCTION mirror.remove_trip_memberships(keys jsonb)
  RETURNS bigint
  LANGUAGE plpgsql
- SET search_path TO ''
+ SET search_path TO 'pg_catalog', 'pg_temp'
  SET plan_cache_mode TO 'force_generic_plan'
  SET enable_hashjoin TO 'off'
  SET enable_mergejoin TO 'off'
  SET enable_seqscan TO 'off'
-AS $function$
+AS $function$ -- permission mirror
 declare _n bigint;
 begin
   delete from public.trip_memberships as t
@@ -877,12 +857,12 @@ $function$;
 CREATE OR REPLACE FUNCTION mirror.remove_trips(keys jsonb)
  RETURNS bigint
  LANGUAGE plpgsql
- SET search_path TO ''
+ SET search_path TO 'pg_catalog', 'pg_temp'
  SET plan_cache_mode TO 'force_generic_plan'
  SET enable_hashjoin TO 'off'
  SET enable_mergejoin TO 'off'
  SET enable_seqscan TO 'off'
-AS $function$
+AS $function$ -- permission mirror
 declare _n bigint;
 begin
   delete from public.trips as t
@@ -895,12 +875,12 @@ $function$;
 CREATE OR REPLACE FUNCTION mirror.remove_users(keys jsonb)
  RETURNS bigint
  LANGUAGE plpgsql
- SET search_path TO ''
+ SET search_path TO 'pg_catalog', 'pg_temp'
  SET plan_cache_mode TO 'force_generic_plan'
  SET enable_hashjoin TO 'off'
  SET enable_mergejoin TO 'off'
  SET enable_seqscan TO 'off'
-AS $function$
+AS $function$ -- permission mirror
 declare _n bigint;
 begin
   delete from public.users as t
@@ -913,8 +893,8 @@ $function$;
 CREATE OR REPLACE FUNCTION mirror.revoke(keys jsonb)
  RETURNS void
  LANGUAGE plpgsql
- SET search_path TO ''
-AS $function$
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$ -- permission mirror
 begin
   perform mirror.remove_trip_memberships(keys);
 exception when others then
@@ -933,12 +913,40 @@ exception when others then
 end
 $function$;
 
+CREATE OR REPLACE FUNCTION mirror.rights_of_others()
+ RETURNS TABLE(grantee oid, finding text, cure text)
+ LANGUAGE sql
+ STABLE
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$ -- permission mirror
+  with ours as (
+    select 'schema' as kind, n.nspname::text as name, '' as columns, n.nspowner as owner, n.nspacl as acl, '{}'::text[] as callers
+    from pg_catalog.pg_namespace as n where n.nspname = 'mirror'
+    union all
+    select 'table', c.oid::regclass::text, '', c.relowner, c.relacl, '{}'
+    from pg_catalog.pg_class as c where c.relnamespace = 'mirror'::regnamespace and c.relkind in ('r', 'p', 'v', 'm', 'S')
+    union all
+    select 'table', c.oid::regclass::text, format(' (%I)', a.attname), c.relowner, a.attacl, '{}'
+    from pg_catalog.pg_class as c join pg_catalog.pg_attribute as a on a.attrelid = c.oid and not a.attisdropped
+    where c.relnamespace = 'mirror'::regnamespace
+    union all
+    select 'function', p.oid::regprocedure::text, '', p.proowner, coalesce(p.proacl, acldefault('f', p.proowner)), coalesce(f.callers, '{}')
+    from pg_catalog.pg_proc as p left join mirror.functions() as f on f.function = p.oid
+    where p.pronamespace = 'mirror'::regnamespace or f.function is not null
+  )
+  select g.grantee, format('%s may %s %s%s', coalesce(r.rolname, 'public'), string_agg(lower(g.privilege_type), ', ' order by g.privilege_type), o.name, o.columns),
+         format('revoke all%s on %s %s from %s cascade;', o.columns, o.kind, o.name, coalesce(quote_ident(r.rolname), 'public'))
+  from ours as o cross join aclexplode(o.acl) as g left join pg_catalog.pg_roles as r on r.oid = g.grantee
+  where g.grantee <> o.owner and (r.rolname = any (o.callers)) is not true
+  group by g.grantee, r.rolname, o.kind, o.name, o.columns
+$function$;
+
 CREATE OR REPLACE FUNCTION mirror.send(event text, topic text, trip text)
  RETURNS boolean
  LANGUAGE plpgsql
- SET search_path TO ''
+ SET search_path TO 'pg_catalog', 'pg_temp'
  SET lock_timeout TO '200ms'
-AS $function$
+AS $function$ -- permission mirror
 begin
   perform realtime.send(jsonb_build_object('trip_id', trip), event, topic, true);
   return true;
@@ -952,10 +960,10 @@ CREATE OR REPLACE FUNCTION mirror.surplus(scope jsonb)
  RETURNS jsonb
  LANGUAGE plpgsql
  STABLE
- SET search_path TO ''
+ SET search_path TO 'pg_catalog', 'pg_temp'
  SET enable_seqscan TO 'off'
  SET max_parallel_workers_per_gather TO '0'
-AS $function$
+AS $function$ -- permission mirror
 declare
   _keys jsonb;
 begin
@@ -985,8 +993,8 @@ CREATE OR REPLACE FUNCTION mirror.within(scope jsonb)
  RETURNS text
  LANGUAGE sql
  IMMUTABLE
- SET search_path TO ''
-AS $function$
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$ -- permission mirror
   select concat_ws(' and ', 'true', nullif(case scope->>'table'
     when 'users' then concat_ws(' and ',
       mirror.bound('t.id > %L::uuid', scope->'range'->>'after1'),
@@ -1015,8 +1023,8 @@ CREATE OR REPLACE FUNCTION public.current_topic(trip text)
  RETURNS text
  LANGUAGE plpgsql
  STABLE SECURITY DEFINER
- SET search_path TO ''
-AS $function$
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$ -- permission mirror
 declare _trip text := mirror.as_trip_id(trip)::text;
 begin
   return case when public.is_trip_member(_trip) then 'trip:' || _trip end;
@@ -1027,8 +1035,8 @@ CREATE OR REPLACE FUNCTION public.current_topic(trip_id uuid)
  RETURNS text
  LANGUAGE plpgsql
  STABLE SECURITY DEFINER
- SET search_path TO ''
-AS $function$
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$ -- permission mirror
 declare _trip text := trip_id::uuid::text;
 begin
   return case when public.is_trip_member(_trip) then 'trip:' || _trip end;
@@ -1039,10 +1047,26 @@ CREATE OR REPLACE FUNCTION public.is_own_topic(topic text)
  RETURNS boolean
  LANGUAGE plpgsql
  STABLE SECURITY DEFINER
- SET search_path TO ''
-AS $function$
-declare _sub text := mirror.caller();
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$ -- permission mirror
+declare _me text;
 begin
+  -- Who calls: the JWT's `sub`; null for nobody. A block that catches everything is the dear part of a check, so there is one.
+  declare
+    _claims text := nullif(current_setting('request.jwt.claims', true), '');
+    _json jsonb;
+    _sub text;
+  begin
+    if _claims is null then
+      _sub := nullif(current_setting('request.jwt.claim.sub', true), '');
+    else
+      _json := _claims::jsonb -> 'sub';
+      _sub := case when jsonb_typeof(_json) in ('string', 'number') then nullif(_json #>> '{}', '') end;
+    end if;
+    _me := _sub;
+  exception when others then
+    _me := null;
+  end;
   return coalesce(topic = null::text, false);
 end
 $function$;
@@ -1051,20 +1075,40 @@ CREATE OR REPLACE FUNCTION public.is_topic_member(topic text)
  RETURNS boolean
  LANGUAGE plpgsql
  STABLE SECURITY DEFINER
- SET search_path TO ''
-AS $function$
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$ -- permission mirror
 declare
-  _me uuid := mirror.caller_id();
+  _me uuid;
   _pattern text;
   _found text[];
   _trip uuid;
 begin
+  -- Who calls: the JWT's `sub`; null for nobody. A block that catches everything is the dear part of a check, so there is one.
+  declare
+    _claims text := nullif(current_setting('request.jwt.claims', true), '');
+    _json jsonb;
+    _sub text;
+  begin
+    if _claims is null then
+      _sub := nullif(current_setting('request.jwt.claim.sub', true), '');
+    else
+      _json := _claims::jsonb -> 'sub';
+      _sub := case when jsonb_typeof(_json) in ('string', 'number') then nullif(_json #>> '{}', '') end;
+    end if;
+    _me := case when _sub::uuid::text = _sub or _sub::uuid::text = lower(_sub) then _sub::uuid end;
+  exception when others then
+    _me := null;
+  end;
   foreach _pattern in array array['^trip:([0-9a-fA-F-]+)$']::text[] loop
     _found := regexp_match(topic, _pattern);
     continue when _found is null;
-    _trip := mirror.as_trip_id(_found[1]);
+    begin
+      _trip := case when _found[1]::uuid::text = _found[1] or _found[1]::uuid::text = lower(_found[1]) then _found[1]::uuid end;
+    exception when others then
+      _trip := null;
+    end;
     if _found[2] is not null then
-      return _found[2] = mirror.epoch_of(_found[1]) and exists (select from public.trip_memberships as m where m.trip_id = _trip and m.user_id = _me and lower(m.status::text) = any (array[lower('active'), lower('accepted')]::text[]) and not exists (select from mirror.parked as p where p.tbl = 'trip_memberships' and p.k1 = m.trip_id::text and p.k2 = m.user_id::text));
+      return _found[2] = coalesce((select e.epoch from mirror.epochs as e where e.trip_id = _trip), 0)::text and exists (select from public.trip_memberships as m where m.trip_id = _trip and m.user_id = _me and lower(m.status::text) = any (array[lower('active'), lower('accepted')]::text[]) and not exists (select from mirror.parked as p where p.tbl = 'trip_memberships' and p.k1 = m.trip_id::text and p.k2 = m.user_id::text));
     elsif exists (select from public.trip_memberships as m where m.trip_id = _trip and m.user_id = _me and lower(m.status::text) = any (array[lower('active'), lower('accepted')]::text[]) and not exists (select from mirror.parked as p where p.tbl = 'trip_memberships' and p.k1 = m.trip_id::text and p.k2 = m.user_id::text)) then
       return true;
     end if;
@@ -1077,12 +1121,29 @@ CREATE OR REPLACE FUNCTION public.is_trip_member(trip text)
  RETURNS boolean
  LANGUAGE plpgsql
  STABLE SECURITY DEFINER
- SET search_path TO ''
-AS $function$
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$ -- permission mirror
 declare
-  _me uuid := mirror.caller_id();
-  _trip uuid := mirror.as_trip_id(trip);
+  _me uuid;
+  _trip uuid;
 begin
+  -- Who calls: the JWT's `sub`; null for nobody. A block that catches everything is the dear part of a check, so there is one.
+  declare
+    _claims text := nullif(current_setting('request.jwt.claims', true), '');
+    _json jsonb;
+    _sub text;
+  begin
+    if _claims is null then
+      _sub := nullif(current_setting('request.jwt.claim.sub', true), '');
+    else
+      _json := _claims::jsonb -> 'sub';
+      _sub := case when jsonb_typeof(_json) in ('string', 'number') then nullif(_json #>> '{}', '') end;
+    end if;
+    _me := case when _sub::uuid::text = _sub or _sub::uuid::text = lower(_sub) then _sub::uuid end;
+    _trip := case when trip::uuid::text = trip or trip::uuid::text = lower(trip) then trip::uuid end;
+  exception when others then
+    _me := null;
+  end;
   return exists (select from public.trip_memberships as m where m.trip_id = _trip and m.user_id = _me and lower(m.status::text) = any (array[lower('active'), lower('accepted')]::text[]) and not exists (select from mirror.parked as p where p.tbl = 'trip_memberships' and p.k1 = m.trip_id::text and p.k2 = m.user_id::text));
 end
 $function$;
@@ -1091,12 +1152,29 @@ CREATE OR REPLACE FUNCTION public.is_trip_member(trip text, roles text[])
  RETURNS boolean
  LANGUAGE plpgsql
  STABLE SECURITY DEFINER
- SET search_path TO ''
-AS $function$
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$ -- permission mirror
 declare
-  _me uuid := mirror.caller_id();
-  _trip uuid := mirror.as_trip_id(trip);
+  _me uuid;
+  _trip uuid;
 begin
+  -- Who calls: the JWT's `sub`; null for nobody. A block that catches everything is the dear part of a check, so there is one.
+  declare
+    _claims text := nullif(current_setting('request.jwt.claims', true), '');
+    _json jsonb;
+    _sub text;
+  begin
+    if _claims is null then
+      _sub := nullif(current_setting('request.jwt.claim.sub', true), '');
+    else
+      _json := _claims::jsonb -> 'sub';
+      _sub := case when jsonb_typeof(_json) in ('string', 'number') then nullif(_json #>> '{}', '') end;
+    end if;
+    _me := case when _sub::uuid::text = _sub or _sub::uuid::text = lower(_sub) then _sub::uuid end;
+    _trip := case when trip::uuid::text = trip or trip::uuid::text = lower(trip) then trip::uuid end;
+  exception when others then
+    _me := null;
+  end;
   return exists (select from public.trip_memberships as m
                  where m.trip_id = _trip and m.user_id = _me and lower(m.status::text) = any (array[lower('active'), lower('accepted')]::text[]) and not exists (select from mirror.parked as p where p.tbl = 'trip_memberships' and p.k1 = m.trip_id::text and p.k2 = m.user_id::text)
                    and lower(m.role::text) in (select lower(r) from unnest(roles) as r));
@@ -1107,12 +1185,29 @@ CREATE OR REPLACE FUNCTION public.is_trip_member(trip_id uuid)
  RETURNS boolean
  LANGUAGE plpgsql
  STABLE SECURITY DEFINER
- SET search_path TO ''
-AS $function$
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$ -- permission mirror
 declare
-  _me uuid := mirror.caller_id();
-  _trip uuid := trip_id::uuid;
+  _me uuid;
+  _trip uuid;
 begin
+  -- Who calls: the JWT's `sub`; null for nobody. A block that catches everything is the dear part of a check, so there is one.
+  declare
+    _claims text := nullif(current_setting('request.jwt.claims', true), '');
+    _json jsonb;
+    _sub text;
+  begin
+    if _claims is null then
+      _sub := nullif(current_setting('request.jwt.claim.sub', true), '');
+    else
+      _json := _claims::jsonb -> 'sub';
+      _sub := case when jsonb_typeof(_json) in ('string', 'number') then nullif(_json #>> '{}', '') end;
+    end if;
+    _me := case when _sub::uuid::text = _sub or _sub::uuid::text = lower(_sub) then _sub::uuid end;
+    _trip := trip_id::uuid;
+  exception when others then
+    _me := null;
+  end;
   return exists (select from public.trip_memberships as m where m.trip_id = _trip and m.user_id = _me and lower(m.status::text) = any (array[lower('active'), lower('accepted')]::text[]) and not exists (select from mirror.parked as p where p.tbl = 'trip_memberships' and p.k1 = m.trip_id::text and p.k2 = m.user_id::text));
 end
 $function$;
@@ -1121,12 +1216,29 @@ CREATE OR REPLACE FUNCTION public.is_trip_member(trip_id uuid, roles text[])
  RETURNS boolean
  LANGUAGE plpgsql
  STABLE SECURITY DEFINER
- SET search_path TO ''
-AS $function$
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$ -- permission mirror
 declare
-  _me uuid := mirror.caller_id();
-  _trip uuid := trip_id::uuid;
+  _me uuid;
+  _trip uuid;
 begin
+  -- Who calls: the JWT's `sub`; null for nobody. A block that catches everything is the dear part of a check, so there is one.
+  declare
+    _claims text := nullif(current_setting('request.jwt.claims', true), '');
+    _json jsonb;
+    _sub text;
+  begin
+    if _claims is null then
+      _sub := nullif(current_setting('request.jwt.claim.sub', true), '');
+    else
+      _json := _claims::jsonb -> 'sub';
+      _sub := case when jsonb_typeof(_json) in ('string', 'number') then nullif(_json #>> '{}', '') end;
+    end if;
+    _me := case when _sub::uuid::text = _sub or _sub::uuid::text = lower(_sub) then _sub::uuid end;
+    _trip := trip_id::uuid;
+  exception when others then
+    _me := null;
+  end;
   return exists (select from public.trip_memberships as m
                  where m.trip_id = _trip and m.user_id = _me and lower(m.status::text) = any (array[lower('active'), lower('accepted')]::text[]) and not exists (select from mirror.parked as p where p.tbl = 'trip_memberships' and p.k1 = m.trip_id::text and p.k2 = m.user_id::text)
                    and lower(m.role::text) in (select lower(r) from unnest(roles) as r));
@@ -1137,8 +1249,8 @@ CREATE OR REPLACE FUNCTION public.mirror_adopt(source jsonb)
  RETURNS jsonb
  LANGUAGE plpgsql
  SECURITY DEFINER
- SET search_path TO ''
-AS $function$
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$ -- permission mirror
 begin
   perform mirror.make_durable();
   update mirror.state as s set source = mirror_adopt.source, epoch = s.epoch + 1, batch = 0, snapshot = null, as_of = null,
@@ -1152,11 +1264,11 @@ CREATE OR REPLACE FUNCTION public.mirror_apply(batch jsonb)
  RETURNS jsonb
  LANGUAGE plpgsql
  SECURITY DEFINER
- SET search_path TO ''
+ SET search_path TO 'pg_catalog', 'pg_temp'
  SET lock_timeout TO '5s'
  SET statement_timeout TO '8s'
  SET jit TO 'off'
-AS $function$
+AS $function$ -- permission mirror
 #variable_conflict use_variable
 declare
   _counts jsonb := '{}';
@@ -1222,8 +1334,8 @@ CREATE OR REPLACE FUNCTION public.mirror_check_token(token text)
  RETURNS jsonb
  LANGUAGE plpgsql
  STABLE SECURITY DEFINER
- SET search_path TO ''
-AS $function$
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$ -- permission mirror
 declare
   _state mirror.state;
   _here pg_snapshot;
@@ -1260,9 +1372,9 @@ CREATE OR REPLACE FUNCTION public.mirror_claim(source jsonb)
  RETURNS jsonb
  LANGUAGE plpgsql
  SECURITY DEFINER
- SET search_path TO ''
+ SET search_path TO 'pg_catalog', 'pg_temp'
  SET lock_timeout TO '5s'
-AS $function$
+AS $function$ -- permission mirror
 #variable_conflict use_column
 declare
   _state mirror.state;
@@ -1304,8 +1416,8 @@ CREATE OR REPLACE FUNCTION public.mirror_compare(batch jsonb)
  RETURNS jsonb
  LANGUAGE sql
  STABLE SECURITY DEFINER
- SET search_path TO ''
-AS $function$
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$ -- permission mirror
   select jsonb_build_object('clock', clock_timestamp(),
     'check', case when batch ? 'check' then mirror.check_digest(batch->'check') end,
     'explained', (select jsonb_agg(mirror.explain(s, jsonb_path_query_array(batch, '$.scopes[*] ? (!exists(@.dry))')))
@@ -1316,8 +1428,8 @@ CREATE OR REPLACE FUNCTION public.mirror_has(token text)
  RETURNS boolean
  LANGUAGE sql
  STABLE SECURITY DEFINER
- SET search_path TO ''
-AS $function$
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$ -- permission mirror
   select coalesce((public.mirror_check_token(token)->>'has')::boolean, false)
 $function$;
 
@@ -1325,8 +1437,8 @@ CREATE OR REPLACE FUNCTION public.mirror_insecurities()
  RETURNS jsonb
  LANGUAGE sql
  STABLE SECURITY DEFINER
- SET search_path TO ''
-AS $function$
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$ -- permission mirror
   select jsonb_build_object('clock', clock_timestamp(), 'insecurities', coalesce(jsonb_agg(to_jsonb(i)), '[]')) from mirror.insecurities() as i
 $function$;
 
@@ -1334,8 +1446,8 @@ CREATE OR REPLACE FUNCTION public.mirror_is_fresh(max_age interval)
  RETURNS boolean
  LANGUAGE sql
  STABLE SECURITY DEFINER
- SET search_path TO ''
-AS $function$
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$ -- permission mirror
   select exists (select from mirror.state as s where s.primed_at is not null and clock_timestamp() - s.fresh_at <= max_age)
 $function$;
 
@@ -1343,8 +1455,8 @@ CREATE OR REPLACE FUNCTION public.mirror_staleness()
  RETURNS double precision
  LANGUAGE sql
  STABLE SECURITY DEFINER
- SET search_path TO ''
-AS $function$
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$ -- permission mirror
   select coalesce((select greatest(0, extract(epoch from clock_timestamp() - s.fresh_at))
                    from mirror.state as s where s.primed_at is not null), 'infinity')
 $function$;
@@ -1353,8 +1465,8 @@ CREATE OR REPLACE FUNCTION public.mirror_status()
  RETURNS jsonb
  LANGUAGE sql
  STABLE SECURITY DEFINER
- SET search_path TO ''
-AS $function$
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$ -- permission mirror
   select to_jsonb(s) - 'one' - 'rendered' - 'sealed' - 'position_epoch' || jsonb_build_object('clock', clock_timestamp(),
     'staleness_seconds', extract(epoch from clock_timestamp() - s.fresh_at),
     'parked', (select coalesce(jsonb_agg(to_jsonb(p) - 'settled' order by p.since), '[]')
@@ -1366,10 +1478,10 @@ CREATE OR REPLACE FUNCTION public.mirror_try()
  RETURNS jsonb
  LANGUAGE plpgsql
  SECURITY DEFINER
- SET search_path TO ''
+ SET search_path TO 'pg_catalog', 'pg_temp'
  SET lock_timeout TO '5s'
  SET statement_timeout TO '8s'
-AS $function$
+AS $function$ -- permission mirror
 declare
   _state mirror.state;
   _table text;
@@ -1397,10 +1509,26 @@ CREATE OR REPLACE FUNCTION public.my_companions()
  RETURNS SETOF uuid
  LANGUAGE plpgsql
  STABLE SECURITY DEFINER ROWS 100
- SET search_path TO ''
-AS $function$
-declare _me uuid := mirror.caller_id();
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$ -- permission mirror
+declare _me uuid;
 begin
+  -- Who calls: the JWT's `sub`; null for nobody. A block that catches everything is the dear part of a check, so there is one.
+  declare
+    _claims text := nullif(current_setting('request.jwt.claims', true), '');
+    _json jsonb;
+    _sub text;
+  begin
+    if _claims is null then
+      _sub := nullif(current_setting('request.jwt.claim.sub', true), '');
+    else
+      _json := _claims::jsonb -> 'sub';
+      _sub := case when jsonb_typeof(_json) in ('string', 'number') then nullif(_json #>> '{}', '') end;
+    end if;
+    _me := case when _sub::uuid::text = _sub or _sub::uuid::text = lower(_sub) then _sub::uuid end;
+  exception when others then
+    _me := null;
+  end;
   return query
     select u.id::uuid from public.users as u where u.id = _me
     union
@@ -1413,10 +1541,26 @@ CREATE OR REPLACE FUNCTION public.my_trips()
  RETURNS SETOF uuid
  LANGUAGE plpgsql
  STABLE SECURITY DEFINER ROWS 20
- SET search_path TO ''
-AS $function$
-declare _me uuid := mirror.caller_id();
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$ -- permission mirror
+declare _me uuid;
 begin
+  -- Who calls: the JWT's `sub`; null for nobody. A block that catches everything is the dear part of a check, so there is one.
+  declare
+    _claims text := nullif(current_setting('request.jwt.claims', true), '');
+    _json jsonb;
+    _sub text;
+  begin
+    if _claims is null then
+      _sub := nullif(current_setting('request.jwt.claim.sub', true), '');
+    else
+      _json := _claims::jsonb -> 'sub';
+      _sub := case when jsonb_typeof(_json) in ('string', 'number') then nullif(_json #>> '{}', '') end;
+    end if;
+    _me := case when _sub::uuid::text = _sub or _sub::uuid::text = lower(_sub) then _sub::uuid end;
+  exception when others then
+    _me := null;
+  end;
   return query
     select m.trip_id::uuid from public.trip_memberships as m where m.user_id = _me and lower(m.status::text) = any (array[lower('active'), lower('accepted')]::text[]) and not exists (select from mirror.parked as p where p.tbl = 'trip_memberships' and p.k1 = m.trip_id::text and p.k2 = m.user_id::text);
 end
@@ -1426,10 +1570,26 @@ CREATE OR REPLACE FUNCTION public.my_user_id()
  RETURNS uuid
  LANGUAGE plpgsql
  STABLE SECURITY DEFINER
- SET search_path TO ''
-AS $function$
-declare _me uuid := mirror.caller_id();
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$ -- permission mirror
+declare _me uuid;
 begin
+  -- Who calls: the JWT's `sub`; null for nobody. A block that catches everything is the dear part of a check, so there is one.
+  declare
+    _claims text := nullif(current_setting('request.jwt.claims', true), '');
+    _json jsonb;
+    _sub text;
+  begin
+    if _claims is null then
+      _sub := nullif(current_setting('request.jwt.claim.sub', true), '');
+    else
+      _json := _claims::jsonb -> 'sub';
+      _sub := case when jsonb_typeof(_json) in ('string', 'number') then nullif(_json #>> '{}', '') end;
+    end if;
+    _me := case when _sub::uuid::text = _sub or _sub::uuid::text = lower(_sub) then _sub::uuid end;
+  exception when others then
+    _me := null;
+  end;
   return _me;
 end
 $function$;
@@ -1457,37 +1617,25 @@ grant execute on function public.current_topic(uuid) to authenticated;
 
 grant execute on function public.current_topic(uuid) to service_role;
 
-grant execute on function public.is_own_topic(text) to anon;
-
 grant execute on function public.is_own_topic(text) to authenticated;
 
 grant execute on function public.is_own_topic(text) to service_role;
-
-grant execute on function public.is_topic_member(text) to anon;
 
 grant execute on function public.is_topic_member(text) to authenticated;
 
 grant execute on function public.is_topic_member(text) to service_role;
 
-grant execute on function public.is_trip_member(text) to anon;
-
 grant execute on function public.is_trip_member(text) to authenticated;
 
 grant execute on function public.is_trip_member(text) to service_role;
-
-grant execute on function public.is_trip_member(text,text[]) to anon;
 
 grant execute on function public.is_trip_member(text,text[]) to authenticated;
 
 grant execute on function public.is_trip_member(text,text[]) to service_role;
 
-grant execute on function public.is_trip_member(uuid) to anon;
-
 grant execute on function public.is_trip_member(uuid) to authenticated;
 
 grant execute on function public.is_trip_member(uuid) to service_role;
-
-grant execute on function public.is_trip_member(uuid,text[]) to anon;
 
 grant execute on function public.is_trip_member(uuid,text[]) to authenticated;
 
@@ -1527,13 +1675,9 @@ grant execute on function public.my_companions() to authenticated;
 
 grant execute on function public.my_companions() to service_role;
 
-grant execute on function public.my_trips() to anon;
-
 grant execute on function public.my_trips() to authenticated;
 
 grant execute on function public.my_trips() to service_role;
-
-grant execute on function public.my_user_id() to anon;
 
 grant execute on function public.my_user_id() to authenticated;
 

@@ -3,13 +3,13 @@
 -- Seconds since the target certainly equalled the source; infinity when it never did. (Not null, and no interval, which has
 -- no infinity before PostgreSQL 17: whichever way it is compared, "unknown" must not look fresh.)
 create or replace function public.mirror_staleness() returns double precision
-language sql stable security definer set search_path = '' as $mirror$
+language sql stable security definer set search_path = pg_catalog, pg_temp as $mirror$
   select coalesce((select greatest(0, extract(epoch from clock_timestamp() - s.fresh_at))
                    from mirror.state as s where s.primed_at is not null), 'infinity')
 $mirror$;
 
 create or replace function public.mirror_is_fresh(max_age interval) returns boolean
-language sql stable security definer set search_path = '' as $mirror$
+language sql stable security definer set search_path = pg_catalog, pg_temp as $mirror$
   select exists (select from mirror.state as s where s.primed_at is not null and clock_timestamp() - s.fresh_at <= max_age)
 $mirror$;
 
@@ -18,7 +18,7 @@ $mirror$;
 -- false; if false, reason, and kind: garbage, unprimed, foreign (another incarnation of the source: it will never come) or
 -- early. Never raises.
 create or replace function public.mirror_check_token(token text) returns jsonb
-language plpgsql stable security definer set search_path = '' as $mirror$
+language plpgsql stable security definer set search_path = pg_catalog, pg_temp as $mirror$
 declare
   _state mirror.state;
   _here pg_snapshot;
@@ -52,14 +52,14 @@ end
 $mirror$;
 
 create or replace function public.mirror_has(token text) returns boolean
-language sql stable security definer set search_path = '' as $mirror$
+language sql stable security definer set search_path = pg_catalog, pg_temp as $mirror$
   select coalesce((public.mirror_check_token(token)->>'has')::boolean, false)
 $mirror$;
 
 -- Is every transaction that the one snapshot sees seen by the other? Those that this one does not see are the running ones
 -- on its list, and all from its xmax on: the token's snapshot must not see any of them.
 create or replace function mirror.has_seen(here pg_snapshot, seen pg_snapshot) returns boolean
-language sql immutable set search_path = '' as $mirror$
+language sql immutable set search_path = pg_catalog, pg_temp as $mirror$
   select not exists (select from pg_snapshot_xip(here) as x where pg_visible_in_snapshot(x, seen))
      and (select count(*) from pg_snapshot_xip(seen) as x where x >= pg_snapshot_xmax(here))
        = greatest(0, pg_snapshot_xmax(seen)::text::numeric - pg_snapshot_xmax(here)::text::numeric)

@@ -3,7 +3,7 @@
 -- Does one thing to some rows of one table (or keys, which remove takes); a row that is refused for what it is gets found by
 -- halving and parked, the others are done. Any other error is the caller's.
 create or replace function mirror.attempt(action text, tbl text, rows jsonb) returns bigint
-language plpgsql set search_path = '' as $mirror$
+language plpgsql set search_path = pg_catalog, pg_temp as $mirror$
 declare
   _n integer;
 begin
@@ -43,13 +43,13 @@ $mirror$;
 -- Is this error about the row (bad data, a violated constraint, a limit, a trigger's objection), so that trying it again as
 -- it is would be in vain? A trigger may raise a SQLSTATE of its own: the standard leaves it the classes 5 to 9 and I to Z,
 -- of which PostgreSQL has taken those that are about the server and not about a row.
-create or replace function mirror.is_objection(state text) returns boolean language sql immutable set search_path = '' as $mirror$
+create or replace function mirror.is_objection(state text) returns boolean language sql immutable set search_path = pg_catalog, pg_temp as $mirror$
   select state ~ '^(22|23|44)' or state ~ '^[5-9I-Z]' and state !~ '^(53|55|57|58|72|XX)'
 $mirror$;
 
 -- A key whose row the target refuses, or the source cannot read.
 create or replace function mirror.park(tbl text, key jsonb, reason text) returns void
-language plpgsql set search_path = '' as $mirror$
+language plpgsql set search_path = pg_catalog, pg_temp as $mirror$
 #variable_conflict use_column
 declare
   _k1 text := coalesce(key->>'k1', key->>'trip_id', key->>'id');
@@ -72,7 +72,7 @@ $mirror$;
 
 -- A parked membership goes. One that may not go (chat refers to it) loses role and status; if even that is refused it
 -- stays as it is, and is_trip_member() does not count it.
-create or replace function mirror.revoke(keys jsonb) returns void language plpgsql set search_path = '' as $mirror$
+create or replace function mirror.revoke(keys jsonb) returns void language plpgsql set search_path = pg_catalog, pg_temp as $mirror$
 begin
   perform mirror.remove_trip_memberships(keys);
 exception when others then
@@ -93,7 +93,7 @@ $mirror$;
 
 -- Parked keys that this batch is about have another chance: whatever is refused again is parked again. Are there any?
 -- Scope by scope: a join with a scope's rows would carry the whole scope along with each of them.
-create or replace function mirror.reconsider(scopes jsonb) returns boolean language plpgsql set search_path = '' as $mirror$
+create or replace function mirror.reconsider(scopes jsonb) returns boolean language plpgsql set search_path = pg_catalog, pg_temp as $mirror$
 declare _scope jsonb;
 begin
   if not exists (select from mirror.parked) then

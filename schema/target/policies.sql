@@ -2,17 +2,20 @@
 -- writes. They ask functions and never a table, so none can recurse; array(select ...) is asked once per query, and the
 -- indexes on the keys answer it. Ours are known by their names: whatever else there is stays as it is.
 do $mirror$
+declare _former text;
 begin
   if not exists (select from pg_catalog.pg_roles where rolname = 'authenticated') then
     return;
   end if;
-  drop policy if exists "mirror: you and who travels with you" on public.users;
+  for _former in select format('drop policy %I on %s', p.polname, p.polrelid::regclass) from pg_catalog.pg_policy as p
+                 where p.polname like 'mirror: %' and p.polrelid in (
+                   'public.users'::regclass, 'public.trips'::regclass, 'public.trip_memberships'::regclass) loop
+    execute _former;
+  end loop;
   create policy "mirror: you and who travels with you" on public.users for select to authenticated
     using (id = any (array(select public.my_companions())));
-  drop policy if exists "mirror: your trips" on public.trips;
   create policy "mirror: your trips" on public.trips for select to authenticated
     using (id = any (array(select public.my_trips())));
-  drop policy if exists "mirror: members of your trips" on public.trip_memberships;
   create policy "mirror: members of your trips" on public.trip_memberships as permissive for select to authenticated
     using (trip_id = any (array(select public.my_trips())) and lower(status::text) = any ({{active}}));
 end
@@ -21,7 +24,7 @@ $mirror$;
 -- Private channels: to read realtime.messages is to receive, to insert is to send and to be present. Nothing is made in
 -- schema realtime, where the mirror may not make anything, but policies on its table.
 do $mirror$
-declare _name text;
+declare _former text;
 begin
   if mirror.messages() is null
      or not exists (select from pg_catalog.pg_roles where rolname = 'authenticated') then
@@ -30,9 +33,9 @@ begin
     perform set_config('client_min_messages', 'warning', true);
     return;
   end if;
-  for _name in select polname from pg_catalog.pg_policy
-               where polrelid = mirror.messages() and polname like 'mirror: %' loop
-    execute format('drop policy %I on realtime.messages', _name);
+  for _former in select format('drop policy %I on realtime.messages', polname) from pg_catalog.pg_policy
+                 where polrelid = mirror.messages() and polname like 'mirror: %' loop
+    execute _former;
   end loop;
   if cardinality({{patterns}}) > 0 then
     create policy "mirror: members receive" on realtime.messages for select to authenticated

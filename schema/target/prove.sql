@@ -3,7 +3,7 @@
 
 -- Does a slice have this many rows and this digest here too?
 create or replace function mirror.check_digest(asked jsonb) returns jsonb
-language plpgsql stable set search_path = '' set enable_seqscan = off set max_parallel_workers_per_gather = 0 set jit = off as $mirror$
+language plpgsql stable set search_path = pg_catalog, pg_temp set enable_seqscan = off set max_parallel_workers_per_gather = 0 set jit = off as $mirror$
 declare
   _n bigint;
   _digest bigint;
@@ -22,7 +22,7 @@ $mirror$;
 -- cannot read, and those of pending (scopes that wait to be applied) differ for a known reason and do not count; of a
 -- membership that the source cannot read it is drift to be here at all. refused: so many keys are still to be parked.
 create or replace function mirror.explain(scope jsonb, pending jsonb) returns jsonb
-language plpgsql stable set search_path = '' set enable_seqscan = off set max_parallel_workers_per_gather = 0 set jit = off as $mirror$
+language plpgsql stable set search_path = pg_catalog, pg_temp set enable_seqscan = off set max_parallel_workers_per_gather = 0 set jit = off as $mirror$
 declare
   _explained jsonb;
   _columns text := case scope->>'table' when 'users' then 't.id, t.subject, t.email, t.username'
@@ -65,7 +65,7 @@ $mirror$;
 -- The same questions by somebody who only looks: nothing is applied, what waits to be applied does not count as different.
 --   batch  {scopes, check}, as for mirror_apply; the dry scope is explained
 create or replace function public.mirror_compare(batch jsonb) returns jsonb
-language sql stable security definer set search_path = '' as $mirror$
+language sql stable security definer set search_path = pg_catalog, pg_temp as $mirror$
   select jsonb_build_object('clock', clock_timestamp(),
     'check', case when batch ? 'check' then mirror.check_digest(batch->'check') end,
     'explained', (select jsonb_agg(mirror.explain(s, jsonb_path_query_array(batch, '$.scopes[*] ? (!exists(@.dry))')))
@@ -74,7 +74,7 @@ $mirror$;
 
 -- Another source, after a person has looked: from here on the target mirrors that one. Nothing is fresh until it was compared.
 create or replace function public.mirror_adopt(source jsonb) returns jsonb
-language plpgsql security definer set search_path = '' as $mirror$
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $mirror$
 begin
   perform mirror.make_durable();
   update mirror.state as s set source = mirror_adopt.source, epoch = s.epoch + 1, batch = 0, snapshot = null, as_of = null,

@@ -13,7 +13,7 @@ end
 $mirror$;
 
 create or replace function mirror.insecurities() returns table (rule text, finding text, cure text)
-language sql stable set search_path = '' as $mirror$
+language sql stable set search_path = pg_catalog, pg_temp as $mirror$
   with tables as (
     select c.oid, c.oid::regclass::text as name, c.relrowsecurity, c.relforcerowsecurity, c.relowner, c.relacl
     from pg_catalog.pg_class as c
@@ -86,6 +86,6 @@ $mirror$;
 
 -- The same, for whoever comes through PostgREST.
 create or replace function public.mirror_insecurities() returns jsonb
-language sql stable security definer set search_path = '' as $mirror$
+language sql stable security definer set search_path = pg_catalog, pg_temp as $mirror$
   select jsonb_build_object('clock', clock_timestamp(), 'insecurities', coalesce(jsonb_agg(to_jsonb(i)), '[]')) from mirror.insecurities() as i
 $mirror$;

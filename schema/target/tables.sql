@@ -1,6 +1,14 @@
 -- The target side, part 2: the three tables. Existing ones are adopted (mirror install looks at them first), extended by
 -- the columns they lack, and never dropped or emptied.
 
+-- Tables that are made here give no rights but ours (grants.sql), whatever the default privileges of this database say.
+do $mirror$
+begin
+  perform set_config('mirror.made_here', (select coalesce(string_agg(t, ','), '') from unnest(array['users', 'trips', 'trip_memberships']) as t
+                                          where to_regclass('public.' || t) is null), true);
+end
+$mirror$;
+
 -- A tenth of each page is left free: an update that changes no key then writes no index.
 create table if not exists public.users (id {{user_id}} primary key, subject text, email text, username text)
 with (fillfactor = 90);

@@ -16,7 +16,8 @@ begin
   end loop;
   for _function in
     select p.oid from pg_catalog.pg_proc as p left join (
-{{functions}}) as f(name, callers) on f.name = p.proname and p.pronamespace = 'public'::regnamespace and 'search_path=""' = any (p.proconfig)
+{{functions}}) as f(name, callers) on f.name = p.proname and p.pronamespace = 'public'::regnamespace and (
+  {{is_ours}})
     where to_regnamespace('mirror') is not null and (p.pronamespace = to_regnamespace('mirror') or f.name is not null) loop
     execute format('drop function %s', _function);
   end loop;

@@ -2,14 +2,15 @@
 
 -- Rows come as one list for each column, written as PostgreSQL writes arrays: neither side takes a document of many small
 -- values apart. They take the types of the table's own columns (an adopted one may have enums or varchar(40)).
-create or replace function mirror.list(literal text, element anyelement) returns anyarray language plpgsql stable as $mirror$
+create or replace function mirror.list(literal text, element anyelement) returns anyarray language plpgsql stable
+set search_path = pg_catalog, pg_temp as $mirror$
 begin
   return literal;
 end
 $mirror$;
 
 create or replace function mirror.objects(tbl text, rows jsonb) returns setof jsonb
-language plpgsql stable set search_path = '' as $mirror$
+language plpgsql stable set search_path = pg_catalog, pg_temp as $mirror$
 begin
   case tbl
     when 'users' then return query select to_jsonb(r) from {{users_rows}};
@@ -21,13 +22,13 @@ $mirror$;
 
 -- Some of such rows, or of some keys, from the first to the last.
 create or replace function mirror.cut(rows jsonb, first integer, last integer) returns jsonb
-language sql immutable set search_path = '' as $mirror$
+language sql immutable set search_path = pg_catalog, pg_temp as $mirror$
   select case jsonb_typeof(rows)
     when 'array' then jsonb_path_query_array(rows, '$[$first to $last]', jsonb_build_object('first', first - 1, 'last', last - 1))
     else (select jsonb_object_agg(c.key, ((c.value::text[])[first : last])::text) from jsonb_each_text(rows) as c) end
 $mirror$;
 
-create or replace function mirror.how_many(rows jsonb) returns integer language sql immutable set search_path = '' as $mirror$
+create or replace function mirror.how_many(rows jsonb) returns integer language sql immutable set search_path = pg_catalog, pg_temp as $mirror$
   select case jsonb_typeof(rows) when 'array' then jsonb_array_length(rows)
               else coalesce(cardinality(coalesce(rows->>'trip_id', rows->>'id')::text[]), 0) end
 $mirror$;
@@ -35,7 +36,7 @@ $mirror$;
 -- The same for users who hand unique names on to each other (one batch holds the end of several transactions, and in a
 -- statement their order is chance): those that differ let go of theirs first.
 create or replace function mirror.exchange_users(rows jsonb) returns bigint
-language plpgsql set search_path = '' set plan_cache_mode = force_generic_plan
+language plpgsql set search_path = pg_catalog, pg_temp set plan_cache_mode = force_generic_plan
 set enable_hashjoin = off set enable_mergejoin = off set enable_seqscan = off as $mirror$
 begin
   update public.users as t set subject = null, email = null, username = null
@@ -48,7 +49,7 @@ $mirror$;
 -- The rows of a table (as t) that a scope is about, as a condition. Put together so that the index in key order answers each
 -- kind of scope; the functions that use it keep the planner from reading the table: of one that is just being filled it
 -- knows nothing. A range within one trip has bounds of users of that trip; any other range goes across the trips.
-create or replace function mirror.within(scope jsonb) returns text language sql immutable set search_path = '' as $mirror$
+create or replace function mirror.within(scope jsonb) returns text language sql immutable set search_path = pg_catalog, pg_temp as $mirror$
   select concat_ws(' and ', 'true', nullif(case scope->>'table'
     when 'users' then concat_ws(' and ',
       mirror.bound('{{user_c}} > %L::{{user_id}}', scope->'range'->>'after1'),
@@ -74,12 +75,12 @@ create or replace function mirror.within(scope jsonb) returns text language sql 
 $mirror$;
 
 create or replace function mirror.bound(condition text, variadic keys text[]) returns text
-language sql immutable set search_path = '' as $mirror$
+language sql immutable set search_path = pg_catalog, pg_temp as $mirror$
   select case when keys[1] is not null then format(condition, variadic keys) end
 $mirror$;
 
 create or replace function mirror.is_vacant(scope jsonb) returns boolean
-language plpgsql stable set search_path = '' set enable_seqscan = off set max_parallel_workers_per_gather = 0 as $mirror$
+language plpgsql stable set search_path = pg_catalog, pg_temp set enable_seqscan = off set max_parallel_workers_per_gather = 0 as $mirror$
 declare _any boolean;
 begin
   execute format('select exists (select from public.%I as t where %s)', scope->>'table', mirror.within(scope)) into _any;
@@ -90,7 +91,7 @@ $mirror$;
 -- The keys within a scope that are here and not in its rows: what a range, a user or whole trips must lose. A user or trip
 -- that the source could not read is not gone; a membership is: who cannot be proven to be a member is none.
 create or replace function mirror.surplus(scope jsonb) returns jsonb
-language plpgsql stable set search_path = '' set enable_seqscan = off set max_parallel_workers_per_gather = 0 as $mirror$
+language plpgsql stable set search_path = pg_catalog, pg_temp set enable_seqscan = off set max_parallel_workers_per_gather = 0 as $mirror$
 declare
   _keys jsonb;
 begin
@@ -117,7 +118,7 @@ end
 $mirror$;
 
 -- The keys that the source could not read.
-create or replace function mirror.refused(scope jsonb) returns setof jsonb language sql immutable set search_path = '' as $mirror$
+create or replace function mirror.refused(scope jsonb) returns setof jsonb language sql immutable set search_path = pg_catalog, pg_temp as $mirror$
   select jsonb_array_elements(case when jsonb_typeof(scope->'refused') = 'array' then scope->'refused' else '[]' end)
 $mirror$;
 

@@ -12,7 +12,7 @@ What it imitates, after PostgREST's sources:
 - Errors are PostgreSQL's, in JSON, with the status that PostgREST gives them. Of PTxyz the message is the reason phrase
   of the status line: one that is not a line of ASCII breaks the reply. 40001 is tried again without end, client or not.
 - Sessions preload safeupdate on hosted projects: UPDATE and DELETE without WHERE are 21000. Here the bodies of what is
-  called are read (tests/bed/safeupdate.py), so dynamic SQL passes.
+  called are read (tests/bed/safeupdate.py), once after each look: not those of triggers.
 
 What it does not: tables and views, JWKS, Prefer, the OpenAPI document, single unnamed parameters."""
 

@@ -1,77 +1,117 @@
-"""A stand-in for pg-safeupdate, which hosted projects preload for `authenticator` and which cannot be had here: would
-it refuse something that this function does? By reading bodies with PostgreSQL's own parser, so what is put together at
-run time passes, and so do triggers."""
+"""What pg-safeupdate refuses on a hosted project, found by PostgreSQL's own parser: UPDATE and DELETE without WHERE,
+also in the bodies of functions and in the strings that they execute. The extension itself cannot be had from Debian."""
 
 import re
 from collections.abc import Iterator
 from typing import Any
 
+import pglast
 import psycopg
-from pglast import ast, parse_plpgsql, parse_sql
-from pglast.parser import ParseError
+from pglast import ast
 from pglast.visitors import Visitor
 
-_BODIES = """
-    select p.proname, l.lanname, pg_get_functiondef(p.oid), p.prosrc
-    from pg_proc as p join pg_language as l on l.oid = p.prolang
-    where p.pronamespace in ('public'::regnamespace, to_regnamespace('mirror')) and p.prokind = 'f'
-      and l.lanname in ('sql', 'plpgsql')
-"""
+Connection = psycopg.Connection[Any]
 
-_SCHEMA = re.compile(r"\b(mirror|realtime|auth|extensions)\.")  # of types; libpg_query knows pg_catalog and public
+# A string that is a statement (or the beginning of one), and not a word such as 'delete'.
+_STATEMENT = re.compile(r"\bupdate\s+\S+.*\bset\b|\bdelete\s+from\b", re.IGNORECASE | re.DOTALL)
+# The parser knows no types of schema mirror: a variable of a table's row type is a record to it.
+_ROW = re.compile(r"(\n\s*(?:declare )?_\w+) mirror\.\w+;")
+_PLACE = re.compile(r"%(?:\d+\$)?([IsL])")
 
 
-class _Look(Visitor):
+class _Finder(Visitor):
     def __init__(self) -> None:
-        self.bare: list[str] = []
-        self.calls: set[str] = set()
+        super().__init__()
+        self.found: list[str] = []
+        self.strings: list[str] = []
 
-    def visit_UpdateStmt(self, _: Any, node: ast.UpdateStmt) -> None:  # noqa: N802 - pglast's names
-        if node.whereClause is None:
-            self.bare.append("UPDATE")
+    def visit_UpdateStmt(self, _: Any, node: ast.UpdateStmt) -> None:  # noqa: N802 (the parser's name)
+        self._check(node, "UPDATE")
 
     def visit_DeleteStmt(self, _: Any, node: ast.DeleteStmt) -> None:  # noqa: N802
+        self._check(node, "DELETE")
+
+    def visit_A_Const(self, _: Any, node: ast.A_Const) -> None:  # noqa: N802
+        text = node.val.sval if isinstance(node.val, ast.String) else None
+        if text and _STATEMENT.search(text):
+            self.strings.append(text)
+
+    def _check(self, node: Any, verb: str) -> None:
         if node.whereClause is None:
-            self.bare.append("DELETE")
-
-    def visit_FuncCall(self, _: Any, node: ast.FuncCall) -> None:  # noqa: N802
-        self.calls.add((node.funcname or ())[-1].sval)
+            self.found.append(f"{verb} requires a WHERE clause: {node.relation.relname}")
 
 
-def refuses(connection: psycopg.Connection[Any], function_name: str) -> str | None:
-    """What it would say; None if nothing is to be said."""
-    bodies: dict[str, list[tuple[str, str, str]]] = {}
-    for name, *body in connection.execute(_BODIES).fetchall():
-        bodies.setdefault(name, []).append(tuple(body))
-    seen, todo = set[str](), {function_name}
+def unsafe(script: str) -> list[str]:
+    """What would be refused of a script: of its statements, its functions and DO blocks, and what these execute."""
+    return [
+        line
+        for raw in pglast.parse_sql(script)
+        for line in _unsafe(raw.stmt, _slice(script, raw.stmt_location or 0, raw.stmt_len or 0))
+    ]
+
+
+def _slice(script: str, start: int, length: int) -> str:
+    """Positions count bytes."""
+    octets = script.encode()[start:]
+    return (octets[:length] if length else octets).decode()
+
+
+def refuses(connection: Connection, function_name: str) -> str | None:
+    """What safeupdate would say to a call of this function in schema public, and of those that it calls."""
+    bodies = dict(
+        connection.execute(
+            """select n.nspname || '.' || p.proname, string_agg(pg_get_functiondef(p.oid), ';' order by p.oid)
+               from pg_proc as p
+               join pg_namespace as n on n.oid = p.pronamespace
+               join pg_language as l on l.oid = p.prolang and l.lanname in ('sql', 'plpgsql')
+               where n.nspname in ('public', 'mirror') and p.prokind in ('f', 'p') group by 1"""
+        ).fetchall()
+    )
+    todo, seen = [f"public.{function_name}"], set[str]()
     while todo:
         name = todo.pop()
+        if name in seen or name not in bodies:
+            continue
         seen.add(name)
-        for language, definition, source in bodies.get(name, ()):
-            look = _Look()
-            for query in [source] if language == "sql" else _queries(parse_plpgsql(_SCHEMA.sub("public.", definition))):
-                _parse(query, look)
-            if look.bare:
-                return f"{look.bare[0]} requires a WHERE clause"
-            todo |= look.calls & bodies.keys() - seen
+        for line in unsafe(bodies[name]):
+            return line.partition(":")[0]
+        todo += re.findall(r"\b(?:public|mirror)\.\w+", bodies[name])
     return None
 
 
-def _parse(query: str, look: _Look) -> None:
-    for text in (query, f"select {query}"):  # an expression stands without its SELECT
-        try:
-            look(parse_sql(text))
-        except ParseError:
-            continue
-        return
+def _unsafe(statement: Any, source: str) -> Iterator[str]:
+    finder = _Finder()
+    finder(statement)
+    yield from finder.found
+    for text in finder.strings:
+        yield from _unsafe_string(text)
+    if isinstance(statement, ast.CreateFunctionStmt | ast.DoStmt):
+        given = statement.args if isinstance(statement, ast.DoStmt) else statement.options
+        options: dict[str, Any] = {option.defname: option.arg for option in given or ()}
+        if "language" in options and options["language"].sval == "sql":
+            yield from unsafe(options["as"][0].sval)
+        else:
+            for query in _queries(pglast.parse_plpgsql(_ROW.sub(r"\1 record;", source))):
+                yield from unsafe(query)
+
+
+def _unsafe_string(text: str) -> Iterator[str]:
+    filled = _PLACE.sub(lambda place: "'x'" if place[1] == "L" else "x", text)
+    try:
+        yield from unsafe(filled)
+    except pglast.parser.ParseError as error:
+        yield f"a string that is executed cannot be read ({error}): {text}"
 
 
 def _queries(node: Any) -> Iterator[str]:
-    if isinstance(node, dict):
-        if "PLpgSQL_expr" in node:
-            yield node["PLpgSQL_expr"]["query"]
-        for value in node.values():
-            yield from _queries(value)
-    elif isinstance(node, list):
+    """Every statement and expression of a parsed body; an expression and an assignment as the SELECT that it is."""
+    if isinstance(node, list):
         for value in node:
             yield from _queries(value)
+    elif isinstance(node, dict):
+        if "query" in node and "parseMode" in node:
+            query, mode = node["query"], node["parseMode"]
+            yield query if mode == 0 else "select " + (query if mode == 2 else query.partition(":=")[2])
+        else:
+            for value in node.values():
+                yield from _queries(value)

@@ -250,15 +250,8 @@ async def test_anybody_else_is_nobody(project: Project) -> None:
         assert answers == [False, set(), set(), set()], str(sub)[:50]
 
 
-async def test_anon_may_ask_and_is_told_no(project: Project) -> None:
-    """Whoever writes a policy without TO has it evaluated for anon, and there it must not be an error."""
-    for query in ("select public.is_trip_member(%s)", "select public.is_topic_member('trip:' || %s)"):
-        assert await project.ask(None, query, ROME, role="anon") is False
-    assert await project.ask(None, "select count(*) from public.my_trips()", role="anon") == 0
-
-
 async def test_the_question_is_planned_once(project: Project) -> None:
     """An SQL function that cannot be inlined is planned at each call: three times the price in a poll of 1,000."""
     language = """select distinct l.lanname from pg_proc as p join pg_language as l on l.oid = p.prolang
-                  where p.proname in ('is_trip_member', 'is_topic_member', 'my_trips', 'my_companions', 'caller')"""
+                  where p.proname in ('is_trip_member', 'is_topic_member', 'my_trips', 'my_companions')"""
     assert await project.rows(language) == [("plpgsql",)]

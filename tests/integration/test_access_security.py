@@ -85,7 +85,7 @@ DAMAGES = [
     ("grant usage on schema mirror to authenticated", "authenticated may use the schema mirror"),
     ("grant usage on schema mirror to public", "anon may use the schema mirror"),
     ("grant execute on function public.mirror_apply(jsonb) to anon", "anon may call public.mirror_apply(jsonb)"),
-    ("grant execute on function mirror.caller() to public", "authenticated may call mirror.caller()"),
+    ("grant execute on function mirror.make_durable() to public", "authenticated may call mirror.make_durable()"),
     ("grant execute on function public.mirror_has(text) to public", "anon may call public.mirror_has(text)"),
 ]
 
@@ -140,8 +140,8 @@ async def test_every_function_is_known_and_pinned(project: Project) -> None:
     ours = {name for (name,) in await project.rows(public)}
     assert ours == {name for (name,) in await project.rows("select function::text from mirror.functions()")}
     loose = """select p.oid::regprocedure::text from pg_proc as p
-               where p.pronamespace in ('public'::regnamespace, 'mirror'::regnamespace) and p.prosecdef
-                 and not coalesce('search_path=""' = any (p.proconfig), false)"""
+               where p.pronamespace in ('public'::regnamespace, 'mirror'::regnamespace)
+                 and not coalesce('search_path=pg_catalog, pg_temp' = any (p.proconfig), false)"""
     assert await project.rows(loose) == []
     as_caller = """select p.oid::regprocedure::text from pg_proc as p
                 where p.pronamespace = 'public'::regnamespace and not p.prosecdef"""

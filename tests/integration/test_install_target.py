@@ -228,7 +228,7 @@ def test_uninstall_leaves_the_tables_and_nothing_else(
     ("user", "named"),
     [
         ("create policy p on public.trips using ((select public.is_trip_member(id::text)))", "policy p on table"),
-        ("create policy p on public.trips using (mirror.caller() is not null)", "policy p on table"),
+        ("create policy p on public.trips using (mirror.as_user_id(name) is not null)", "policy p on table"),
         ("create view public.lag as select as_of from mirror.state", "view"),
         ("create table mirror.mine (id int)", "mirror.mine"),
     ],

@@ -316,7 +316,9 @@ async def test_what_the_mirror_was_like_before_is_refused(
     """The statement of the release that could not work on a hosted project at all."""
     installed.execute(
         f"""create or replace function public.{function}({"batch" if function == "mirror_apply" else "source"} jsonb)
-            returns jsonb language plpgsql as $$ declare _state mirror.state; begin
+            returns jsonb language plpgsql as $$
+            declare _state mirror.state;
+            begin
             update mirror.state set epoch = epoch + 1 returning * into _state; return '{{}}'; end $$"""
     )
     async with api(target_url) as supabase:

@@ -33,7 +33,7 @@ create policy "participants write as themselves" on public.messages for insert t
   with check (sender = (select public.my_user_id()) and public.is_trip_member(room_id));
 
 -- New messages go to the room's private channel.
-create function public.broadcast_message() returns trigger language plpgsql security definer set search_path = '' as $$
+create function public.broadcast_message() returns trigger language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 begin
   perform realtime.send(to_jsonb(new), 'message', 'room:' || new.room_id, true);
   return null;

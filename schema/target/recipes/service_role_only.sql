@@ -20,7 +20,7 @@ alter table public.messages enable row level security;
 revoke all on public.messages from anon, authenticated;
 grant all on public.messages to service_role;
 
-create function public.broadcast_message() returns trigger language plpgsql security definer set search_path = '' as $$
+create function public.broadcast_message() returns trigger language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 begin
   perform realtime.send(to_jsonb(new), 'message', 'trip:' || new.trip_id, true);
   return null;

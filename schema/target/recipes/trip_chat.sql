@@ -83,7 +83,7 @@ create policy "they leave" on public.presence for delete to authenticated
 
 -- New messages go to the trip's private channel. (Cheaper than postgres_changes, which asks the policy once per subscriber
 -- and row, and sends deletes to everybody.)
-create function public.broadcast_message() returns trigger language plpgsql security definer set search_path = '' as $$
+create function public.broadcast_message() returns trigger language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 begin
   perform realtime.send(to_jsonb(new), 'message', 'trip:' || new.trip_id, true);
   return null;
