@@ -13,7 +13,7 @@ import httpx
 from mirror.config import Https
 from mirror.errors import Unreachable
 from mirror.target import replies
-from mirror.target.rest import is_unnoticed, pauses, translate
+from mirror.target.rest import is_unnoticed, pauses, proxies_usable, translate
 
 TIMEOUT_S = 10.0
 NOTICED_WITHIN_S = 10.0  # a person waits
@@ -59,5 +59,7 @@ def opened(https: Https) -> Iterator[Api]:
     headers = {"apikey": key, "Content-Type": "application/json"}
     if key.count(".") == 2:
         headers["Authorization"] = f"Bearer {key}"
-    with httpx.Client(base_url=https.url, headers=headers, timeout=TIMEOUT_S) as client:
+    with proxies_usable():
+        client = httpx.Client(base_url=https.url, headers=headers, timeout=TIMEOUT_S, trust_env=https.proxied)
+    with client:
         yield Api(client)

@@ -29,7 +29,7 @@ import httpx
 from postgrest import AsyncPostgrestClient
 
 from mirror.config import INSTALL_BY_HAND, Https
-from mirror.errors import TOO_LARGE, MirrorError, Refused, UnknownOutcome, Unreachable
+from mirror.errors import TOO_LARGE, ConfigError, MirrorError, Refused, UnknownOutcome, Unreachable
 from mirror.postgres import UNDEFINED_FUNCTION, answer
 
 log = logging.getLogger(__name__)
@@ -125,7 +125,8 @@ class Rest:
         if key.count(".") == 2:  # a legacy key is a JWT
             headers["Authorization"] = f"Bearer {key}"
         self._noticed_within_s = noticed_within_s
-        self._wire = _Wire(http2=False, timeout=_TIMEOUT, limits=_LIMITS)
+        with proxies_usable():
+            self._wire = _Wire(http2=False, timeout=_TIMEOUT, limits=_LIMITS, trust_env=https.proxied)
         self._client = AsyncPostgrestClient(
             f"{https.url}/rest/v1", headers=headers, retry_enabled=False, http_client=self._wire
         )
@@ -144,11 +145,23 @@ class Rest:
 
 
 @contextmanager
+def proxies_usable() -> Iterator[None]:
+    """httpx looks at the environment's proxies when a client is made."""
+    try:
+        yield
+    except (ImportError, ValueError, httpx.InvalidURL):
+        raise ConfigError(
+            "the proxy that HTTPS_PROXY or ALL_PROXY names cannot be used",
+            hint="It has to be an http:// URL; NO_PROXY names the hosts that are asked without one.",
+        ) from None  # the cause may carry the proxy's password
+
+
+@contextmanager
 def _translated(function: str) -> Iterator[None]:
     """Whatever happened to the conversation. Only what never left is certain not to have been done."""
     try:
         yield
-    except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
+    except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError) as error:
         raise Unreachable("target", _text(error)) from error
     except TimeoutError as error:
         raise UnknownOutcome("target", f"no reply to {function} within {CALL_TIMEOUT_S:.0f} s") from error
