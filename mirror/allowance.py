@@ -1,6 +1,6 @@
 """How many rows the next batch may ask for: fewer while they are large or the target is slow with them, more again when
 not. Two limits, since they have nothing to do with each other: bytes are known when a batch was read, seconds when it
-was applied.
+was applied. What a gateway on the way takes at once is known when it has refused more.
 
 A transaction of the application that needs more than that reaches the target in several batches. Until the last of them
 the target claims no position, so nothing takes the parts for the whole."""
@@ -8,6 +8,7 @@ the target claims no position, so nothing takes the parts for the whole."""
 from __future__ import annotations
 
 ENTRIES_MAX = 10  # for a row: so many changes of the same keys are worth scanning for at once
+BYTES_MIN = 16_384  # of a batch, however small a body the gateway takes: a row of more is not the batch's doing
 SHRINK_MIN = 0.25  # of one slow batch alone: a stalled network says little about rows
 
 
@@ -41,3 +42,8 @@ class Allowance:
             self._by_time = max(1, int(self._by_time * max(SHRINK_MIN, aimed_s / seconds)))
         elif seconds < aimed_s / 2 and rows >= self._by_time // 2:
             self._by_time = min(self._rows_max, self._by_time * 2)
+
+    def too_large(self, size: int) -> None:
+        """A gateway refused a batch of that size. It will refuse the next one, too: so no more of that size, ever."""
+        self.bytes_max = max(BYTES_MIN, min(self.bytes_max, size) // 2)
+        self._by_bytes = max(1, self.rows // 2)

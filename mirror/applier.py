@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 from mirror.allowance import Allowance
 from mirror.batch import Fence, Outcome, Reading, Request, Taken
+from mirror.errors import TOO_LARGE, Refused
 from mirror.pace import Pace
 from mirror.producers.findings import Finished, Order
 from mirror.producers.outbox import Outbox
@@ -192,6 +193,10 @@ class Applier:
         sent_at = self._clock()
         try:
             outcome = await target.apply(look.reading, look.fence, position=position, began=look.began, notes=notes)
+        except Refused as error:
+            if error.sqlstate == TOO_LARGE:
+                self._allowance.too_large(len(look.reading.scopes))
+            raise
         finally:
             self._allowance.applied(look.rows, self._clock() - sent_at, target.seconds_aimed)
         self._found = {}

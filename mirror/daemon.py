@@ -124,7 +124,8 @@ class Daemon:
                 return
             except MirrorError as error:
                 self._note_failure(error)
-                await self._pause(self._pause_s)
+                asked_s = error.retry_after_s if isinstance(error, Unreachable) else 0.0
+                await self._pause(self._pause_s, asked_s)
                 self._pause_s = min(PAUSE_MAX_S, self._pause_s * 2)
 
     def _reconcile_soon(self) -> None:
@@ -149,10 +150,11 @@ class Daemon:
         self.metrics.batches.labels("superseded" if superseded else "failed").inc()
         log.warning("stepping aside" if superseded else "starting over", extra={"error": str(error)})
 
-    async def _pause(self, pause_s: float) -> None:
-        """Long enough not to hammer a side that is down, cut short by stop()."""
+    async def _pause(self, pause_s: float, asked_s: float = 0.0) -> None:
+        """Long enough not to hammer a side that is down, and for as long as it asks for; cut short by stop()."""
+        jittered_s = asked_s + pause_s * random.uniform(0.5, 1.5)  # noqa: S311 - jitter
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._stopping.wait(), pause_s * random.uniform(0.5, 1.5))  # noqa: S311 - jitter
+            await asyncio.wait_for(self._stopping.wait(), jittered_s)
 
     @contextlib.asynccontextmanager
     async def _session(self) -> AsyncIterator[Session]:
@@ -218,7 +220,10 @@ class Daemon:
         except Refused as error:
             if error.sqlstate != UNDEFINED_FUNCTION:
                 raise
-            raise ConfigError("the mirror is not installed in the target", hint=target.install_hint) from error
+            reason = error.message.removeprefix("target: ")
+            raise ConfigError(
+                f"the mirror is not installed in the target: {reason}", hint=target.install_hint
+            ) from error
         if claim.types != self._types:
             raise Incompatible(
                 f"the target's keys are {claim.types}, the source's are {self._types}", hint=target.install_hint

@@ -14,6 +14,8 @@ Messages never carry a URL, a password or a key.
 
 from __future__ import annotations
 
+TOO_LARGE = "413"  # an HTTP status where Refused has an SQLSTATE: a gateway takes no batch of that size
+
 
 class MirrorError(Exception):
     exit_code = 1
@@ -36,11 +38,14 @@ class Incompatible(ConfigError):
 
 
 class Unreachable(MirrorError):
+    """`retry_after_s`: whoever refused asks to be left alone for so long."""
+
     exit_code = 3
 
-    def __init__(self, side: str, message: str, *, hint: str = "") -> None:
+    def __init__(self, side: str, message: str, *, hint: str = "", retry_after_s: float = 0.0) -> None:
         super().__init__(f"{side}: {message}", hint=hint)
         self.side = side
+        self.retry_after_s = retry_after_s
 
 
 class UnknownOutcome(Unreachable):

@@ -164,11 +164,16 @@ def translate(error: psycopg.Error, side: str) -> MirrorError:
     state = error.sqlstate
     if state is None:
         return _translate_connection(_text(error), side)
-    return answer(state, error.diag.message_primary or _text(error), error.diag.message_hint or "", side)
+    said = error.diag
+    return answer(state, said.message_primary or _text(error), said.message_hint or "", side, said.message_detail or "")
 
 
-def answer(state: str, text: str, hint: str, side: str) -> MirrorError:
-    """What a server says of itself, whichever way it reached us."""
+def answer(state: str, text: str, hint: str, side: str, detail: str = "") -> MirrorError:
+    """What a server says of itself, whichever way it reached us. What our own functions raise says in the detail what
+    it is about: PostgREST makes the message the reason of the status line, which others' text would break. Of other
+    errors the detail is not shown: it quotes rows."""
+    if state.startswith("PT") and detail:
+        text = f"{text}: {' '.join(detail.split())}"
     if state in _ANSWERS:
         return _ANSWERS[state](f"target: {text}", hint=hint)
     if state == "42501":

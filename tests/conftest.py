@@ -7,6 +7,7 @@ import psycopg
 import pytest
 
 from tests.bed.backends import Pair, chosen, open_pair
+from tests.bed.commands import Command, commands
 from tests.bed.databases import Template, template
 from tests.bed.templates import prepare_source, prepare_target
 from tests.bed.ways import WAYS, Way, open_way
@@ -73,3 +74,9 @@ async def way(request: pytest.FixtureRequest, target_url: str) -> AsyncIterator[
     """How the mirror reaches the target: a test that asks for this runs on each of the two."""
     async with open_way(request.param, target_url) as opened:
         yield opened
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    """`mirror ...`, in this process."""
+    return commands(monkeypatch, capsys)

@@ -13,8 +13,11 @@ import psycopg
 from mirror.config import Https, Settings
 from mirror.errors import ConfigError, MirrorError, Refused
 from mirror.postgres import UNDEFINED_FUNCTION, connect_blocking, translated
+from mirror.target import replies
+from mirror.target.target import Target
 from mirror.target.ways import check, open_transport
 
+NOTICED_WITHIN_S = 10.0  # a person waits
 Connection = psycopg.Connection[Any]
 Report = dict[str, Any]
 
@@ -95,9 +98,9 @@ class Sides:
 
 
 async def _status(settings: Settings) -> Report:
-    transport = await open_transport(settings)
+    transport = await open_transport(settings, NOTICED_WITHIN_S)
     try:
-        return await transport.call("mirror_status", None)
+        return await Target(transport).status()
     finally:
         await transport.close()
 
@@ -113,7 +116,7 @@ def _verdict(source: Report, target: Report, stale_after_s: float) -> str:
 def _target(connection: Connection) -> Report:
     row = connection.execute("select to_regproc('public.mirror_status') is not null").fetchone()
     row = connection.execute("select public.mirror_status()").fetchone() if row and row[0] else None
-    return {"installed": False} if row is None or row[0] is None else {"installed": True, **row[0]}
+    return {"installed": False} if row is None or row[0] is None else {"installed": True, **replies.status(row[0])}
 
 
 def _source(connection: Connection) -> Report:

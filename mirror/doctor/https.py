@@ -11,6 +11,7 @@ from mirror.config import Https
 from mirror.doctor.clock import judged
 from mirror.doctor.finding import Finding, Verdict
 from mirror.errors import MirrorError, Refused, Unreachable
+from mirror.postgres import UNDEFINED_FUNCTION
 from mirror.target.once import Api, opened
 from mirror.target.target import VERSION
 
@@ -25,19 +26,21 @@ def examine(https: Https, notes: dict[str, Any]) -> Iterator[Finding]:
         yield _said("connection", "unknown", error.message, error.hint)
     except MirrorError as error:
         yield _said("connection", "error", error.message, error.hint)
-    cure = "Set MIRROR_TARGET_URL as well, if only for this command."
+    cure = "Set MIRROR_TARGET_URL as well, if only for this command, to have those looked at."
     untried = "not tried through HTTPS: what strangers read and which channels they enter, as the policies answer them"
-    yield _said("strangers", "warning", untried, "Set MIRROR_TARGET_URL as well, if only for this command.")
-    yield _said("policies", "unknown", "policies, indexes and foreign keys cannot be looked at through HTTPS", cure)
+    yield _said("strangers", "warning", untried, cure)
+    yield _said("reach", "ok", "through HTTPS neither indexes nor other policies than the mirror's are in sight", cure)
 
 
 def _asked(api: Api, notes: dict[str, Any]) -> Iterator[Finding]:
     before = time.time()
-    status = api.call("mirror_status")
+    status = api.status()
     after = time.time()
     yield _said("connection", "ok", "the API answers, exposes schema public and takes the key")
     yield judged("target", datetime.fromisoformat(status["clock"]).timestamp(), before, after)
     yield from _state(status, notes)
+    yield from _channels(status)
+    yield _written(api)
     yield from _insecurities(api)
     yield _closed(api)
 
@@ -57,6 +60,33 @@ def _state(status: dict[str, Any], notes: dict[str, Any]) -> Iterator[Finding]:
     for table in status["braked"]:
         sentence = f"a comparison of {table} would delete a large part of it, and did not"
         yield _said("brake", "warning", sentence, "Look at the primary, then `mirror resync --force`.")
+
+
+def _channels(status: dict[str, Any]) -> Iterator[Finding]:
+    """An older release cannot tell."""
+    match status.get("channels"):
+        case "ready":
+            yield _said("channels", "ok", "the policies of private channels are in place")
+        case "missing":
+            sentence = "there is no table realtime.messages, so every private channel is closed"
+            cure = "Connect a client once: Realtime then makes the table, and a daemon that runs opens the channels."
+            yield _said("channels", "warning", sentence, cure)
+        case "closed":
+            sentence = "private channels are closed: realtime.messages lacks policies of the mirror"
+            yield _said("channels", "error", sentence, INSTALL)
+
+
+def _written(api: Api) -> Finding:
+    """Reading tells nothing of writing: the API refuses some statements, and only those of its own sessions."""
+    try:
+        api.call("mirror_try")
+    except Unreachable:
+        raise
+    except MirrorError as error:
+        if isinstance(error, Refused) and error.sqlstate == UNDEFINED_FUNCTION:
+            return _said("writes", "warning", "an older release is installed, whose writes cannot be tried", INSTALL)
+        return _said("writes", "error", f"the API refuses what the daemon writes: {error.message}", error.hint)
+    return _said("writes", "ok", "the API takes what the daemon writes: all of it was tried, and undone")
 
 
 def _insecurities(api: Api) -> Iterator[Finding]:

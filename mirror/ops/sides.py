@@ -17,7 +17,7 @@ from mirror.errors import MirrorError, Unreachable
 from mirror.ops.vitals import Vitals
 from mirror.postgres import connect
 from mirror.source import requests
-from mirror.target.target import Transport
+from mirror.target.target import Target, Transport
 
 TIMEOUT_S = 8.0
 QUEUE_MAX = 20
@@ -109,7 +109,7 @@ class Parked:
         async with asyncio.timeout(TIMEOUT_S):
             transport = await self._open()
             try:
-                status = await transport.call("mirror_status", None)
+                status = await Target(transport).status()
             finally:
                 await transport.close()
         return [_key(row) for row in status["parked"][:PARKED_MAX]]

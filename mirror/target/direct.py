@@ -27,7 +27,7 @@ class Direct:
     async def open(cls, url: str) -> Direct:
         return cls(await connect(url, "target"))
 
-    async def call(self, function: str, argument: str | None) -> dict[str, Any]:
+    async def call(self, function: str, argument: str | None) -> Any:
         if function not in _FUNCTIONS:
             raise AssertionError(function)
         place, values = ("%s::jsonb", [argument]) if argument is not None else ("", None)
@@ -43,8 +43,7 @@ class Direct:
             raise UnknownOutcome("target", f"no reply to {function}: {reason}", hint=error.hint) from error
         if row is None:
             raise AssertionError("a function returns a row")
-        reply: dict[str, Any] = row[0]
-        return reply
+        return row[0]
 
     async def close(self) -> None:
         await self._connection.close()

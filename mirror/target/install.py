@@ -22,7 +22,7 @@ Connection = psycopg.Connection[Any]
 Types = dict[str, str]
 
 VERSION = 1
-FILES = ("base", "adopted", "tables", "write", "park", "prove", "api", "freshness", "access", "epochs")
+FILES = ("base", "adopted", "tables", "write", "park", "prove", "api", "freshness", "access", "epochs", "try")
 CHANGES_AT = FILES.index("write")  # what one table needs, before what needs it
 THEN = ("policies", "channels", "holes", "security", "grants")
 OURS = "permission mirror"  # what each body of ours begins with: whose body it is, is whose function it is

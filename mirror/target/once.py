@@ -3,6 +3,7 @@ open."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -11,9 +12,11 @@ import httpx
 
 from mirror.config import Https
 from mirror.errors import Unreachable
-from mirror.target.rest import proxies_usable, translate
+from mirror.target import replies
+from mirror.target.rest import is_unnoticed, pauses, proxies_usable, translate
 
 TIMEOUT_S = 10.0
+NOTICED_WITHIN_S = 10.0  # a person waits
 
 
 class Api:
@@ -22,15 +25,32 @@ class Api:
     def __init__(self, client: httpx.Client) -> None:
         self._client = client
 
-    def call(self, function: str, schema: str = "public") -> Any:
+    def status(self) -> dict[str, Any]:
+        return replies.status(self.call("mirror_status", noticed_within_s=NOTICED_WITHIN_S))
+
+    def call(self, function: str, schema: str = "public", noticed_within_s: float = 0.0) -> Any:
         """Its reply, or the error as the daemon would have it."""
+        for pause_s in pauses(noticed_within_s):
+            response = self._post(function, schema)
+            if response.is_success:
+                return _json(response, function)
+            if pause_s is None or not is_unnoticed(response):
+                break
+            time.sleep(pause_s)
+        raise translate(response)
+
+    def _post(self, function: str, schema: str) -> httpx.Response:
         try:
-            response = self._client.post(f"/rest/v1/rpc/{function}", content="{}", headers={"Content-Profile": schema})
+            return self._client.post(f"/rest/v1/rpc/{function}", content="{}", headers={"Content-Profile": schema})
         except httpx.HTTPError as error:
             raise Unreachable("target", str(error) or type(error).__name__) from error
-        if not response.is_success:
-            raise translate(response)
+
+
+def _json(response: httpx.Response, function: str) -> Any:
+    try:
         return response.json()
+    except ValueError:
+        raise replies.not_ours(function) from None
 
 
 @contextmanager

@@ -6,14 +6,16 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from mirror.batch import Fence, Outcome, Reading
 from mirror.errors import Incompatible
+from mirror.target import replies
+from mirror.target.replies import APPLIED, CLAIMED, COMPARED, OPENED, REPLY, Claimed, Reply, not_ours, parse
 
 VERSION = 1
+R = TypeVar("R", bound=Reply)
 
 
 class Transport(Protocol):
@@ -27,21 +29,11 @@ class Transport(Protocol):
         """How the target's side gets there."""
         ...
 
-    async def call(self, function: str, argument: str | None) -> dict[str, Any]: ...
+    async def call(self, function: str, argument: str | None) -> Any:
+        """Whatever came back: mirror/target/replies.py says whether it is a reply."""
+        ...
 
     async def close(self) -> None: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Claim:
-    epoch: int
-    types: dict[str, str]
-    primed: bool
-    snapshot: str | None
-    empty: tuple[str, ...] = ()
-    walks: tuple[dict[str, Any], ...] = ()
-    proof: dict[str, Any] | None = None
-    channels: str | None = None  # None: installed by a version that cannot tell
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,25 +61,17 @@ class Target:
     def install_hint(self) -> str:
         return self._transport.install_hint
 
-    async def claim(self, source_json: str) -> Claim:
+    async def claim(self, source_json: str) -> Claimed:
         """From the reply on, every older daemon is refused by the target itself."""
-        reply = await self._call("mirror_claim", source_json)
-        if reply["version"] != VERSION:
+        reply = await self._transport.call("mirror_claim", source_json)
+        version = reply.get("version") if isinstance(reply, dict) else None
+        if isinstance(version, int) and version != VERSION:  # another release may say all else differently
             raise Incompatible(
-                f"the target's schema is version {reply['version']}, this daemon needs {VERSION}",
-                hint=self.install_hint,
+                f"the target's schema is version {version}, this daemon needs {VERSION}", hint=self.install_hint
             )
-        self._epoch, self._batch = reply["epoch"], 0
-        return Claim(
-            reply["epoch"],
-            reply["types"],
-            reply["primed"],
-            reply["snapshot"],
-            tuple(reply["empty"]),
-            tuple(reply["walks"]),
-            reply["proof"],
-            reply.get("channels"),
-        )
+        claimed = self._heard(parse(CLAIMED, "mirror_claim", reply))
+        self._epoch, self._batch = claimed.epoch, 0
+        return claimed
 
     def next_fence(self) -> Fence:
         self._batch += 1
@@ -103,28 +87,35 @@ class Target:
             head["position"] = {"snapshot": reading.snapshot, "as_of": reading.as_of, "fresh_at": self._fresh_at(began)}
         if reading.slice is not None and "check" in reading.slice:
             head["check"] = reading.slice["check"]
-        reply = await self._call("mirror_apply", f'{json.dumps(head)[:-1]},"scopes":[{reading.scopes}]}}')
-        due = tuple((d["table"], d["k1"], d["k2"]) for d in reply["due"])
-        return Outcome(reply["counts"], reply["parked"], due, reply["check"], tuple(reply["explained"] or ()))
+        body = f'{json.dumps(head)[:-1]},"scopes":[{reading.scopes}]}}'
+        reply = self._heard(parse(APPLIED, "mirror_apply", await self._transport.call("mirror_apply", body)))
+        if "explain" in head and not reply.explained:
+            raise not_ours("mirror_apply", "explained")
+        due = tuple((d["table"], d["k1"], d["k2"]) for d in reply.due)
+        return Outcome(reply.counts, reply.parked, due, reply.check, reply.explained or ())
 
     async def compare(self, reading: Reading) -> Outcome:
         """The target's answer to the same questions, with nothing applied: what waits does not count as different."""
         head = {"check": reading.slice["check"]} if reading.slice is not None and "check" in reading.slice else {}
         comma = "," if head else ""
-        reply = await self._call("mirror_compare", f'{json.dumps(head)[:-1]}{comma}"scopes":[{reading.scopes}]}}')
-        return Outcome(check=reply["check"], explained=tuple(reply["explained"] or ()))
+        body = f'{json.dumps(head)[:-1]}{comma}"scopes":[{reading.scopes}]}}'
+        reply = self._heard(parse(COMPARED, "mirror_compare", await self._transport.call("mirror_compare", body)))
+        if '"dry"' in reading.scopes and not reply.explained:
+            raise not_ours("mirror_compare", "explained")
+        return Outcome(check=reply.check, explained=reply.explained or ())
 
     async def adopt(self, source_json: str) -> None:
         """From here on this is the mirror of that source."""
-        await self._call("mirror_adopt", source_json)
+        self._heard(parse(REPLY, "mirror_adopt", await self._transport.call("mirror_adopt", source_json)))
 
     async def status(self) -> dict[str, Any]:
-        return await self._call("mirror_status", None)
+        return replies.status(await self._transport.call("mirror_status", None))
 
     async def open_channels(self) -> Channels:
         """Makes the policies when the table has come that they belong on; else only looks."""
-        reply = await self._call("mirror_open_channels", None)
-        return Channels(reply["channels"], reply["reason"])
+        reply = await self._transport.call("mirror_open_channels", None)
+        opened = self._heard(parse(OPENED, "mirror_open_channels", reply))
+        return Channels(opened.channels, opened.reason)
 
     async def close(self) -> None:
         await self._transport.close()
@@ -138,7 +129,6 @@ class Target:
         clock, received = self._their_clock
         return (clock + timedelta(seconds=began - received)).isoformat()
 
-    async def _call(self, function: str, argument: str | None) -> dict[str, Any]:
-        reply = await self._transport.call(function, argument)
-        self._their_clock = datetime.fromisoformat(reply["clock"]), self._clock()
+    def _heard(self, reply: R) -> R:
+        self._their_clock = reply.clock, self._clock()
         return reply

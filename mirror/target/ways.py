@@ -14,6 +14,8 @@ from mirror.target.direct import Direct
 from mirror.target.key import claims
 from mirror.target.target import Transport
 
+NOTICED_WITHIN_S = 30.0  # most need less than one; a large schema takes seconds to read
+
 
 def check(settings: Settings) -> Literal["direct", "https"]:
     """What can be told without asking anybody: which of the two it is, and that it could work."""
@@ -43,11 +45,12 @@ def refuse_one_side(settings: Settings) -> None:
         refuse_one_database(settings.source(), way)
 
 
-async def open_transport(settings: Settings) -> Transport:
+async def open_transport(settings: Settings, noticed_within_s: float = NOTICED_WITHIN_S) -> Transport:
+    """`noticed_within_s`: how long Supabase's API may take to know functions that were installed just now."""
     check(settings)
     way = settings.target_way()
     if not isinstance(way, Https):
         return await Direct.open(way)
     from mirror.target.rest import Rest  # noqa: PLC0415 - a third of a second, for those who go this way
 
-    return Rest(way)
+    return Rest(way, noticed_within_s)

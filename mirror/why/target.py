@@ -109,7 +109,7 @@ def glimpse(https: Https, person: Person, trip: str) -> Glimpse:
     from mirror.target.once import opened as api_opened  # noqa: PLC0415 - a third of a second, for those who go this way
 
     with api_opened(https) as api:
-        status = api.call("mirror_status")
+        status = api.status()
     keys = (("users", person.id, ""), ("trips", trip, ""), ("trip_memberships", trip, person.id))
     parked = tuple(p for p in status["parked"] if (p["tbl"], p["k1"], p["k2"]) in keys)
     return Glimpse(status["snapshot"], status["staleness_seconds"], parked)

@@ -1,5 +1,7 @@
 -- The target side, part 5: what the daemon calls, through PostgREST or a direct connection alike. Errors it can act on
--- carry SQLSTATE PTxyz, which PostgREST turns into HTTP status xyz (40001 it would retry without end).
+-- carry SQLSTATE PTxyz, which PostgREST turns into HTTP status xyz (40001 it would retry without end; after a reply of 503,
+-- whose ever it is, it reads its schema cache anew), and the message into the reason of the status line: so a message is
+-- plain ASCII without anybody's data, and the rest is the detail.
 
 -- Reasons not to write here at all. (Of a partitioned table the constraint counts once, not once for each partition.)
 create or replace function mirror.obstacles() returns setof text language sql stable set search_path = pg_catalog, pg_temp as $mirror$
@@ -36,19 +38,20 @@ begin
   select * into strict _state from mirror.state for update;
   select string_agg(o, '; ') into _reason from mirror.obstacles() as o;
   if _reason is not null then
-    raise exception '%', _reason using errcode = 'PT428';
+    raise exception 'a foreign key would take rows of others along' using errcode = 'PT428', detail = _reason;
   end if;
   -- A database may be renamed; everything else says that it is another one.
   if _state.source is not null
      and _state.source - 'database' is distinct from mirror_claim.source - 'database' - 'snapshot' then
-    raise exception 'the target mirrors another source: it knows %, this is %', _state.source, mirror_claim.source
-      using errcode = 'PT412', hint = 'Check MIRROR_SOURCE_URL and MIRROR_TARGET_URL; if it is meant, run `mirror adopt`.';
+    raise exception 'the target mirrors another source' using errcode = 'PT412',
+      detail = format('it knows %s, this is %s', _state.source, mirror_claim.source),
+      hint = 'Check MIRROR_SOURCE_URL and MIRROR_TARGET_URL; if it is meant, run `mirror adopt`.';
   end if;
   -- Time does not go backwards: a source restored to yesterday knows fewer transactions than its mirror.
   if pg_snapshot_xmax((mirror_claim.source->>'snapshot')::pg_snapshot) < pg_snapshot_xmax(_state.snapshot::pg_snapshot) then
-    raise exception 'the source went back in time: its snapshot is %, the target equals %',
-      mirror_claim.source->>'snapshot', _state.snapshot
-      using errcode = 'PT412', hint = 'If it was restored on purpose, run `mirror adopt`.';
+    raise exception 'the source went back in time' using errcode = 'PT412',
+      detail = format('its snapshot is %s, the target equals %s', mirror_claim.source->>'snapshot', _state.snapshot),
+      hint = 'If it was restored on purpose, run `mirror adopt`.';
   end if;
   update mirror.state set epoch = epoch + 1, batch = 0, source = mirror_claim.source - 'snapshot' where one returning * into _state;
   return jsonb_build_object('epoch', _state.epoch, 'version', _state.version, 'types', _state.types, 'clock', clock_timestamp(),
@@ -139,8 +142,8 @@ declare _state mirror.state;
 begin
   select * into strict _state from mirror.state for update;
   if (check_fence.epoch = _state.epoch and check_fence.batch > _state.batch) is not true then
-    raise exception 'superseded: epoch % batch % is not newer than epoch % batch %',
-      check_fence.epoch, check_fence.batch, _state.epoch, _state.batch using errcode = 'PT409';
+    raise exception 'superseded' using errcode = 'PT409', detail = format('epoch %s batch %s is not newer than epoch %s batch %s',
+      check_fence.epoch, check_fence.batch, _state.epoch, _state.batch);
   end if;
 end
 $mirror$;
@@ -167,7 +170,8 @@ begin
   _back := coalesce(pg_snapshot_xmax(_new) < pg_snapshot_xmax(_state.snapshot::pg_snapshot)
                  or pg_snapshot_xmin(_new) < pg_snapshot_xmin(_state.snapshot::pg_snapshot), false);
   if _back and _state.position_epoch = _state.epoch then
-    raise exception 'superseded: the position would go back from % to %', _state.snapshot, _new using errcode = 'PT409';
+    raise exception 'superseded' using errcode = 'PT409',
+      detail = format('the position would go back from %s to %s', _state.snapshot, _new);
   end if;
   if _back then
     _state.as_of := null;

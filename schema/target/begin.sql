@@ -16,8 +16,9 @@ begin
   if to_regclass('mirror.state') is not null then
     execute 'select version from mirror.state' into _version;
     if _version > {{version}} then
-      raise exception 'it was installed by a newer mirror (schema version %, this one knows {{version}})', _version
-        using errcode = 'PT428', hint = 'Use that version of the mirror.';
+      raise exception 'it was installed by a newer mirror' using errcode = 'PT428',
+        detail = format('schema version %s, this one knows {{version}}', _version),
+        hint = 'Use that version of the mirror.';
     end if;
   end if;
   -- A function of the same name that somebody else has made is not ours to replace, nor to drop one day.
@@ -27,8 +28,8 @@ begin
     and not (
   {{is_ours}});
   if _theirs is not null then
-    raise exception 'there is a function %, which is not the mirror''s', _theirs
-      using errcode = 'PT428', hint = 'Rename it, or drop it and let policies ask the mirror''s instead.';
+    raise exception 'there is a function of the mirror''s name, but not the mirror''s' using errcode = 'PT428', detail = _theirs,
+      hint = 'Rename it, or drop it and let policies ask the mirror''s instead.';
   end if;
 end
 $mirror$;

@@ -78,7 +78,8 @@ begin
   end if;
   perform mirror.open_channels();
 exception when insufficient_privilege then
-  raise exception 'policies on realtime.messages may not be made as %: %', current_user, sqlerrm using errcode = 'PT428',
+  raise exception 'policies on realtime.messages may not be made by this role' using errcode = 'PT428',
+    detail = format('%s: %s', current_user, sqlerrm),
     hint = 'Install as the role postgres of the project, or set topics = [] in [access] and make them yourself.';
 end
 $mirror$;

@@ -21,7 +21,8 @@ begin
   end;
 exception when others then
   if sqlstate in ('40001', '40P01') then
-    raise exception '%', sqlerrm using errcode = 'PT503';  -- PostgREST would try it again without end
+    -- PostgREST would try it again without end.
+    raise exception 'the target was busy with others' using errcode = 'PT423', detail = sqlerrm;
   elsif not mirror.is_objection(sqlstate) then
     raise;
   end if;
@@ -59,8 +60,9 @@ begin
   set reason = excluded.reason, tries = p.tries + 1, settled = false,
       retry_at = now() + least(interval '1 hour', interval '5 seconds' * power(2, least(p.tries, 10)));
   if (select count(*) from mirror.parked) > 1000 then
-    raise exception 'more than 1000 rows are refused, the last one of % because %', park.tbl, park.reason
-      using errcode = 'PT422', hint = 'Put the table right; the mirror tries again by itself.';
+    raise exception 'more than 1000 rows are refused' using errcode = 'PT422',
+      detail = format('the last one of %s because %s', park.tbl, park.reason),
+      hint = 'Put the table right; the mirror tries again by itself.';
   end if;
   if park.tbl = 'trip_memberships' then
     perform mirror.revoke(jsonb_build_array(jsonb_build_object('trip_id', _k1, 'user_id', _k2)));

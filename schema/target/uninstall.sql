@@ -38,8 +38,9 @@ begin
                        public.users_key_mirror, public.trips_key_mirror, public.trip_memberships_key_mirror;
 exception when dependent_objects_still_exist then
   get stacked diagnostics _detail = pg_exception_detail;
-  raise exception 'the mirror is still in use: %', replace(coalesce(nullif(_detail, ''), sqlerrm), E'\n', ', ')
-    using errcode = 'PT428', hint = 'Drop or change that first.';
+  raise exception 'the mirror is still in use' using errcode = 'PT428',
+    detail = replace(coalesce(nullif(_detail, ''), sqlerrm), E'\n', ', '),
+    hint = 'Drop or change that first.';
 end
 $mirror$;
 notify pgrst, 'reload schema';

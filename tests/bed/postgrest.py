@@ -1,21 +1,27 @@
 """A stand-in for PostgREST 14: imitates what calling a function through Supabase's API does, where the real one is not
-to be had. (With MIRROR_TEST_POSTGREST_IMAGE the same tests run on that: tests/bed/supabase_api.py.)
+to be had. With MIRROR_TEST_POSTGREST_BIN the same tests run on a real one (tests/bed/supabase_api.py).
 
-What it imitates, after PostgREST's sources: it logs in as `authenticator` and becomes the role of the JWT for one
-transaction, with the claims in `request.jwt.claims`; the limits are those of the role that logged in, unless the
-function has a `statement_timeout` of its own, which is set before it is called; arguments are matched by name, as its
-cache of the schema knows them (read at the start and at `notify pgrst, 'reload schema'`); functions that do not write
-run read only; what returns rows is cut at 1,000 without a word; errors are PostgreSQL's, in JSON, with the status that
-PostgREST gives them; 40001 is tried again without end (here: 20 times, and counted)."""
+What it imitates, after PostgREST's sources:
+- It logs in as `authenticator`, becomes the role of the token for one transaction, with that role's settings (ALTER
+  ROLE) and the claims; `statement_timeout` and two more settings of the function are set before it is called.
+- Functions are known as they were when it last looked: at the start (503, PGRST002 until then), and a while after
+  `notify pgrst, 'reload schema'` (until then 404, PGRST202), when its pool is flushed, too. ANY reply of status 503
+  makes it look again.
+- Arguments are matched by name: missing ones 404, PGRST202; two functions that fit 300, PGRST203.
+- What does not write runs READ ONLY, and so does every GET; rows are cut at 1,000 without a word; void is 204.
+- Errors are PostgreSQL's, in JSON, with the status that PostgREST gives them. Of PTxyz the message is the reason phrase
+  of the status line: one that is not a line of ASCII breaks the reply. 40001 is tried again without end, client or not.
+- Sessions preload safeupdate on hosted projects: UPDATE and DELETE without WHERE are 21000. Here the bodies of what is
+  called are read (tests/bed/safeupdate.py), once after each look: not those of triggers.
+
+What it does not: tables and views, JWKS, Prefer, the OpenAPI document, single unnamed parameters."""
 
 from __future__ import annotations
 
 import asyncio
-import base64
 import contextlib
-import hashlib
-import hmac
 import json
+import random
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -27,201 +33,222 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-Connection = psycopg.AsyncConnection[Any]
-JWT_SECRET = "reallyreallyreallyreallyverysafe"
-ROWS_MAX = 1_000
-RETRIES_MAX = 20  # of 40001: the real one does not stop
-_FUNCTIONS = """
-    select p.proname, p.proargnames, p.provolatile = 'v', p.proretset,
-           (select split_part(s, '=', 2) from unnest(p.proconfig) as s where s like 'statement_timeout=%%')
-    from pg_proc as p where p.pronamespace = %s::regnamespace and p.prokind = 'f'
-"""
-_BEGIN = """
-    select set_config('role', %s, true), set_config('request.jwt.claims', %s, true),
-           set_config('request.method', 'POST', true), set_config('request.path', %s, true),
-           set_config('search_path', '"public", "extensions"', true),
-           set_config('statement_timeout', coalesce(%s, current_setting('statement_timeout')), true)
-"""
-_STATUS_OF = {"23503": 409, "23505": 409, "25006": 405, "53400": 500, "57P01": 503, "P0001": 400, "42883": 404}
-_STATUS_OF |= {"42P01": 404, "42P17": 500}
-_STATUS_OF_CLASS = {"08": 503, "53": 503, "0L": 403, "0P": 403, "28": 403}
-_SERVERS_OWN = ("09", "25", "2D", "38", "39", "3B", "40", "54", "55", "57", "58", "F0", "HV", "P0", "XX")
-_STATUS_OF_CLASS |= dict.fromkeys(_SERVERS_OWN, 500)
+from tests.bed import postgrest_schema, safeupdate
+from tests.bed.postgrest_answers import RefusedError, answer, error, refusal
+from tests.bed.postgrest_jwt import claims_of
+from tests.bed.postgrest_schema import Connection, Function, SchemaCache
+
+RELOAD_MIN_S, RELOAD_MAX_S = 0.15, 0.7
+_CONTENT_TYPES = ("application/json", "")
+_ACCEPTED = ("application/json", "application/*", "*/*", "")
+_METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"]
 
 
 @dataclass(frozen=True)
-class Function:
-    arguments: frozenset[str]
-    writes: bool
-    returns_rows: bool
-    statement_timeout: str | None
-
-
-class RefusedError(Exception):
-    def __init__(self, status: int, code: str, message: str, hint: str | None = None) -> None:
-        super().__init__(message)
-        self.status = status
-        self.body = {"code": code, "message": message, "details": None, "hint": hint}
-
-
-def token(role: str) -> str:
-    """What a legacy key is, and what the gateway makes of a secret key."""
-    parts = [_base64(json.dumps(part).encode()) for part in ({"alg": "HS256", "typ": "JWT"}, {"role": role})]
-    signature = hmac.digest(JWT_SECRET.encode(), ".".join(parts).encode(), hashlib.sha256)
-    return ".".join([*parts, _base64(signature)])
-
-
-def _base64(data: bytes) -> str:
-    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+class _Call:
+    cache: SchemaCache
+    request: Request
+    claims: dict[str, Any]
+    function: Function
+    keys: set[str]
+    body: str
 
 
 @dataclass
 class Postgrest:
-    """`url`: of the target, for somebody whom it lets in as the role authenticator."""
+    """`url`: of the target, for somebody whom it lets in as the role authenticator. Tests set the delays."""
 
     url: str
     schemas: tuple[str, ...] = ("public",)
-    retried: int = 0
-    _functions: dict[str, Function] = field(default_factory=dict)
+    start_s: float = 0.0
+    reload_s: float | None = None
+    pool_size: int = 10
+    pool_wait_s: float = 10.0
+    retried: int = 0  # after 40001
+    reloads: int = 0
+    _cache: SchemaCache | None = None
     _idle: list[Connection] = field(default_factory=list)
+    _flushed: int = 0
+    _wanted: asyncio.Event = field(default_factory=asyncio.Event)
+    _tasks: set[asyncio.Task[Any]] = field(default_factory=set)
 
     def application(self) -> Starlette:
-        return Starlette(routes=[Route("/rpc/{name}", self.rpc, methods=["POST"])])
+        return Starlette(routes=[Route("/rpc/{name}", self.rpc, methods=_METHODS)])
 
     @contextlib.asynccontextmanager
     async def open(self) -> AsyncIterator[None]:
+        self._slots = asyncio.Semaphore(self.pool_size)
         async with await psycopg.AsyncConnection.connect(self.url, autocommit=True) as listener:
             await listener.execute("listen pgrst")
-            await self._reload(listener)
-            listening = asyncio.create_task(self._listen(listener))
+            if not self.start_s:
+                self._cache = await postgrest_schema.read(listener, self.schemas)
+            self._tasks |= {asyncio.create_task(self._listen(listener)), asyncio.create_task(self._keep_cache())}
             try:
                 yield
             finally:
-                listening.cancel()
-                await asyncio.gather(listening, return_exceptions=True)
-                for connection in self._idle:
-                    await connection.close()
+                for task in self._tasks:
+                    task.cancel()
+                await asyncio.gather(*self._tasks, return_exceptions=True)
+                await self._flush()
 
     async def rpc(self, request: Request) -> Response:
+        task = asyncio.current_task()
+        if task is None:
+            raise AssertionError("a request is a task")
+        self._tasks.add(task)
         try:
-            role = _role(request.headers.get("authorization"))
-            body = await request.body()
-            function = self._function(request, body)
-            reply = await self._called(request, role, function, body)
-        except RefusedError as refused:
-            return _answer(refused.status, json.dumps(refused.body), refused.body["code"])
-        except psycopg.Error as error:
-            return _error(error, authenticated=role != "anon")
-        return _answer(200, reply)
+            response = await self._answered(request)
+        finally:
+            self._tasks.discard(task)
+        if response.status_code == 503:
+            self._wanted.set()
+        return response
 
-    def _function(self, request: Request, body: bytes) -> Function:
-        schema, name = request.headers.get("content-profile", self.schemas[0]), request.path_params["name"]
+    async def _answered(self, request: Request) -> Response:
+        claims: dict[str, Any] = {"role": "anon"}
+        try:
+            cache = self._known()
+            claims = claims_of(request.headers.get("authorization"))
+            keys, body = await _payload(request)
+            function = cache.choose(self._schema(request), request.path_params["name"], keys)
+            reply = await self._called(_Call(cache, request, claims, function, keys, body))
+        except RefusedError as refused:
+            return refusal(refused)
+        except psycopg.Error as raised:
+            return error(raised, authenticated=claims["role"] != "anon")
+        return answer(204, "") if reply is None else answer(200, reply)
+
+    def _known(self) -> SchemaCache:
+        if self._cache is None:
+            raise RefusedError(503, "PGRST002", "Could not query the database for the schema cache. Retrying.")
+        return self._cache
+
+    def _schema(self, request: Request) -> str:
+        profile = "accept-profile" if request.method in ("GET", "HEAD") else "content-profile"
+        schema = request.headers.get(profile, self.schemas[0])
         if schema not in self.schemas:
             hint = f"Only the following schemas are exposed: {', '.join(self.schemas)}"
             raise RefusedError(406, "PGRST106", f"Invalid schema: {schema}", hint)
-        try:
-            arguments = json.loads(body)
-        except ValueError as error:
-            raise RefusedError(400, "PGRST102", "Empty or invalid json") from error
-        function = self._functions.get(name)
-        if function is None or function.arguments != arguments.keys():
-            called = f"{schema}.{name}" + (f"({', '.join(arguments)})" if arguments else " without parameters")
-            raise RefusedError(404, "PGRST202", f"Could not find the function {called} in the schema cache")
-        return function
+        return schema
 
-    async def _called(self, request: Request, role: str, function: Function, body: bytes) -> str:
-        for _ in range(RETRIES_MAX):
+    async def _called(self, call: _Call) -> str | None:
+        """None: nothing. Ends when the transaction ends, also when the client has gone long ago."""
+        while True:
             try:
                 async with self._connection() as connection:
-                    return await self._transaction(connection, request, role, function, body)
+                    await self._safe(call)
+                    return await _transaction(connection, call)
             except (psycopg.errors.SerializationFailure, psycopg.errors.DeadlockDetected):
                 self.retried += 1
-        raise RefusedError(500, "40001", "the stand-in has tried often enough; PostgREST would go on")
+                await asyncio.sleep(0)
 
-    async def _transaction(
-        self, connection: Connection, request: Request, role: str, function: Function, body: bytes
-    ) -> str:
-        claims = json.dumps({"role": role})
-        async with connection.transaction():
-            if not function.writes:
-                await connection.execute("set transaction read only")
-            await connection.execute(_BEGIN, [role, claims, request.url.path, function.statement_timeout])
-            cursor = await connection.execute(_query(request.path_params["name"], function), [body.decode()])
-            row = await cursor.fetchone()
-        return str(row[0]) if row else "null"
+    async def _safe(self, call: _Call) -> None:
+        refused, name = call.cache.refused, call.function.name
+        if name not in refused:
+            refused[name] = await asyncio.to_thread(self._refusal, name)
+        message = refused[name]
+        if message is not None:
+            raise RefusedError(400, "21000", message)
+
+    def _refusal(self, name: str) -> str | None:
+        with psycopg.connect(self.url, autocommit=True) as connection:
+            return safeupdate.refuses(connection, name)
 
     @contextlib.asynccontextmanager
     async def _connection(self) -> AsyncIterator[Connection]:
-        """One that lost its server is not given out again."""
-        connection = (
-            self._idle.pop() if self._idle else await psycopg.AsyncConnection.connect(self.url, autocommit=True)
-        )
+        """One that lost its server is not given out again, nor one that was out when the pool was flushed."""
         try:
-            yield connection
+            await asyncio.wait_for(self._slots.acquire(), self.pool_wait_s)
+        except TimeoutError as late:
+            raise RefusedError(504, "PGRST003", "Timed out acquiring connection from connection pool.") from late
+        flushed = self._flushed
+        try:
+            connection = self._idle.pop() if self._idle else await self._connect()
+            try:
+                yield connection
+            finally:
+                if connection.closed or flushed != self._flushed:
+                    await connection.close()
+                else:
+                    self._idle.append(connection)
         finally:
-            if connection.closed:
-                await connection.close()
-            else:
-                self._idle.append(connection)
+            self._slots.release()
+
+    async def _connect(self) -> Connection:
+        try:
+            return await psycopg.AsyncConnection.connect(self.url, autocommit=True)
+        except psycopg.OperationalError as down:
+            raise RefusedError(503, "PGRST000", "Database connection error. Retrying the connection.") from down
+
+    async def _flush(self) -> None:
+        self._flushed += 1
+        idle, self._idle = self._idle, []
+        for connection in idle:
+            await connection.close()
 
     async def _listen(self, listener: Connection) -> None:
         async for notification in listener.notifies():
             if notification.payload in ("", "reload schema"):
-                async with await psycopg.AsyncConnection.connect(self.url) as connection:
-                    await self._reload(connection)
+                self._wanted.set()
 
-    async def _reload(self, connection: Connection) -> None:
-        cursor = await connection.execute(_FUNCTIONS, [self.schemas[0]])
-        self._functions = {
-            name: Function(frozenset(arguments or ()), writes, rows, timeout)
-            for name, arguments, writes, rows, timeout in await cursor.fetchall()
-        }
-
-
-def _query(name: str, function: Function) -> sql.Composed:
-    """The body goes to the database as it is, and is taken apart there."""
-    arguments = sql.SQL(", ").join(
-        sql.SQL("{0} => b->{1}").format(sql.Identifier(argument), sql.Literal(argument))
-        for argument in sorted(function.arguments)
-    )
-    call = sql.SQL("public.{}({})").format(sql.Identifier(name), arguments)
-    if function.returns_rows:
-        rows = sql.SQL("(select r from (values (%s::jsonb)) as v(b), lateral {} as r limit {})").format(call, ROWS_MAX)
-        return sql.SQL("select coalesce(json_agg(t.r), '[]')::text from {} as t").format(rows)
-    return sql.SQL("select coalesce(to_json({}), 'null')::text from (values (%s::jsonb)) as v(b)").format(call)
-
-
-def _role(authorization: str | None) -> str:
-    if authorization is None:
-        return "anon"
-    given = authorization.removeprefix("Bearer ")
-    parts = given.split(".")
-    if len(parts) != 3:
-        raise RefusedError(401, "PGRST301", f"Expected 3 parts in JWT; got {len(parts)}")
-    role = str(json.loads(base64.urlsafe_b64decode(parts[1] + "=="))["role"])
-    if given != token(role):
-        raise RefusedError(401, "PGRST301", "No suitable key or wrong key type")
-    return role
+    async def _keep_cache(self) -> None:
+        """Several wishes at once are one."""
+        if self.start_s:
+            await asyncio.sleep(self.start_s)
+            self._wanted.set()
+        while True:
+            await self._wanted.wait()
+            self._wanted.clear()
+            if self._cache is not None:
+                delay_s = random.uniform(RELOAD_MIN_S, RELOAD_MAX_S) if self.reload_s is None else self.reload_s
+                await asyncio.sleep(delay_s)
+            try:
+                async with await psycopg.AsyncConnection.connect(self.url, autocommit=True) as connection:
+                    self._cache = await postgrest_schema.read(connection, self.schemas)
+            except psycopg.Error:
+                self._wanted.set()
+                await asyncio.sleep(RELOAD_MIN_S)
+                continue
+            self.reloads += 1
+            await self._flush()
 
 
-def _error(error: psycopg.Error, *, authenticated: bool) -> Response:
-    state, said = error.sqlstate, error.diag
-    if state is None:
-        return _answer(503, json.dumps({"code": "PGRST001", "message": "Database client error."}), "PGRST001")
-    body = {
-        "code": state, "message": said.message_primary, "details": said.message_detail, "hint": said.message_hint
+async def _transaction(connection: Connection, call: _Call) -> str | None:
+    request, role = call.request, call.claims["role"]
+    settings = {"search_path": '"public", "extensions"'} | call.cache.roles.get(role, {})
+    settings |= {
+        "role": role, "request.jwt.claims": json.dumps(call.claims), "request.method": request.method,
+        "request.path": request.url.path, "request.headers": json.dumps(dict(request.headers)),
     }  # fmt: skip
-    return _answer(_status(state, authenticated=authenticated), json.dumps(body), state)
+    settings |= call.function.settings
+    async with connection.transaction():
+        if request.method != "POST" or not call.function.writes:
+            await connection.execute("set transaction read only")
+        places = sql.SQL(", ").join([sql.SQL("set_config(%s, %s, true)")] * len(settings))
+        await connection.execute(
+            sql.SQL("select {}").format(places), [part for pair in settings.items() for part in pair]
+        )
+        row = await (await connection.execute(call.function.call(call.keys), [call.body])).fetchone()
+    if call.function.returns_nothing:
+        return None
+    return str(row[0]) if row else "null"
 
 
-def _status(state: str, *, authenticated: bool) -> int:
-    if state.startswith("PT"):
-        return int(state[2:]) if state[2:].isdecimal() else 500
-    if state == "42501":
-        return 403 if authenticated else 401
-    return _STATUS_OF.get(state) or _STATUS_OF_CLASS.get(state[:2], 400)
-
-
-def _answer(status: int, body: str, code: str | None = None) -> Response:
-    headers = {"Proxy-Status": f"PostgREST; error={code}"} if code else {}
-    return Response(body, status, headers, media_type="application/json")
+async def _payload(request: Request) -> tuple[set[str], str]:
+    """The names of the arguments, and the body as it came."""
+    if request.method not in ("GET", "HEAD", "POST"):
+        raise RefusedError(405, "PGRST101", f"Cannot use the {request.method} method on RPC")
+    accepted = [kind.split(";")[0].strip() for kind in request.headers.get("accept", "").split(",")]
+    if not any(kind in _ACCEPTED for kind in accepted):
+        raise RefusedError(406, "PGRST107", f"None of these media types are available: {', '.join(accepted)}")
+    if request.method != "POST":
+        return set(request.query_params), json.dumps(dict(request.query_params))
+    kind = request.headers.get("content-type", "").split(";")[0].strip()
+    if kind not in _CONTENT_TYPES:
+        raise RefusedError(400, "PGRST102", f"Content-Type not acceptable: {kind}")
+    text = (await request.body()).decode(errors="replace") or "{}"
+    try:
+        said = json.loads(text)
+    except ValueError as invalid:
+        raise RefusedError(400, "PGRST102", "Empty or invalid json") from invalid
+    return set(said) if isinstance(said, dict) else set(), text

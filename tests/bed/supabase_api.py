@@ -1,10 +1,11 @@
 """Supabase's API for one target: a gateway that knows the project's keys, and PostgREST behind it. The gateway is a
-stand-in always; PostgREST is tests/bed/postgrest.py, or in a container the image named by MIRROR_TEST_POSTGREST_IMAGE.
+stand-in always; PostgREST is tests/bed/postgrest.py, or the program that MIRROR_TEST_POSTGREST_BIN names.
 
     async with api(target_url) as supabase:
         supabase.settings          SUPABASE_URL and a secret key, as a user sets them
         supabase.answers           what the gateway says to the next calls by itself: a 502 page, a paused project
         supabase.calls             what was asked: function, headers, bytes
+        supabase.body_max          larger ones are 413
 
 For lost and late replies, cuts and stalls put a tests/bed/proxy.py before it: `Proxy.to(supabase.url)`.
 
@@ -20,23 +21,26 @@ import os
 import socket
 import sys
 from collections import deque
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 
 import httpx
 import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
 from tests.bed import postgrest
 from tests.bed.eventually import eventually
+from tests.bed.postgrest_answers import BrokenReplyError
+from tests.bed.postgrest_jwt import JWT_SECRET, token
 from tests.bed.target_side import as_role
 
 SECRET_KEY = "sb_secret_" + "N7UND0UgjKTVK-Uodkm0Hg_xSvEMPvz"
-IMAGE = "MIRROR_TEST_POSTGREST_IMAGE"
+BINARY = "MIRROR_TEST_POSTGREST_BIN"
 NO_KEY = {"message": "No API key found in request", "hint": "No `apikey` request header or url param was found."}
+BROKEN = {"message": "An invalid response was received from the upstream server"}
 BAD_KEY = {"message": "Invalid API key", "hint": "Double check your Supabase `anon` or `service_role` API key."}
 
 
@@ -56,29 +60,37 @@ class Supabase:
     url: str = ""
     answers: deque[Response] = field(default_factory=deque)
     calls: list[Call] = field(default_factory=list)
+    body_max: int | None = None
 
     @property
     def settings(self) -> dict[str, str]:
         return {"SUPABASE_URL": self.url, "SUPABASE_SECRET_KEY": SECRET_KEY}
 
     def application(self) -> Starlette:
-        return Starlette(routes=[Route("/rest/v1/rpc/{name}", self.forward, methods=["POST"])])
+        return Starlette(routes=[Route("/rest/v1/rpc/{name}", self.forward, methods=["GET", "POST"])])
 
     async def forward(self, request: Request) -> Response:
         body = await request.body()
         self.calls.append(Call(request.path_params["name"], dict(request.headers), len(body)))
         if self.answers:
             return self.answers.popleft()
+        if self.body_max is not None and len(body) > self.body_max:
+            return HTMLResponse("<html>413 Request Entity Too Large</html>", 413)
         key, headers = request.headers.get("apikey"), dict(request.headers)
         if key is None:
             return JSONResponse(NO_KEY, 401)
-        if key not in (SECRET_KEY, *map(postgrest.token, ("service_role", "anon"))):
+        if key not in (SECRET_KEY, *map(token, ("service_role", "anon"))):
             return JSONResponse(BAD_KEY, 401)
         if key == SECRET_KEY and "authorization" not in headers:
-            headers["authorization"] = f"Bearer {postgrest.token('service_role')}"
+            headers["authorization"] = f"Bearer {token('service_role')}"
         del headers["host"]
         path = request.url.path.removeprefix("/rest/v1")
-        reply = await self.upstream.post(path, content=body, headers=headers)
+        try:
+            reply = await self.upstream.request(
+                request.method, path, params=request.query_params, content=body, headers=headers
+            )
+        except (httpx.HTTPError, BrokenReplyError):
+            return JSONResponse(BROKEN, 502)
         kept = {name: value for name, value in reply.headers.items() if name in ("content-type", "proxy-status")}
         return Response(reply.content, reply.status_code, kept)
 
@@ -86,8 +98,8 @@ class Supabase:
 @contextlib.asynccontextmanager
 async def api(target_url: str, *, schemas: tuple[str, ...] = ("public",), port: int = 0) -> AsyncIterator[Supabase]:
     async with contextlib.AsyncExitStack() as stack:
-        if os.environ.get(IMAGE):
-            base = stack.enter_context(_container(target_url, schemas))
+        if os.environ.get(BINARY):
+            base = await stack.enter_async_context(_program(target_url, schemas))
             supabase = Supabase(await stack.enter_async_context(httpx.AsyncClient(base_url=base, timeout=60)), None)
             await eventually(lambda: _is_up(supabase.upstream), 20.0)
         else:
@@ -100,22 +112,23 @@ async def api(target_url: str, *, schemas: tuple[str, ...] = ("public",), port: 
         yield supabase
 
 
-@contextlib.contextmanager
-def _container(target_url: str, schemas: tuple[str, ...]) -> Iterator[str]:
-    from testcontainers.core.container import DockerContainer  # noqa: PLC0415 (slow to import, needed with an image only)
-
-    container = DockerContainer(os.environ[IMAGE]).with_kwargs(network_mode="host")
+@contextlib.asynccontextmanager
+async def _program(target_url: str, schemas: tuple[str, ...]) -> AsyncIterator[str]:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     settings = {
         "PGRST_DB_URI": as_role(target_url, "authenticator"), "PGRST_DB_SCHEMAS": ",".join(schemas),
         "PGRST_DB_ANON_ROLE": "anon", "PGRST_DB_MAX_ROWS": "1000", "PGRST_DB_EXTRA_SEARCH_PATH": "public,extensions",
-        "PGRST_JWT_SECRET": postgrest.JWT_SECRET, "PGRST_SERVER_HOST": "127.0.0.1", "PGRST_SERVER_PORT": str(port),
+        "PGRST_JWT_SECRET": JWT_SECRET, "PGRST_SERVER_HOST": "127.0.0.1", "PGRST_SERVER_PORT": str(port),
+        "PGRST_LOG_LEVEL": "crit",
     }  # fmt: skip
-    for name, value in settings.items():
-        container.with_env(name, value)
-    with container:
+    program = await asyncio.create_subprocess_exec(os.environ[BINARY], env=settings)
+    try:
         yield f"http://127.0.0.1:{port}"
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            program.kill()
+        await program.wait()
 
 
 async def _is_up(client: httpx.AsyncClient) -> bool:

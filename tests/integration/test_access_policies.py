@@ -249,7 +249,7 @@ def test_whoever_may_not_make_policies_there_is_told_what_to_do(target_url: str)
         connection.execute("grant create on schema public to plain")
     with pytest.raises(Incompatible) as refused:
         put_in_place(as_role(target_url, "plain"))
-    assert "policies on realtime.messages may not be made as plain" in str(refused.value)
+    assert "policies on realtime.messages may not be made by this role: plain: " in str(refused.value)
     assert "topics = []" in str(refused.value)
 
 

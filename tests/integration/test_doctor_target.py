@@ -10,8 +10,9 @@ from psycopg import sql
 
 from mirror.config import load_settings
 from mirror.doctor import pair, target
-from mirror.doctor.finding import Finding
+from mirror.doctor.finding import Finding, exit_code
 from mirror.mapping import AccessOptions, Mapping
+from tests.bed.eventually import eventually
 from tests.bed.findings import NOWHERE, Found, examined_target, fired, silent, wrong
 from tests.bed.source_side import role
 from tests.bed.supabase_api import api
@@ -221,9 +222,11 @@ def test_unreachable_or_not_set() -> None:
 async def test_through_https(installed: str, admin: Connection) -> None:
     async with api(as_role(installed, "hosted_postgres")) as supabase:
         findings = await asyncio.to_thread(https, supabase.settings)
-        silent(findings, "policies", "loaded", "strangers")
+        silent(findings, "loaded", "strangers")
+        assert exit_code(findings) == 0, wrong(findings)
         fired(wrong(findings), "strangers", "warning: not tried through HTTPS")
-        assert {"key", "connection", "exposed schemas", "security"} <= {f.check for f in findings if f.verdict == "ok"}
+        fine = {f.check for f in findings if f.verdict == "ok"}
+        assert {"key", "connection", "exposed schemas", "security", "writes", "reach"} <= fine
         admin.execute(
             "grant select on public.users to anon;insert into mirror.parked (tbl, k1, reason) values ('users', 'x', '')"
         )
@@ -235,6 +238,52 @@ async def test_through_https(installed: str, admin: Connection) -> None:
         fired(found, "connection", "error: target: ")
         assert "hunter2" not in str(found)
     fired(wrong(await asyncio.to_thread(https, supabase.settings)), "connection", "unknown: target: ")
+
+
+async def test_what_the_daemon_writes_is_tried_through_https(installed: str, admin: Connection) -> None:
+    """As the API's own role, and undone: a daemon that leads goes on leading."""
+    before = admin.execute("select to_jsonb(s) from mirror.state as s").fetchone()
+    async with api(as_role(installed, "hosted_postgres")) as supabase:
+        assert "writes" not in wrong(await asyncio.to_thread(https, supabase.settings))
+        assert admin.execute("select to_jsonb(s) from mirror.state as s").fetchone() == before
+        admin.execute("create table public.chat (trip_id uuid references public.trips on delete cascade)")
+        found = wrong(await asyncio.to_thread(https, supabase.settings))
+        fired(found, "writes", "error: the API refuses what the daemon writes: target: a foreign key would take rows")
+        admin.execute("drop table public.chat")
+        admin.execute("create function public.no() returns trigger language plpgsql as $$ begin "
+                      "raise insufficient_privilege; end $$")  # fmt: skip
+        admin.execute("create trigger no before delete on public.trips for each statement execute function public.no()")
+        found = wrong(await asyncio.to_thread(https, supabase.settings))
+        fired(found, "writes", "error: the API refuses what the daemon writes: target: insufficient_privilege")
+        admin.execute("drop function public.mirror_try(); notify pgrst, 'reload schema'")
+
+        async def is_noticed() -> bool:
+            return "older release" in str(wrong(await asyncio.to_thread(https, supabase.settings)))
+
+        await eventually(is_noticed)
+
+
+@pytest.mark.parametrize(
+    ("channels", "said"),
+    [
+        (None, ""), ("ready", ""), ("missing", "warning: there is no table realtime.messages"),
+        ("closed", "error: private channels are closed"),
+    ],
+)  # fmt: skip
+async def test_closed_channels_through_https(
+    installed: str, admin: Connection, channels: str | None, said: str
+) -> None:
+    if channels:
+        admin.execute("alter function public.mirror_status() rename to told")
+        admin.execute(f"""create function public.mirror_status() returns jsonb language sql security definer as $$
+                          select public.told() || '{{"channels": "{channels}"}}' $$""")
+        admin.execute("alter function public.mirror_status() owner to hosted_postgres")
+    async with api(as_role(installed, "hosted_postgres")) as supabase:
+        found = wrong(await asyncio.to_thread(https, supabase.settings))
+    if said:
+        fired(found, "channels", said)
+    else:
+        assert "channels" not in found
 
 
 async def test_through_https_with_the_wrong_schemas(installed: str, admin: Connection) -> None:

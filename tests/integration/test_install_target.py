@@ -156,7 +156,7 @@ def test_somebody_elses_function_is_not_replaced(target_url: str, connection: ps
     with pytest.raises(Incompatible) as refused:
         put_in_place(target_url)
     assert str(refused.value) == (
-        "target: there is a function public.is_trip_member(uuid), which is not the mirror's. "
+        "target: there is a function of the mirror's name, but not the mirror's: public.is_trip_member(uuid). "
         "Rename it, or drop it and let policies ask the mirror's instead."
     )
     assert describe(connection) == before

@@ -17,7 +17,7 @@ from mirror.daemon import Daemon
 from tests.bed.alerts import DEPLOY, missing_promtool, rules
 from tests.bed.daemons import NEVER, asleep, becomes_equal, install, leading, running, value
 from tests.bed.eventually import eventually
-from tests.bed.postgrest import token
+from tests.bed.postgrest_jwt import token
 from tests.bed.prometheus import Prometheus, missing_prometheus, watching
 from tests.bed.proofs import asked, verified
 from tests.bed.proxy import Proxy

@@ -325,7 +325,8 @@ async def test_chat_that_a_delete_would_destroy_is_in_the_way_until_it_is_allowe
     with pytest.raises(psycopg.Error) as raised:
         await writer.claim()
     assert raised.value.sqlstate == "PT428"
-    assert raised.value.diag.message_primary == said
+    assert raised.value.diag.message_primary == "a foreign key would take rows of others along"
+    assert raised.value.diag.message_detail == said
     assert main(["install", "target"]) == 2
     assert f"mirror: target: {said}\n" in capsys.readouterr().err
     allow(environment, 'public."Chat"')

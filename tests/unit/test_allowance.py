@@ -1,6 +1,6 @@
 """How many rows a batch may ask for: bounded by bytes and by the target's time, each for its own reason."""
 
-from mirror.allowance import Allowance
+from mirror.allowance import BYTES_MIN, Allowance
 
 AIMED_S = 2.0
 
@@ -46,3 +46,18 @@ def test_bytes_and_seconds_do_not_mix() -> None:
     for _ in range(3):
         allowance.read(4_000_000)
     assert allowance.rows == 125
+
+
+def test_what_a_gateway_refuses_as_too_large_is_halved_until_it_passes() -> None:
+    """And stays so: a gateway does not change its mind, and each attempt at more would be refused again."""
+    allowance = allowed()
+    allowance.too_large(3_000_000)
+    assert allowance.bytes_max == 1_500_000
+    assert allowance.rows == 500
+    allowance.too_large(1_500_000)
+    allowance.read(100)
+    assert (allowance.bytes_max, allowance.rows) == (750_000, 500), "rows come back, bytes do not"
+    for _ in range(20):
+        allowance.too_large(allowance.bytes_max)
+    assert allowance.bytes_max == BYTES_MIN
+    assert allowance.rows == 1

@@ -10,15 +10,16 @@ from pydantic import SecretStr
 
 from mirror.config import Https, load_settings
 from mirror.errors import ConfigError, Incompatible, MirrorError, Refused, Superseded, UnknownOutcome, Unreachable
-from mirror.target.rest import PIECE_BYTES, Rest, translate
+from mirror.target.rest import PIECE_BYTES, RETRY_AFTER_MAX_S, Rest, translate
 from mirror.target.ways import check
-from tests.bed.postgrest import token
+from tests.bed.postgrest_jwt import token
 
 KEY = "sb_secret_hunter2hunter2"
 
 
 def posted(code: str, message: str = "text", hint: str | None = None, status: int = 400) -> MirrorError:
-    body = {"code": code, "message": message, "details": "never shown", "hint": hint}
+    details = None if code.startswith("PT") else "never shown"
+    body = {"code": code, "message": message, "details": details, "hint": hint}
     return translate(httpx.Response(status, json=body))
 
 
@@ -59,8 +60,14 @@ def test_what_postgrest_says(code: str, kind: type[MirrorError], words: str) -> 
         (403, "<html>", Refused, "403 Forbidden. Check SUPABASE_SECRET_KEY"),
         (404, "<html>no such page", Refused, "404 Not Found. Check SUPABASE_URL"),
         (307, "", Refused, "307 Temporary Redirect. Check SUPABASE_URL"),
+        (402, "", Refused, "402 Payment Required. The project is over its quota"),
+        (405, "", Refused, "405 Method Not Allowed. Something on the way allows no POST"),
+        (406, "", Refused, "406 Not Acceptable. Something on the way"),
+        (408, "", Unreachable, "408 Request Timeout. The way to Supabase is slow"),
+        (409, "", Refused, "409 Conflict. Something on the way"),
         (413, "", Refused, "413"),
-        (429, "{}", Unreachable, "429 Too Many Requests"),
+        (415, "", Refused, "415 Unsupported Media Type. Something on the way"),
+        (429, "{}", Unreachable, "429 Too Many Requests. Others use up"),
         (502, "<html>Bad gateway: sb_secret_x</html>", Unreachable, "502 Bad Gateway"),
         (503, '{"code": 7}', Unreachable, "503"),
         (540, "", Unreachable, "540. The project is paused"),
@@ -74,6 +81,33 @@ def test_what_a_gateway_says(status: int, body: str | bytes, kind: type[MirrorEr
     assert words in str(error)
     assert "<html>" not in str(error)
     assert "sb_secret_x" not in str(error)
+
+
+@pytest.mark.parametrize(
+    ("said", "waits_s"),
+    [
+        ("7", 7.0), ("0", 0.0), ("86400", RETRY_AFTER_MAX_S), ("-5", 0.0), ("soon", 0.0), ("9" * 40, RETRY_AFTER_MAX_S),
+        ("Thu, 01 Jan 2026 00:00:00 GMT", 0.0), ("Fri, 31 Dec 9999 23:59:59 GMT", RETRY_AFTER_MAX_S), ("\xb2", 0.0),
+    ],
+)  # fmt: skip
+def test_how_long_a_gateway_asks_to_be_left_alone(said: str, waits_s: float) -> None:
+    for status in (429, 503):
+        error = translate(httpx.Response(status, headers=[(b"retry-after", said.encode("latin-1"))]))
+        assert isinstance(error, Unreachable)
+        assert error.retry_after_s == waits_s
+
+
+async def test_who_is_told_to_wait_hears_it_whatever_became_of_the_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    transport, _ = rest(monkeypatch, KEY, httpx.Response(429, headers={"retry-after": "12"}))
+    with pytest.raises(Unreachable) as raised:
+        await transport.call("mirror_claim", "{}")
+    assert raised.value.retry_after_s == 12.0
+
+
+@pytest.mark.parametrize("code", ["PT409", "PT412", "PT428", "PT422"])
+def test_our_own_details_are_told_on_both_ways(code: str) -> None:
+    body = {"code": code, "message": "the target mirrors another source", "details": "it knows A", "hint": None}
+    assert str(translate(httpx.Response(400, json=body))) == "target: the target mirrors another source: it knows A"
 
 
 def rest(monkeypatch: pytest.MonkeyPatch, key: str, answer: Any) -> tuple[Rest, list[httpx.Request]]:
@@ -124,9 +158,6 @@ async def test_what_is_sent(monkeypatch: pytest.MonkeyPatch, key: str) -> None:
             "target: no reply to mirror_claim: <ConnectionTerminated",
         ),
         (httpx.Response(502), UnknownOutcome, "target: no reply to mirror_claim: the gateway answers 502 Bad Gateway"),
-        (httpx.Response(200, html="<html>log in to this network"), UnknownOutcome, "but something else"),
-        (httpx.Response(200, json=[1]), UnknownOutcome, "but something else"),
-        (httpx.Response(204), UnknownOutcome, "but something else"),
         (httpx.Response(307, headers={"location": "https://evil.example"}), Refused, "307"),
     ],
 )

@@ -11,6 +11,12 @@ from mirror.target.target import Transport
 ROW = {"tbl": "users", "k1": "7", "k2": "", "reason": "too long", "since": "2026-01-01T00:00:00+00:00", "tries": 2}
 
 
+STATUS = {
+    "clock": ROW["since"], "version": 1, "epoch": 1, "batch": 0, "types": {}, "source": None, "snapshot": None,
+    "primed_at": None, "staleness_seconds": None, "braked": {}, "proof": None,
+}  # fmt: skip
+
+
 class Hanging:
     """A target that says nothing until it is let go."""
 
@@ -24,7 +30,7 @@ class Hanging:
         return self  # type: ignore[return-value]  # the two methods that are used
 
     async def call(self, *_: Any) -> dict[str, Any]:
-        return {"parked": [ROW | {"retry_at": ROW["since"]}]}
+        return STATUS | {"parked": [ROW | {"retry_at": ROW["since"]}]}
 
     async def close(self) -> None: ...
 

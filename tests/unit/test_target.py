@@ -8,7 +8,8 @@ import pytest
 
 from mirror.batch import Fence, Outcome, Reading
 from mirror.errors import Incompatible
-from mirror.target.target import Claim, Target
+from mirror.target.replies import Claimed
+from mirror.target.target import Target
 
 THEIR_CLOCK = datetime(2026, 1, 1, tzinfo=UTC)
 READING = Reading(
@@ -59,8 +60,8 @@ class Clock:
 async def test_a_claim_begins_an_epoch_of_batches() -> None:
     wire = Wire()
     target = Target(wire)
-    assert await target.claim('{"system": "1"}') == Claim(
-        7, {"user_id": "uuid"}, primed=True, snapshot="1:1:", empty=("trips",)
+    assert await target.claim('{"system": "1"}') == Claimed(
+        THEIR_CLOCK, 1, 7, {"user_id": "uuid"}, primed=True, snapshot="1:1:", empty=("trips",), walks=(), proof=None
     )
     assert wire.sent == [("mirror_claim", {"system": "1"})]
     assert [target.next_fence(), target.next_fence()] == [Fence(7, 1), Fence(7, 2)]
@@ -118,9 +119,11 @@ async def test_a_position_needs_a_claim_first() -> None:
 
 
 async def test_the_status_and_the_end_are_passed_on() -> None:
-    wire = Wire()
+    wire = Wire(batch=3, source=None, primed_at=None, staleness_seconds=None, braked={}, more="told, too")
+    wire.reply["parked"] = []
     target = Target(wire)
     assert (await target.status())["epoch"] == 7
-    assert wire.sent == [("mirror_status", None)]
+    assert await target.status() == wire.reply
+    assert wire.sent == [("mirror_status", None)] * 2
     await target.close()
     assert wire.closed
