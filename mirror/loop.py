@@ -71,6 +71,7 @@ class Loop:
     is_heard: Callable[[], bool]  # the doorbell, at this moment
     _tidied_at: float = field(default=float("-inf"))
     _inspected_at: float = field(default=float("-inf"))
+    _rings_in_vain: int = field(default=0)
 
     async def lead(self, session: Session, turned: Callable[[], None]) -> None:
         """Until told to stop. `turned` is called after every turn that worked out."""
@@ -91,6 +92,8 @@ class Loop:
             turned()
             await self._tell(session.source)
             await self._look_for_faults(session.source)
+            if step.worked or step.outcome is not None:
+                self._rings_in_vain = 0
             if step.worked:
                 may_sleep, wait_s = False, WAIT_MIN_S
                 await asyncio.sleep(breath_s(step.reading))
@@ -114,6 +117,7 @@ class Loop:
         try:
             await asyncio.wait_for(self.wake.wait(), min(poll_s, due_s))
             self._woke(Woken.RUNG)
+            await self._rung()
         except TimeoutError:
             self._woke(Woken.POLL if poll_s < due_s else Woken.CLOCK)
         finally:
@@ -124,6 +128,14 @@ class Loop:
         self._woke(Woken.AWAKE)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self.wake.wait(), wait_s)
+            await self._rung()
+
+    async def _rung(self) -> None:
+        """Any role may ring. Each ring in vain makes the next one wait a moment longer, so that no flood of them keeps
+        the daemon and the source busy; one that meant something makes the next one heard at once."""
+        if self._rings_in_vain:
+            await asyncio.sleep(min(WAIT_MAX_S, WAIT_MIN_S * self._rings_in_vain))
+        self._rings_in_vain += 1
 
     def _woke(self, woken: Woken) -> None:
         self.metrics.wakeups.labels(woken.value).inc()

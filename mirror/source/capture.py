@@ -23,7 +23,14 @@ def functions_sql(source: Source) -> str:
     """Everything but the triggers. None of it locks a table of the application."""
     tables = [_table_sql(source, table) for table in TABLES]
     return "\n".join(
-        [template("source/base.sql"), *tables, _requests_sql(source), template("source/drain.sql"), _grants_sql(source)]
+        [
+            template("source/base.sql"),
+            *tables,
+            _requests_sql(source),
+            template("source/lead.sql"),
+            template("source/drain.sql"),
+            _grants_sql(source),
+        ]
     )
 
 

@@ -396,6 +396,7 @@ $mirror$;
 -- One round trip: forget what the last batch applied, then look. Forgetting commits by itself, so that the snapshot of the
 -- look sees it as done (a token of the application must not wait for a transaction of ours). With "sleep", and nothing
 -- found, the lock of the doorbell is taken and the outbox looked at once more; see mirror.mark for why that is enough.
+--   lead         who asks has led for a while, and its lease is to be renewed (mirror.lead): {holder, seconds, name}
 --   reached      the target's position, now and then: see mirror.reached
 --   forget_wide  marks of whole tables or trips whose walk is complete: exactly those visible when it began.
 create or replace procedure mirror.drain(request jsonb, forget_at text[], forget_id text[],
@@ -407,6 +408,10 @@ declare
 begin
   if (request->>'asleep')::boolean then
     perform pg_advisory_unlock(1835627122, 1);
+  end if;
+  if request ? 'lead' and not mirror.lead((request->'lead'->>'holder')::uuid, (request->'lead'->>'seconds')::double precision,
+                                          request->'lead'->>'name', pg_backend_pid()) then
+    raise exception 'superseded: another daemon has the lead' using errcode = 'PT409';
   end if;
   for i in 1 .. coalesce(cardinality(forget_id), 0) loop
     perform mirror.forget(forget_at[i]::tid[], forget_id[i]::int8multirange);

@@ -19,6 +19,20 @@ create table mirror.install (
   constraint install_pkey PRIMARY KEY (one)
 );
 
+create table mirror.lead (
+  one boolean not null default true,
+  holder uuid,
+  name text,
+  pid integer,
+  backend_start timestamp with time zone,
+  taken_at timestamp with time zone,
+  renewed_at timestamp with time zone,
+  until timestamp with time zone,
+  constraint lead_one_check CHECK (one),
+  constraint lead_pkey PRIMARY KEY (one)
+);
+alter table mirror.lead set (fillfactor=20);
+
 create table mirror.outbox (
   id bigint not null default nextval('mirror.outbox_id'::regclass),
   xid xid8 not null default pg_current_xact_id(),
@@ -216,6 +230,10 @@ begin
   if (request->>'asleep')::boolean then
     perform pg_advisory_unlock(1835627122, 1);
   end if;
+  if request ? 'lead' and not mirror.lead((request->'lead'->>'holder')::uuid, (request->'lead'->>'seconds')::double precision,
+                                          request->'lead'->>'name', pg_backend_pid()) then
+    raise exception 'superseded: another daemon has the lead' using errcode = 'PT409';
+  end if;
   for i in 1 .. coalesce(cardinality(forget_id), 0) loop
     perform mirror.forget(forget_at[i]::tid[], forget_id[i]::int8multirange);
   end loop;
@@ -301,6 +319,15 @@ begin
 end
 $function$;
 
+CREATE OR REPLACE FUNCTION mirror.is_alive(l mirror.lead)
+ RETURNS boolean
+ LANGUAGE sql
+AS $function$
+  select coalesce(clock_timestamp() between l.renewed_at and l.until, false)
+     and exists (select from pg_stat_get_activity(l.pid) as a
+                 where a.backend_start is null or a.backend_start = l.backend_start)
+$function$;
+
 CREATE OR REPLACE FUNCTION mirror.is_behind(snapshot text)
  RETURNS boolean
  LANGUAGE sql
@@ -328,6 +355,29 @@ begin
   rows := _read.rows;
   gone := _read.gone;
 end
+$function$;
+
+CREATE OR REPLACE FUNCTION mirror.lead(holder uuid, seconds double precision, name text, session integer)
+ RETURNS boolean
+ LANGUAGE plpgsql
+AS $function$
+#variable_conflict use_column
+begin
+  update mirror.lead as l
+  set taken_at = case when l.holder = lead.holder then l.taken_at else clock_timestamp() end,
+      holder = lead.holder, name = left(lead.name, 200), pid = lead.session, renewed_at = clock_timestamp(),
+      backend_start = (select a.backend_start from pg_stat_get_activity(lead.session) as a),
+      until = clock_timestamp() + make_interval(secs => lead.seconds)
+  where l.one and (l.holder = lead.holder or not mirror.is_alive(l));
+  return found;
+end
+$function$;
+
+CREATE OR REPLACE FUNCTION mirror.leader(OUT name text, OUT pid integer, OUT since timestamp with time zone, OUT until timestamp with time zone)
+ RETURNS SETOF record
+ LANGUAGE sql
+AS $function$
+  select l.name, l.pid, l.taken_at, l.until from mirror.lead as l where mirror.is_alive(l)
 $function$;
 
 CREATE OR REPLACE FUNCTION mirror.look(request jsonb, OUT reply jsonb, OUT scopes text, OUT taken_at text, OUT taken_id text)
@@ -772,6 +822,22 @@ CREATE OR REPLACE FUNCTION mirror.slot()
 AS $function$
   select pg_catalog.mod(pg_catalog.floor(pg_catalog.date_part('epoch', pg_catalog.now())
                         operator(pg_catalog./) 2::pg_catalog.float8)::pg_catalog.int8, 4::pg_catalog.int8)::pg_catalog.int4
+$function$;
+
+CREATE OR REPLACE FUNCTION mirror.strangers(OUT lock integer, OUT pid integer, OUT role text, OUT application text)
+ RETURNS SETOF record
+ LANGUAGE sql
+AS $function$
+  select h.objid::integer, h.pid, a.usesysid::regrole::text, a.application_name
+  from pg_locks as h left join pg_stat_activity as a on a.pid = h.pid
+  where h.locktype = 'advisory' and h.classid = 1835627122 and h.objid in (1, 3) and h.objsubid = 2 and h.granted
+    and h.database = (select d.oid from pg_database as d where d.datname = current_database())
+    and case when h.objid = 3 then
+               not pg_has_role(a.usesysid, (select n.nspowner from pg_namespace as n where n.nspname = 'mirror'), 'member')
+             when h.mode = 'ExclusiveLock' then h.pid is distinct from (select l.pid from mirror.lead as l)
+             else not exists (select from pg_locks as w join pg_class as c on c.oid = w.relation
+                              where w.virtualtransaction = h.virtualtransaction and w.mode = 'RowExclusiveLock'
+                                and w.database = h.database and c.relnamespace = to_regnamespace('mirror')) end
 $function$;
 
 CREATE OR REPLACE FUNCTION mirror.take(request jsonb, OUT n integer, OUT keys integer, OUT more boolean, OUT scopes text, OUT places tid[], OUT ids int8multirange, OUT wide jsonb[], OUT broken jsonb, OUT oldest timestamp with time zone, OUT ages jsonb, OUT gone_left boolean)
@@ -1743,6 +1809,13 @@ AS $function$
   select mirror.slot()
 $function$;
 
+CREATE OR REPLACE FUNCTION mirror.unlead(holder uuid)
+ RETURNS void
+ LANGUAGE sql
+AS $function$
+  update mirror.lead as l set holder = null, name = null, pid = null, until = null where l.one and l.holder = unlead.holder
+$function$;
+
 CREATE OR REPLACE FUNCTION mirror.users_delete()
  RETURNS trigger
  LANGUAGE plpgsql
@@ -2170,9 +2243,15 @@ grant execute on function mirror.forget(tid[],int8multirange) to mirror_daemon;
 
 grant execute on function mirror.identity() to mirror_daemon;
 
+grant execute on function mirror.is_alive(mirror.lead) to mirror_daemon;
+
 grant execute on function mirror.is_behind(text) to mirror_daemon;
 
 grant execute on function mirror.keys(text,text[],text[]) to mirror_daemon;
+
+grant execute on function mirror.lead(uuid,double precision,text,integer) to mirror_daemon;
+
+grant execute on function mirror.leader() to mirror_daemon;
 
 grant execute on function mirror.look(jsonb) to mirror_daemon;
 
@@ -2211,6 +2290,8 @@ grant execute on function mirror.rings() to mirror_daemon;
 grant execute on function mirror.slice(text,text,text,text,text,text,integer,text) to mirror_daemon;
 
 grant execute on function mirror.slot() to mirror_daemon;
+
+grant execute on function mirror.strangers() to mirror_daemon;
 
 grant execute on function mirror.take(jsonb) to mirror_daemon;
 
@@ -2262,6 +2343,8 @@ grant execute on function mirror.trips_update() to mirror_daemon;
 
 grant execute on function mirror.turn() to mirror_daemon;
 
+grant execute on function mirror.unlead(uuid) to mirror_daemon;
+
 grant execute on function mirror.users_delete() to mirror_daemon;
 
 grant execute on function mirror.users_digest(text,text,integer) to mirror_daemon;
@@ -2285,6 +2368,8 @@ grant usage on schema mirror to public;
 grant usage on schema mirror to mirror_daemon;
 
 grant select on table mirror.install to mirror_daemon;
+
+grant select, update on table mirror.lead to mirror_daemon;
 
 grant delete, select, truncate on table mirror.outbox to mirror_daemon;
 

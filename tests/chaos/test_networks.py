@@ -53,10 +53,7 @@ async def test_cut_while_asleep(source: Connection, target: Connection, away: Aw
 async def test_a_lost_working_session_is_noticed_at_once(source: Connection, away: Away) -> None:
     daemon, _ = away
     await asleep(source)
-    await source.execute(
-        "select pg_terminate_backend(pid) from pg_locks where locktype = 'advisory' and classid = 1835627122 "
-        "and objid = 2 and database = (select oid from pg_database where datname = current_database())"
-    )
+    await source.execute("select pg_terminate_backend(pid) from mirror.leader()")
     await eventually(lambda: failures(daemon) == 1, 1.0)
     assert daemon._doorbell.reconnects == 0, "it was not the doorbell that told"
 
