@@ -43,7 +43,7 @@ where age > {{waits_seconds}}
 -- check locks: only the mirror and those who write hold its locks
 select 'warning',
        format('pid %s (role %s, application %s) holds the mirror''s lock %s: %s', pid, role, quote_literal(application), lock,
-              case lock when 1 then 'the daemon cannot sleep, and each change pays for a NOTIFY' else 'install and uninstall wait for it' end),
+              case lock when 1 then 'the daemon cannot sleep, and each change pays for a NOTIFY' else 'two installs at the same time may disturb each other' end),
        format('End that session: select pg_terminate_backend(%s); and ask who owns that role.', pid)
 from mirror.strangers()
 

@@ -48,7 +48,7 @@ returns setof record language sql as $mirror$
 $mirror$;
 
 -- Others in our locks. It costs latency, not truth: while the doorbell's lock (1) is taken the daemon cannot sleep and writers
--- ring in vain; lock 3 holds up an install. A writer takes lock 1 shared in a transaction that wrote a table of this schema.
+-- ring in vain; lock 3 keeps installs apart. A writer takes lock 1 shared in a transaction that wrote a table of this schema.
 create or replace function mirror.strangers(out lock integer, out pid integer, out role text, out application text)
 returns setof record language sql as $mirror$
   select h.objid::integer, h.pid, a.usesysid::regrole::text, a.application_name

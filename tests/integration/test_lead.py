@@ -335,3 +335,13 @@ async def test_a_source_of_an_older_release_says_what_to_do(
     await source.execute("drop table mirror.lead cascade")
     code, said = await told(environ(source_url, target_url), "run")
     assert (code, "Run `mirror install source`" in said) == (2, True), said
+
+
+async def test_a_stranger_with_the_lock_of_installs_stops_no_install(source_url: str, stranger: str) -> None:
+    lock = "pg_advisory_lock_shared(1835627122, 3)"
+    async with holding(stranger, lock) as (session,):
+        pid = session.info.backend_pid
+        await eventually(lambda: session.info.transaction_status == psycopg.pq.TransactionStatus.INTRANS)
+        for _ in range(2):
+            said = await asyncio.to_thread(install_source, source_url)
+            assert any(f"pid {pid} (stranger_" in line and "not waited for" in line for line in said), said
