@@ -196,6 +196,12 @@ class Loop:
             log.error(
                 "a table cannot be read; its changes wait, the others go on", extra={"table": table, "error": reason}
             )
+        if reading.dropped:
+            self.metrics.errors.labels("UnreadableEntry").inc(reading.dropped)
+            log.warning(
+                "entries of the outbox that no trigger of the mirror has written were dropped",
+                extra={"entries": reading.dropped},
+            )
         if outcome is not None and (outcome.rows or reading.entries or step.walked):
             log.info("batch", extra=_told(step, outcome.counts, outcome.parked))
 

@@ -9,6 +9,8 @@ from mirror.source.projection import Projection, Source
 from mirror.tables import MEMBERSHIPS, TABLES, TRIPS, Table
 
 VERSION = 1
+KEY_BYTES_MAX = 1_000  # of an id that is text; a row with a longer one is not mirrored: no index could hold it
+VALUE_BYTES_MAX = 16_384  # of any other value; a row with a larger one is refused by its key, and nobody waits for it
 EVENTS = ("insert", "update", "delete")
 # May whoever changes the table call mirror.mark? Where errors are not caught, with CASE: looking for a name in a schema
 # without USAGE raises.
@@ -28,7 +30,7 @@ def functions_sql(source: Source) -> str:
             *tables,
             _requests_sql(source),
             template("source/lead.sql"),
-            template("source/drain.sql"),
+            render("source/drain.sql", {"key_bytes": str(KEY_BYTES_MAX)}),
             _grants_sql(source),
         ]
     )
@@ -86,10 +88,17 @@ def _ordered(p: Projection, i: int) -> str:
 
 
 def _columns(p: Projection) -> str:
-    return ", ".join(
-        f"({p.expressions[c]}\n)::{p.types[c] if c in (*p.table.keys, 'created_by') else 'text'} as {c}"
-        for c in p.table.columns
-    )
+    return ", ".join(f"{_bounded(p, c)} as {c}" for c in p.table.columns)
+
+
+def _bounded(p: Projection, column: str) -> str:
+    """A value, or an error that refuses its row: for its length a large one is not fetched from where it is stored."""
+    kind = p.types.get(column, "text")
+    value = f"({p.expressions[column]}\n)::{kind}"
+    if kind != "text" or column in p.table.keys:
+        return value
+    size, most = f"octet_length({value})", VALUE_BYTES_MAX
+    return f"case when {size} > {most} then mirror.too_large('{column}', {size}, {most}) else {value} end"
 
 
 def _has_key(p: Projection) -> str:

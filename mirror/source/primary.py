@@ -183,4 +183,5 @@ def _reading(reply: dict[str, Any], scopes: str, taken: Taken | None) -> Reading
         requests=tuple(reply["requests"] or ()),
         keys=reply["keys"],
         gone_left=reply["gone_left"],
+        dropped=reply["dropped"],
     )
