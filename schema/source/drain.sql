@@ -314,7 +314,8 @@ begin
           from mirror.outbox as o, lateral (
             select case when o.tbl = any (_tables) and coalesce(octet_length(o.k1) <= {{key_bytes}}, o.k2 is null)
                              and octet_length(o.k2) > {{key_bytes}} is not true then o.tbl end as tbl) as r
-          where o.tbl <> all (_skip) and (not past_marks or o.k1 is not null) and (not only_gone or o.gone)
+          where o.tbl <> all (_skip) and (not only_gone or o.gone)
+            and (not past_marks or o.k1 is not null or o.k2 is not null or o.tbl <> all (_tables))
             and (_in_hand is null or not o.id <@ _in_hand)
           limit row_limit) as t
     group by 1, 2
