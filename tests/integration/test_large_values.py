@@ -67,7 +67,7 @@ async def populate(source: Connection) -> None:
     await source.execute(
         "insert into users (id, username) select gen_random_uuid(), 'u' || n from generate_series(1, 20) n;"
         "insert into trips (id, name) select gen_random_uuid(), 'trip ' || n from generate_series(1, 5) n;"
-        "insert into trip_memberships (trip_id, user_id, role) select t.id, u.id, 'r' from trips t, users u order by 1, 2"
+        "insert into trip_memberships (trip_id, user_id, role) select t.id, u.id, 'r' from trips t, users u"
     )
 
 
@@ -101,8 +101,8 @@ async def test_a_large_value_delays_nobody(
         assert reason in await value(target, "select reason from mirror.parked limit 1")
         assert daemon.vitals.broken == {}
         await eventually(lambda: sum(daemon.vitals.parked.values()) == keys)
-        if "role" in attack:
-            assert await value(target, "select count(*) = 95 from trip_memberships"), "fail closed"
+        if "role" in attack:  # fail closed
+            await eventually(lambda: value(target, "select count(*) = 95 from trip_memberships"))
         for small in SMALL.values():
             await source.execute(small)
         assert await becomes_equal(source, target) < 5.0
