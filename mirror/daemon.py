@@ -39,6 +39,7 @@ log = logging.getLogger(__name__)
 
 STANDBY_INTERVAL_S = 1.0
 COLLAPSE_ENTRIES = 2_000_000  # more is not worth replaying key by key
+HUNG_PAUSE_S = 4 * STANDBY_INTERVAL_S  # a daemon that hung leaves a standby the time to take the lead
 PAUSE_MIN_S, PAUSE_MAX_S = 0.1, 5.0
 STOP_GRACE_S = 1.0  # for the batch under way; after that its connections are ended, which loses nothing
 
@@ -125,8 +126,9 @@ class Daemon:
             except _StoppedError:
                 return
             except MirrorError as error:
+                pause_s = self._pause_s if self._is_alive() else HUNG_PAUSE_S
                 self._note_failure(error)
-                await self._pause(self._pause_s)
+                await self._pause(pause_s)
                 self._pause_s = min(PAUSE_MAX_S, self._pause_s * 2)
 
     def _reconcile_soon(self) -> None:

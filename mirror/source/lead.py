@@ -103,7 +103,7 @@ class Lease:
                 await asyncio.sleep(wait_s)
                 continue
             if not is_alive():
-                raise Unreachable("source", "nothing was done for too long: the lead is given up")
+                raise Superseded("nothing was done for too long: the lead is given up")
             try:
                 async with asyncio.timeout(max(0.0, self.left_s)):
                     await self._renew_beside(url)

@@ -314,18 +314,19 @@ async def test_a_batch_that_takes_longer_than_a_lease_keeps_the_lead(
     monkeypatch.setattr(mirror.source.lead, "LEASE_MIN_S", 1.5)
     install(source_url, target_url)
     often = {"MIRROR_POLL_INTERVAL": "300ms"}
-    async with running(source_url, target_url, often) as daemon, running(source_url, target_url, often) as standby:
+    async with running(source_url, target_url, often) as daemon:
         await leading(daemon)
-        await eventually(lambda: standby.vitals.standby)
-        async with await psycopg.AsyncConnection.connect(target_url) as blocker:
-            await blocker.execute("select from mirror.state for update")
-            await source.execute("insert into users (id) values (gen_random_uuid())")
-            began = time.monotonic()
-            await eventually(lambda: time.monotonic() - began > 3.0)
-        assert await becomes_equal(source, target) < 3.0
-        assert daemon.vitals.leader
-        assert standby.vitals.standby
-        assert daemon.metrics.batches.labels("superseded")._value.get() == 0
+        async with running(source_url, target_url, often) as standby:
+            await eventually(lambda: standby.vitals.standby)
+            async with await psycopg.AsyncConnection.connect(target_url) as blocker:
+                await blocker.execute("select from mirror.state for update")
+                await source.execute("insert into users (id) values (gen_random_uuid())")
+                began = time.monotonic()
+                await eventually(lambda: time.monotonic() - began > 3.0)
+            assert await becomes_equal(source, target) < 3.0
+            assert daemon.vitals.leader
+            assert standby.vitals.standby
+            assert daemon.metrics.batches.labels("superseded")._value.get() == 0
 
 
 async def test_a_source_of_an_older_release_says_what_to_do(
