@@ -1,21 +1,25 @@
 # The daemon as an image. Built in two stages: what is needed for building stays in the first one.
 #   docker build -t permission-mirror .
 #   docker run --env-file mirror.env -p 127.0.0.1:9464:9464 permission-mirror
-# With a directory wheels/ beside this file (python -m pip download ...), packages come from there and from nowhere else.
-ARG PYTHON_IMAGE=python:3.11-slim
+# Packages come by requirements.lock: what has another hash is not installed. With a directory wheels/ beside this file
+# (python -m pip download ...), they come from there and from nowhere else.
+# A tag can be moved, a digest cannot: --build-arg PYTHON_IMAGE=python:3.11.15-slim-bookworm@sha256:... (SECURITY.md says how).
+ARG PYTHON_IMAGE=python:3.11.15-slim-bookworm
 
 FROM ${PYTHON_IMAGE} AS build
 # Settings of pip, for machines with a package index of their own; they do not reach the final image.
 ARG PIP_INDEX_URL
 ARG PIP_EXTRA_INDEX_URL
 ARG PIP_TRUSTED_HOST
-ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
+ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ONLY_BINARY=:all: PIP_QUIET=1
 WORKDIR /build
 COPY . .
 RUN if [ -d wheels ]; then export PIP_NO_INDEX=1 PIP_FIND_LINKS=/build/wheels; fi \
- && python -m pip wheel --quiet --no-deps --wheel-dir dist . \
- && python -m venv --without-pip /opt/mirror \
- && python -m pip --python /opt/mirror/bin/python install --quiet dist/*.whl
+ && python -m venv --without-pip /opt/build && python -m venv --without-pip /opt/mirror \
+ && python -m pip --python /opt/build/bin/python install --require-hashes --requirement deploy/build.lock \
+ && python -m pip --python /opt/build/bin/python wheel --no-deps --no-build-isolation --wheel-dir dist . \
+ && python -m pip --python /opt/mirror/bin/python install --require-hashes --requirement requirements.lock \
+ && python -m pip --python /opt/mirror/bin/python install --no-deps dist/*.whl
 
 FROM ${PYTHON_IMAGE}
 COPY --from=build /opt/mirror /opt/mirror

@@ -43,7 +43,7 @@ def pgbench(
         file, log = Path(directory, "script.sql"), Path(directory, "log")
         file.write_text(script)
         asked: Sequence[str | Path] = [
-            stage.source.binaries / "pgbench", "--no-vacuum", f"--protocol={protocol}", f"--file={file}", "--log",
+            stage.source.program("pgbench"), "--no-vacuum", f"--protocol={protocol}", f"--file={file}", "--log",
             f"--log-prefix={log}", f"--client={clients}", f"--jobs={min(clients, THREADS)}", "--report-per-command",
             *options, url,
         ]  # fmt: skip

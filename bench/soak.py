@@ -113,7 +113,7 @@ def main() -> int:
             target = stack.enter_context(connect(databases.target))
             until(lambda: ask(target, "select primed_at from mirror.state"))
             writers = subprocess.Popen(
-                [stage.source.binaries / "pgbench", "-n", "-M", "prepared", "-c", "4", f"--rate={arguments.rate}",
+                [stage.source.program("pgbench"), "-n", "-M", "prepared", "-c", "4", f"--rate={arguments.rate}",
                  f"--time={int(arguments.minutes * 60) + 20}", "--file=/dev/stdin", databases.source],
                 stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, text=True,
             )  # fmt: skip

@@ -36,6 +36,7 @@ _SIDE = {
 }
 _KEEPALIVE: dict[str, Any] = {
     "application_name": "mirror",
+    "client_encoding": "utf8",  # a database in SQL_ASCII would hand out bytes
     "keepalives": 1,
     "keepalives_idle": 10,
     "keepalives_interval": 5,

@@ -6,10 +6,14 @@ from collections.abc import AsyncIterator, Iterator
 import psycopg
 import pytest
 
-from tests.bed.backends import Pair, open_pair
+from tests.bed.backends import Pair, chosen, open_pair
 from tests.bed.databases import Template, template
 from tests.bed.templates import prepare_source, prepare_target
 from tests.bed.ways import WAYS, Way, open_way
+
+
+def pytest_report_header() -> str:
+    return chosen()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -20,10 +20,10 @@ from typing import Literal, Self
 from urllib.parse import quote
 
 from mirror.demo import processes
-from mirror.demo.binaries import ServerError, binaries, run_as
+from mirror.demo.binaries import ServerError, binaries, first_available, program, run_as
 from mirror.demo.cluster import environment, initialise, own, prepare, temporary_directory
 
-__all__ = ["Server", "ServerError", "StopMode", "binaries", "temporary_directory"]
+__all__ = ["Server", "ServerError", "StopMode", "binaries", "first_available", "temporary_directory"]
 
 StopMode = Literal["smart", "fast", "immediate"]
 STOP_SIGNALS = {"smart": signal.SIGTERM, "fast": signal.SIGINT, "immediate": signal.SIGQUIT}
@@ -73,10 +73,9 @@ class Server:
     def running(self) -> bool:
         return self._process is not None and self._process.poll() is None
 
-    @property
-    def binaries(self) -> Path:
-        """The directory of this server's own `psql`, `pgbench`, `pg_dump` ..."""
-        return self._binaries
+    def program(self, name: str) -> Path:
+        """`psql`, `pgbench` and their like, of this server's major where it came with them."""
+        return program(name, self.major)
 
     def stop(self, mode: StopMode = "fast") -> None:
         """Returns when the server has ended; does nothing when it has already."""

@@ -16,11 +16,12 @@ from pathlib import Path
 import psycopg
 
 from mirror.demo.app import App
-from mirror.demo.binaries import binaries
+from mirror.demo.binaries import binaries, first_available
 from mirror.demo.commands import Daemon, environment, mirror, running
 from mirror.demo.servers import Server, temporary_directory
 
-PRIMARY, SUPABASE = 16, 18
+PRIMARY = 16
+SUPABASE = first_available(17, 18)  # 17 is what hosted Supabase gives new projects; the wheel brings 18
 HERE = Path(__file__).parent
 MAPPING = HERE / "mirror.toml"
 

@@ -106,7 +106,8 @@ def _installed(
     yield from _rendered(connection, mapping, source, notes)
     if source is not None:
         yield from _triggers(connection, source)
-    for check in checks("source/doctor_installed.sql", places | {"fingerprint": capture.fingerprint_sql()}):
+    places |= {"fingerprint": capture.fingerprint_sql(), "given": capture.given_sql()}
+    for check in checks("source/doctor_installed.sql", places):
         yield from ask(connection, "source", check)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from psycopg import sql
 
 from mirror.render import render, row_text, template
@@ -9,31 +11,39 @@ from mirror.source.projection import Projection, Source
 from mirror.tables import MEMBERSHIPS, TABLES, TRIPS, Table
 
 VERSION = 1
+EVENTS = ("insert", "update", "delete")
+DOORBELL = "1835627122, 1"  # the advisory lock that says that the daemon sleeps
 KEY_BYTES_MAX = 1_000  # of an id that is text; a row with a longer one is not mirrored: no index could hold it
 VALUE_BYTES_MAX = 16_384  # of any other value; a row with a larger one is refused by its key, and nobody waits for it
-EVENTS = ("insert", "update", "delete")
-# May whoever changes the table call mirror.mark? Where errors are not caught, with CASE: looking for a name in a schema
-# without USAGE raises.
-_MAY_MARK_CAUGHT = "pg_catalog.has_function_privilege(pg_catalog.to_regproc('mirror.mark')::pg_catalog.oid, 'execute')"
-_MAY_MARK = (
-    "(case when pg_catalog.has_schema_privilege(pg_catalog.to_regnamespace('mirror')::pg_catalog.oid, 'usage') "
-    f"then {_MAY_MARK_CAUGHT} end)"
+_RINGS = "pg_catalog.current_setting('max_prepared_transactions') operator(pg_catalog.=) '0'"
+# Which of the four outboxes a transaction writes to; null, or an error, when that is gone or may not be written to.
+_PLACE = (
+    "case when pg_catalog.has_table_privilege((array['mirror.outbox', 'mirror.outbox_1', 'mirror.outbox_2', "
+    "'mirror.outbox_3'])[mirror.turn() operator(pg_catalog.+) 1], 'insert') then mirror.turn() end"
 )
+_PLACE_OF_MANY = (
+    "case when pg_catalog.has_function_privilege('mirror.mark_keys(pg_catalog.int4,pg_catalog.text[],pg_catalog.text[],"
+    f"pg_catalog.text[],pg_catalog.bool[])', 'execute') then {_PLACE} end"
+)
+_SHARED = {
+    "doorbell": DOORBELL,
+    "rings": _RINGS,
+    "place": _PLACE,
+    "place_of_many": _PLACE_OF_MANY,
+    "place_safely": f"begin _place := {_PLACE_OF_MANY}; exception when others then _place := null; end;",
+}
+# An expression of plain columns calls nothing that could be looked up in a schema of the caller's.
+_NAME = r'(?:\w+|"[^"]+")'
+_TERM = rf"(?:not )?{_NAME}(?:\.{_NAME})?(?: is(?: not)? null)?"
+_PLAIN = re.compile(rf"\s*{_TERM}(?: (?:and|or) {_TERM})*\s*", re.IGNORECASE)
 
 
 def functions_sql(source: Source) -> str:
     """Everything but the triggers. None of it locks a table of the application."""
     tables = [_table_sql(source, table) for table in TABLES]
-    return "\n".join(
-        [
-            template("source/base.sql"),
-            *tables,
-            _requests_sql(source),
-            template("source/lead.sql"),
-            render("source/drain.sql", {"key_bytes": str(KEY_BYTES_MAX)}),
-            _grants_sql(source),
-        ]
-    )
+    base, lead = render("source/base.sql", _SHARED), template("source/lead.sql")
+    drain = render("source/drain.sql", {"key_bytes": str(KEY_BYTES_MAX)})
+    return "\n".join([base, *tables, _requests_sql(source), lead, drain, _grants_sql(source)])
 
 
 def triggers_sql(source: Source, table: Table) -> str:
@@ -41,7 +51,7 @@ def triggers_sql(source: Source, table: Table) -> str:
 
 
 def _table_sql(source: Source, table: Table) -> str:
-    values = _places(source, table)
+    values = _SHARED | _places(source, table)
     values["capture"] = "\n".join(
         render("source/capture.sql", values | {"event": event} | _queries(source.of(table), event)) for event in EVENTS
     )
@@ -51,7 +61,7 @@ def _table_sql(source: Source, table: Table) -> str:
 
 def _requests_sql(source: Source) -> str:
     relations = ", ".join(f"('{table.name}', {sql.Literal(source.of(table).relation).as_string()})" for table in TABLES)
-    return render("source/requests.sql", {"relations": relations})
+    return render("source/requests.sql", _SHARED | {"relations": relations})
 
 
 def _grants_sql(source: Source) -> str:
@@ -61,12 +71,17 @@ def _grants_sql(source: Source) -> str:
         columns = ", ".join(_quoted(c) for c in p.columns)
         lines.append(f"grant usage on schema {_quoted(p.schema)} to mirror_daemon;")
         lines.append(f"grant select ({columns}) on {p.relation} to mirror_daemon;")
-    return render("source/grants.sql", {"columns": "\n  ".join(lines)})
+    return render("source/grants.sql", {"columns": "\n  ".join(lines), "given": given_sql()})
 
 
 def fingerprint_sql() -> str:
     """A query over the catalog: has anybody changed what we made?"""
     return template("source/fingerprint.sql").strip()
+
+
+def given_sql() -> str:
+    """A query over the catalog: what may others do with what is the mirror's?"""
+    return template("source/given.sql").rstrip()
 
 
 def _quoted(name: str) -> str:
@@ -79,7 +94,12 @@ def _key(p: Projection, i: int) -> str:
 
 
 def _cast(p: Projection, i: int, text: str) -> str:
-    return f"({text})::{p.types[p.table.keys[i]]}"
+    return f"({_readable(p, text, p.types[p.table.keys[i]])})::{p.types[p.table.keys[i]]}"
+
+
+def _readable(p: Projection, text: str, kind: str = "text") -> str:
+    """An error of this row where the bytes are no text that anybody else could read: else all of a batch is refused."""
+    return f"convert_from(convert_to({text}, 'SQL_ASCII'), 'UTF8')" if p.any_bytes and kind == "text" else text
 
 
 def _ordered(p: Projection, i: int) -> str:
@@ -88,13 +108,13 @@ def _ordered(p: Projection, i: int) -> str:
 
 
 def _columns(p: Projection) -> str:
-    return ", ".join(f"{_bounded(p, c)} as {c}" for c in p.table.columns)
+    kinds = {c: p.types[c] if c in (*p.table.keys, "created_by") else "text" for c in p.table.columns}
+    typed = {c: f"({p.expressions[c]}\n)::{kind}" for c, kind in kinds.items()}
+    return ", ".join(f"{_bounded(p, c, _readable(p, typed[c], kind), kind)} as {c}" for c, kind in kinds.items())
 
 
-def _bounded(p: Projection, column: str) -> str:
+def _bounded(p: Projection, column: str, value: str, kind: str) -> str:
     """A value, or an error that refuses its row: for its length a large one is not fetched from where it is stored."""
-    kind = p.types.get(column, "text")
-    value = f"({p.expressions[column]}\n)::{kind}"
     if kind != "text" or column in p.table.keys:
         return value
     size, most = f"octet_length({value})", VALUE_BYTES_MAX
@@ -102,9 +122,15 @@ def _bounded(p: Projection, column: str) -> str:
 
 
 def _has_key(p: Projection) -> str:
-    """A row without a key is not mirrored; a null key in the outbox would mean the whole table."""
-    keys = " and ".join(f"{_key(p, i)} is not null" for i in range(len(p.table.keys)))
-    return f"{keys} and ({p.where}\n)"
+    """A row without a key is not mirrored (a null key in the outbox would mean the whole table), nor one whose key no
+    index holds."""
+    keys = [f"{_key(p, i)} is not null" for i in range(len(p.table.keys))]
+    keys += [
+        f"pg_catalog.octet_length({_key(p, i)}::pg_catalog.text) operator(pg_catalog.<=) {KEY_BYTES_MAX}"
+        for i, key in enumerate(p.table.keys)
+        if p.types[key] == "text"
+    ]
+    return f"{' and '.join(keys)} and ({p.where}\n)"
 
 
 def _visible(source: Source, p: Projection, after1: str = "") -> str:
@@ -149,9 +175,8 @@ def _places(source: Source, table: Table) -> dict[str, str]:
         "in_trip": f"{_key(p, 0)} = {_cast(p, 0, '$1')}",
         "in_wanted_trip": f"{_key(p, 0)} = {_cast(p, 0, '_wanted.k1')}",
         "of_user": f"{_key(p, 1)} = {_cast(p, 1, 'user_key')}" if two else "",
-        "may_mark": _MAY_MARK,
         "together": together(table),
-        "mark_all": "mirror.mark(_tbl[1], _keys1[1], _keys2[1], _gone[1], _tbl[2:], _keys1[2:], _keys2[2:], _gone[2:])",
+        "search_path": _search_path(p),
     }
 
 
@@ -186,8 +211,7 @@ def _queries(p: Projection, event: str) -> dict[str, str]:
         return {"one": _one_update(p), "dirty": _dirty(p, _update(p)), "gone": gone}
     relation = "new_rows" if event == "insert" else "old_rows"
     rows = f"from {relation} as {p.alias}"
-    alone = f"case when ({_has_key(p)}) is not true then false when {_MAY_MARK_CAUGHT} then true end"
-    changed = "null::pg_catalog.bool" if p.table is TRIPS else alone
+    changed = "null::pg_catalog.bool" if p.table is TRIPS else f"({_has_key(p)}) is true"
     every = f"select {_marked(p)}, true as moved, {gone} as gone {rows} where {_has_key(p)}"
     return {"one": f"select {_marked(p)}, {changed} as changed {rows}", "dirty": _dirty(p, every), "gone": gone}
 
@@ -211,7 +235,7 @@ def _one_update(p: Projection) -> str:
     stays = f"_old.visible and _new.visible and {same(columns[: len(keys)])}"
     return (
         f"select _new.k1, _new.k2, case when {same(['visible', *columns])} then false "
-        f"when {stays} and {_MAY_MARK_CAUGHT} then true end as changed from {old}, {new}"
+        f"when {stays} then true end as changed from {old}, {new}"
     )
 
 
@@ -259,3 +283,9 @@ def _marked(p: Projection) -> str:
 def _text(p: Projection, column: str) -> str:
     """Compared byte by byte: a collation may take different texts for equal ones."""
     return f'(({p.expressions[column]}\n)::pg_catalog.text collate pg_catalog."C")'
+
+
+def _search_path(p: Projection) -> str:
+    """What the capture of one table needs; a SET costs 4 us a statement."""
+    plain = all(_PLAIN.fullmatch(text) for text in (*p.expressions.values(), p.where))
+    return "" if plain else " set search_path = pg_catalog, pg_temp"

@@ -39,6 +39,7 @@ def script(connection: Connection, mapping: Mapping) -> str:
         parts += ["begin;", patience, drops, "commit;"]
     for table in TABLES:
         parts += ["begin;", patience, capture.triggers_sql(source, table), mark_sql(table), "commit;"]
+    parts.append(template("source/former.sql"))
     return "\n".join(parts)
 
 
@@ -57,6 +58,7 @@ def install(connection: Connection, mapping: Mapping, say: Say) -> None:
             if trigger_faults(connection, source, table):
                 _install_triggers(connection, source, table, say)
                 changed.add(table)
+        _drop_former(connection, source, say)
         _conclude(connection, changed, say)
 
 
@@ -82,7 +84,7 @@ def read_install(connection: Connection) -> dict[str, Any] | None:
 def mark_sql(table: Table) -> str:
     """The mark of a whole table, in the transaction that makes it necessary: a crash cannot come between. The
     visibility of memberships depends on the trips."""
-    return f"select mirror.mark(t, null, null) from unnest({capture.together(table)}) as t;\n"  # noqa: S608 - our own names
+    return f"select mirror.mark_tables({capture.together(table)});\n"
 
 
 def _prepare(connection: Connection, say: Say) -> None:
@@ -126,6 +128,16 @@ def _settle(connection: Connection, source: Source, names: set[str], say: Say) -
     with connection.transaction():
         connection.execute("".join(mark_sql(table) for table in tables))
         connection.execute("update mirror.install set unsettled = '{}'")
+
+
+def _drop_former(connection: Connection, source: Source, say: Say) -> None:
+    """A trigger function of before may be running, and would fail the application's statement without it."""
+    row = connection.execute(
+        "select exists (select from pg_proc where pronamespace = to_regnamespace('mirror') and proname = 'mark')"
+    ).fetchone()
+    if row and row[0]:
+        settle(connection, [source.of(table).origin.oid for table in TABLES], say)
+        connection.execute(template("source/former.sql"))
 
 
 def _install_triggers(connection: Connection, source: Source, table: Table, say: Say) -> None:

@@ -29,9 +29,9 @@ _SILENCE = """
 _DRAIN = "call mirror.drain(%s::jsonb, %s::text[], %s::text[], null, null, null, null)"
 
 _MARK_UNMARKED = """
-    select count(mirror.mark(t, null, null))
-    from unnest(array['users', 'trips', 'trip_memberships']) as t
-    where not exists (select from mirror.outbox as o where o.tbl = t and o.k1 is null)
+    select mirror.mark_tables(array(
+      select t from unnest(array['users', 'trips', 'trip_memberships']) as t
+      where not exists (select from mirror.outbox as o where o.tbl = t and o.k1 is null)))
 """
 
 

@@ -36,6 +36,7 @@ class Projection:
     where: str
     types: dict[str, str]  # of the keys and of created_by
     columns: tuple[str, ...]  # of the relation, that the mapping reads
+    any_bytes: bool = False  # the database (SQL_ASCII) keeps whatever bytes it is given as text
 
     @property
     def relation(self) -> str:
@@ -113,7 +114,8 @@ def _projection(connection: Connection, mapping: Mapping, table: Table) -> Proje
     columns = filtered.columns.union(*(e.columns for e in looked.values()))
     keys = frozenset[str]().union(*(looked[k].columns for k in table.keys))
     _check_not_null(connection, relation, table, sorted(keys))
-    projection = Projection(table, relation, expressions, where, types, tuple(sorted(columns)))
+    any_bytes = connection.info.parameter_status("server_encoding") == "SQL_ASCII"
+    projection = Projection(table, relation, expressions, where, types, tuple(sorted(columns)), any_bytes)
     _check_unique(connection, projection, sorted(keys))
     return projection
 

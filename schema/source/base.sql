@@ -123,79 +123,42 @@ $mirror$;
 -- NOTIFY would make PREPARE TRANSACTION fail; where prepared transactions are allowed nobody rings, and the daemon
 -- knows (mirror.rings) that it has to poll.
 create or replace function mirror.rings() returns boolean language sql stable as $mirror$
-  select pg_catalog.current_setting('max_prepared_transactions') operator(pg_catalog.=) '0'
+  select {{rings}}
 $mirror$;
 
--- Marks a key as dirty, and more of them, and rings; false when it could not. SECURITY DEFINER, so that the
--- application's roles need no right on the outbox; hence every name is written with its schema. `gone`: the key left the
--- projection.
--- It must not raise, and must not write inside a subtransaction either (each would need a transaction id), so what could
--- go wrong is looked at first: an outbox that somebody has dropped, and a lock_timeout of the caller's that is shorter
--- than the few milliseconds in which mirror.tidy holds a table.
--- What writers pay is mostly the making ready of expressions, anew in each transaction: each one here counts, and one key is
--- by far the most frequent.
-drop function if exists mirror.mark(text, text[], text[], text[], boolean[]);  -- a second one makes its name ambiguous
-create or replace function mirror.mark(tbl text, k1 text, k2 text, gone boolean default null, more_tbl text[] default null,
-                                       more1 text[] default null, more2 text[] default null, more_gone boolean[] default null)
-returns boolean
-language plpgsql security definer as $mirror$
+-- Marks many keys as dirty, in the outbox whose turn it is, and rings. For the triggers only: they say what it runs as, and
+-- see that it can. `gone`: the key left the projection.
+create or replace function mirror.mark_keys(place integer, tables text[], keys1 text[], keys2 text[], gone boolean[]) returns void
+language plpgsql set search_path = pg_catalog, pg_temp as $mirror$
 #variable_conflict use_variable
-declare
-  _turn pg_catalog.int4 := mirror.turn();
-  _patience pg_catalog.text;
-  _marked pg_catalog.bool;
 begin
-  if (pg_catalog.current_setting('lock_timeout') operator(pg_catalog.=) '0' and pg_catalog.has_table_privilege(
-       pg_catalog.to_regclass((array['mirror.outbox', 'mirror.outbox_1', 'mirror.outbox_2', 'mirror.outbox_3'])
-                              [_turn operator(pg_catalog.+) 1])::pg_catalog.oid, 'insert')) is not true then
-    _patience := pg_catalog.current_setting('lock_timeout');
-    if _patience operator(pg_catalog.=) '0' then
-      raise log 'mirror: the outbox is gone: a change of % was not marked', tbl;
-      return false;
-    end if;
-    perform pg_catalog.set_config('lock_timeout', '0', true);
-    _marked := mirror.mark(tbl, k1, k2, gone, more_tbl, more1, more2, more_gone);
-    perform pg_catalog.set_config('lock_timeout', _patience, true);
-    return _marked;
-  end if;
-  if _turn operator(pg_catalog.=) 0 then
-    insert into mirror.outbox (tbl, k1, k2, gone) values (tbl, k1, k2, gone);
-  elsif _turn operator(pg_catalog.=) 1 then
-    insert into mirror.outbox_1 (tbl, k1, k2, gone) values (tbl, k1, k2, gone);
-  elsif _turn operator(pg_catalog.=) 2 then
-    insert into mirror.outbox_2 (tbl, k1, k2, gone) values (tbl, k1, k2, gone);
+  if place = 0 then
+    insert into mirror.outbox (tbl, k1, k2, gone)
+      select m.* from rows from (unnest(tables), unnest(keys1), unnest(keys2), unnest(gone)) as m(tbl, k1, k2, gone);
+  elsif place = 1 then
+    insert into mirror.outbox_1 (tbl, k1, k2, gone)
+      select m.* from rows from (unnest(tables), unnest(keys1), unnest(keys2), unnest(gone)) as m(tbl, k1, k2, gone);
+  elsif place = 2 then
+    insert into mirror.outbox_2 (tbl, k1, k2, gone)
+      select m.* from rows from (unnest(tables), unnest(keys1), unnest(keys2), unnest(gone)) as m(tbl, k1, k2, gone);
   else
-    insert into mirror.outbox_3 (tbl, k1, k2, gone) values (tbl, k1, k2, gone);
+    insert into mirror.outbox_3 (tbl, k1, k2, gone)
+      select m.* from rows from (unnest(tables), unnest(keys1), unnest(keys2), unnest(gone)) as m(tbl, k1, k2, gone);
   end if;
-  if pg_catalog.cardinality(more_tbl) operator(pg_catalog.>) 0 then
-    if _turn operator(pg_catalog.=) 0 then
-      insert into mirror.outbox (tbl, k1, k2, gone)
-        select m.tbl, m.k1, m.k2, m.gone
-        from rows from (pg_catalog.unnest(more_tbl), pg_catalog.unnest(more1), pg_catalog.unnest(more2),
-                        pg_catalog.unnest(more_gone)) as m(tbl, k1, k2, gone);
-    elsif _turn operator(pg_catalog.=) 1 then
-      insert into mirror.outbox_1 (tbl, k1, k2, gone)
-        select m.tbl, m.k1, m.k2, m.gone
-        from rows from (pg_catalog.unnest(more_tbl), pg_catalog.unnest(more1), pg_catalog.unnest(more2),
-                        pg_catalog.unnest(more_gone)) as m(tbl, k1, k2, gone);
-    elsif _turn operator(pg_catalog.=) 2 then
-      insert into mirror.outbox_2 (tbl, k1, k2, gone)
-        select m.tbl, m.k1, m.k2, m.gone
-        from rows from (pg_catalog.unnest(more_tbl), pg_catalog.unnest(more1), pg_catalog.unnest(more2),
-                        pg_catalog.unnest(more_gone)) as m(tbl, k1, k2, gone);
-    else
-      insert into mirror.outbox_3 (tbl, k1, k2, gone)
-        select m.tbl, m.k1, m.k2, m.gone
-        from rows from (pg_catalog.unnest(more_tbl), pg_catalog.unnest(more1), pg_catalog.unnest(more2),
-                        pg_catalog.unnest(more_gone)) as m(tbl, k1, k2, gone);
-    end if;
+  if not pg_try_advisory_xact_lock_shared({{doorbell}}) and {{rings}} then
+    perform pg_notify('mirror', '');
   end if;
-  if not pg_catalog.pg_try_advisory_xact_lock_shared(1835627122, 1) then
-    if mirror.rings() then
-      perform pg_catalog.pg_notify('mirror', '');
-    end if;
+end
+$mirror$;
+
+-- Marks whole tables, for the installer and the daemon.
+create or replace function mirror.mark_tables(tables text[]) returns void
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $mirror$
+begin
+  if not tables <@ array['users', 'trips', 'trip_memberships'] then
+    raise exception 'a table that is not mirrored cannot be marked' using errcode = '22023';
   end if;
-  return true;
+  perform mirror.mark_keys(mirror.turn(), tables, null, null, null);
 end
 $mirror$;
 

@@ -1,18 +1,26 @@
 -- {{event}}: the keys are gathered in a read-only subtransaction (it needs no transaction id of its own, so a transaction
 -- of thousands of statements does not overflow the subtransaction cache) and marked outside of it. Most frequent by far is a
 -- statement over one row that is inserted, deleted, or updated and keeps its key and its place in the projection: that is
--- looked at without sorting and grouping, and _changed is null if it is something else, or may not be marked. (A loop,
--- because it costs less than asking in the query whether there are more rows; _many is null when there is none.) A statement
--- over more than 1,000 keys marks them a thousand at a time, so that memory stays flat. What cannot be expressed (a column was
--- dropped, renamed or retyped) is marked coarsely: null, the whole table. It runs with the rights and the search_path of
--- whoever changes the table (a SET here would cost 5 % of the application's writes), so all names are written in full.
-create or replace function mirror.{{table}}_{{event}}() returns trigger language plpgsql as $mirror$
+-- looked at without sorting and grouping, and _changed is null if it is something else. (A loop, because it costs less than
+-- asking in the query whether there are more rows; _many is null when there is none.) A statement over more than 1,000 keys
+-- marks them a thousand at a time, so that memory stays flat. What cannot be expressed (a column was dropped, renamed or
+-- retyped) is marked coarsely: null, the whole table.
+-- SECURITY DEFINER: the application's roles need no right on the outbox, and can write nothing of their own there. So no name
+-- is looked up in a schema of the caller's, where a type or an operator of his would run as the owner, or hide a change: our
+-- names are written in full, and a mapping with more than plain columns gets a search_path (which costs 4 us a statement).
+-- It must not raise, and must not write inside a subtransaction (each would need a transaction id), so what could go wrong
+-- is looked at first: an outbox is gone, or rights on it. What writers pay is mostly the making ready of expressions, anew in
+-- each transaction: each one here counts, and one key is by far the most frequent. lock_timeout: the caller's may be shorter
+-- than the few milliseconds in which mirror.tidy holds an outbox.
+create or replace function mirror.{{table}}_{{event}}() returns trigger
+language plpgsql security definer set lock_timeout = 0{{search_path}} as $mirror$
 #variable_conflict use_column
 declare
   _k1 pg_catalog.text;
   _k2 pg_catalog.text;
   _changed pg_catalog.bool;
   _many pg_catalog.bool;
+  _place pg_catalog.int4;
   _tbl pg_catalog.text[];
   _keys1 pg_catalog.text[];
   _keys2 pg_catalog.text[];
@@ -24,7 +32,9 @@ begin
       _many := _many is not null;
       exit when _many;
     end loop;
-    if _many or _changed is null and _many is not null then
+    if _changed and not _many then
+      _place := {{place}};
+    elsif _many or _changed is null and _many is not null then
       _changed := null;
       select pg_catalog.array_agg(tbl), pg_catalog.array_agg(k1), pg_catalog.array_agg(k2), pg_catalog.array_agg(gone)
       into _tbl, _keys1, _keys2, _gone
@@ -33,7 +43,7 @@ begin
         _tbl := '{}'; _keys1 := '{}'; _keys2 := '{}'; _gone := '{}';
         for _row in {{dirty}} loop
           if pg_catalog.cardinality(_tbl) operator(pg_catalog.=) 1000 then
-            perform {{mark_all}};
+            perform mirror.mark_keys({{place_of_many}}, _tbl, _keys1, _keys2, _gone);
             _tbl := '{}'; _keys1 := '{}'; _keys2 := '{}'; _gone := '{}';
           end if;
           _tbl := pg_catalog.array_append(_tbl, _row.tbl);
@@ -42,20 +52,36 @@ begin
           _gone := pg_catalog.array_append(_gone, _row.gone);
         end loop;
       end if;
+      if _tbl is not null then
+        _place := {{place_of_many}};
+      end if;
     end if;
   exception when others then
     raise log 'mirror: capture of {{table}} failed (%): %; the whole table is marked', sqlstate, sqlerrm;
-    _changed := null;
     _tbl := {{together}};
     _keys1 := null; _keys2 := null; _gone := null;
+    {{place_safely}}
   end;
-  if _changed or _tbl is not null then
-    if _tbl is null then
-      _changed := mirror.mark('{{table}}', _k1, _k2, {{gone}});
-    elsif {{may_mark}} then
-      perform {{mark_all}};
+  if _place is null then
+    if _changed or _tbl is not null then
+      raise log 'mirror: the outbox is gone: a change of {{table}} was not marked';
+    end if;
+  elsif _tbl is not null then
+    perform mirror.mark_keys(_place, _tbl, _keys1, _keys2, _gone);
+  else
+    if _place operator(pg_catalog.=) 0 then
+      insert into mirror.outbox (tbl, k1, k2, gone) values ('{{table}}', _k1, _k2, {{gone}});
+    elsif _place operator(pg_catalog.=) 1 then
+      insert into mirror.outbox_1 (tbl, k1, k2, gone) values ('{{table}}', _k1, _k2, {{gone}});
+    elsif _place operator(pg_catalog.=) 2 then
+      insert into mirror.outbox_2 (tbl, k1, k2, gone) values ('{{table}}', _k1, _k2, {{gone}});
     else
-      raise log 'mirror: % may not call mirror.mark: a change of {{table}} was not marked', current_user;
+      insert into mirror.outbox_3 (tbl, k1, k2, gone) values ('{{table}}', _k1, _k2, {{gone}});
+    end if;
+    if not pg_catalog.pg_try_advisory_xact_lock_shared({{doorbell}}) then
+      if {{rings}} then
+        perform pg_catalog.pg_notify('mirror', '');
+      end if;
     end if;
   end if;
   return null;

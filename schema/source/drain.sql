@@ -441,7 +441,7 @@ $mirror$;
 
 -- One round trip: forget what the last batch applied, then look. Forgetting commits by itself, so that the snapshot of the
 -- look sees it as done (a token of the application must not wait for a transaction of ours). With "sleep", and nothing
--- found, the lock of the doorbell is taken and the outbox looked at once more; see mirror.mark for why that is enough.
+-- found, the lock of the doorbell is taken and the outbox looked at once more; see mirror.rings for why that is enough.
 --   lead         who asks has led for a while, and its lease is to be renewed (mirror.lead): {holder, seconds, name}
 --   reached      the target's position, now and then: see mirror.reached
 --   forget_wide  marks of whole tables or trips whose walk is complete: exactly those visible when it began.

@@ -167,8 +167,8 @@ begin
     and r.id < (select max(m.id) - 1000 from mirror.request as m);
   insert into mirror.request as r (kind, tbl, trip, usr, rewrite, force) values (kind, tbl, trip, usr, rewrite, force)
   returning r.id into _id;
-  -- The doorbell, as in mirror.mark.
-  if not pg_try_advisory_xact_lock_shared(1835627122, 1) and mirror.rings() then
+  -- The doorbell, as for a change.
+  if not pg_try_advisory_xact_lock_shared(1835627122, 1) and pg_catalog.current_setting('max_prepared_transactions') operator(pg_catalog.=) '0' then
     perform pg_notify('mirror', '');
   end if;
   return _id;
@@ -200,7 +200,7 @@ begin
   exception when lock_not_available then
     delete from mirror.outbox;
   end;
-  insert into mirror.outbox (tbl) values ('users'), ('trips'), ('trip_memberships');
+  perform mirror.mark_tables(array['users', 'trips', 'trip_memberships']);
   return true;
 end
 $function$;
@@ -416,68 +416,43 @@ begin
 end
 $function$;
 
-CREATE OR REPLACE FUNCTION mirror.mark(tbl text, k1 text, k2 text, gone boolean DEFAULT NULL::boolean, more_tbl text[] DEFAULT NULL::text[], more1 text[] DEFAULT NULL::text[], more2 text[] DEFAULT NULL::text[], more_gone boolean[] DEFAULT NULL::boolean[])
- RETURNS boolean
+CREATE OR REPLACE FUNCTION mirror.mark_keys(place integer, tables text[], keys1 text[], keys2 text[], gone boolean[])
+ RETURNS void
  LANGUAGE plpgsql
- SECURITY DEFINER
+ SET search_path TO 'pg_catalog', 'pg_temp'
 AS $function$
 #variable_conflict use_variable
-declare
-  _turn pg_catalog.int4 := mirror.turn();
-  _patience pg_catalog.text;
-  _marked pg_catalog.bool;
 begin
-  if (pg_catalog.current_setting('lock_timeout') operator(pg_catalog.=) '0' and pg_catalog.has_table_privilege(
-       pg_catalog.to_regclass((array['mirror.outbox', 'mirror.outbox_1', 'mirror.outbox_2', 'mirror.outbox_3'])
-                              [_turn operator(pg_catalog.+) 1])::pg_catalog.oid, 'insert')) is not true then
-    _patience := pg_catalog.current_setting('lock_timeout');
-    if _patience operator(pg_catalog.=) '0' then
-      raise log 'mirror: the outbox is gone: a change of % was not marked', tbl;
-      return false;
-    end if;
-    perform pg_catalog.set_config('lock_timeout', '0', true);
-    _marked := mirror.mark(tbl, k1, k2, gone, more_tbl, more1, more2, more_gone);
-    perform pg_catalog.set_config('lock_timeout', _patience, true);
-    return _marked;
-  end if;
-  if _turn operator(pg_catalog.=) 0 then
-    insert into mirror.outbox (tbl, k1, k2, gone) values (tbl, k1, k2, gone);
-  elsif _turn operator(pg_catalog.=) 1 then
-    insert into mirror.outbox_1 (tbl, k1, k2, gone) values (tbl, k1, k2, gone);
-  elsif _turn operator(pg_catalog.=) 2 then
-    insert into mirror.outbox_2 (tbl, k1, k2, gone) values (tbl, k1, k2, gone);
+  if place = 0 then
+    insert into mirror.outbox (tbl, k1, k2, gone)
+      select m.* from rows from (unnest(tables), unnest(keys1), unnest(keys2), unnest(gone)) as m(tbl, k1, k2, gone);
+  elsif place = 1 then
+    insert into mirror.outbox_1 (tbl, k1, k2, gone)
+      select m.* from rows from (unnest(tables), unnest(keys1), unnest(keys2), unnest(gone)) as m(tbl, k1, k2, gone);
+  elsif place = 2 then
+    insert into mirror.outbox_2 (tbl, k1, k2, gone)
+      select m.* from rows from (unnest(tables), unnest(keys1), unnest(keys2), unnest(gone)) as m(tbl, k1, k2, gone);
   else
-    insert into mirror.outbox_3 (tbl, k1, k2, gone) values (tbl, k1, k2, gone);
+    insert into mirror.outbox_3 (tbl, k1, k2, gone)
+      select m.* from rows from (unnest(tables), unnest(keys1), unnest(keys2), unnest(gone)) as m(tbl, k1, k2, gone);
   end if;
-  if pg_catalog.cardinality(more_tbl) operator(pg_catalog.>) 0 then
-    if _turn operator(pg_catalog.=) 0 then
-      insert into mirror.outbox (tbl, k1, k2, gone)
-        select m.tbl, m.k1, m.k2, m.gone
-        from rows from (pg_catalog.unnest(more_tbl), pg_catalog.unnest(more1), pg_catalog.unnest(more2),
-                        pg_catalog.unnest(more_gone)) as m(tbl, k1, k2, gone);
-    elsif _turn operator(pg_catalog.=) 1 then
-      insert into mirror.outbox_1 (tbl, k1, k2, gone)
-        select m.tbl, m.k1, m.k2, m.gone
-        from rows from (pg_catalog.unnest(more_tbl), pg_catalog.unnest(more1), pg_catalog.unnest(more2),
-                        pg_catalog.unnest(more_gone)) as m(tbl, k1, k2, gone);
-    elsif _turn operator(pg_catalog.=) 2 then
-      insert into mirror.outbox_2 (tbl, k1, k2, gone)
-        select m.tbl, m.k1, m.k2, m.gone
-        from rows from (pg_catalog.unnest(more_tbl), pg_catalog.unnest(more1), pg_catalog.unnest(more2),
-                        pg_catalog.unnest(more_gone)) as m(tbl, k1, k2, gone);
-    else
-      insert into mirror.outbox_3 (tbl, k1, k2, gone)
-        select m.tbl, m.k1, m.k2, m.gone
-        from rows from (pg_catalog.unnest(more_tbl), pg_catalog.unnest(more1), pg_catalog.unnest(more2),
-                        pg_catalog.unnest(more_gone)) as m(tbl, k1, k2, gone);
-    end if;
+  if not pg_try_advisory_xact_lock_shared(1835627122, 1) and pg_catalog.current_setting('max_prepared_transactions') operator(pg_catalog.=) '0' then
+    perform pg_notify('mirror', '');
   end if;
-  if not pg_catalog.pg_try_advisory_xact_lock_shared(1835627122, 1) then
-    if mirror.rings() then
-      perform pg_catalog.pg_notify('mirror', '');
-    end if;
+end
+$function$;
+
+CREATE OR REPLACE FUNCTION mirror.mark_tables(tables text[])
+ RETURNS void
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+begin
+  if not tables <@ array['users', 'trips', 'trip_memberships'] then
+    raise exception 'a table that is not mirrored cannot be marked' using errcode = '22023';
   end if;
-  return true;
+  perform mirror.mark_keys(mirror.turn(), tables, null, null, null);
 end
 $function$;
 
@@ -976,6 +951,8 @@ $function$;
 CREATE OR REPLACE FUNCTION mirror.trip_memberships_delete()
  RETURNS trigger
  LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET lock_timeout TO '0'
 AS $function$
 #variable_conflict use_column
 declare
@@ -983,6 +960,7 @@ declare
   _k2 pg_catalog.text;
   _changed pg_catalog.bool;
   _many pg_catalog.bool;
+  _place pg_catalog.int4;
   _tbl pg_catalog.text[];
   _keys1 pg_catalog.text[];
   _keys2 pg_catalog.text[];
@@ -992,14 +970,16 @@ begin
   begin
     for _k1, _k2, _changed in select (("trip_id"
 )::pg_catalog.text collate pg_catalog."C") as k1, (("user_id"
-)::pg_catalog.text collate pg_catalog."C") as k2, case when (("trip_id"
+)::pg_catalog.text collate pg_catalog."C") as k2, (("trip_id"
 ) is not null and ("user_id"
 ) is not null and (true
-)) is not true then false when pg_catalog.has_function_privilege(pg_catalog.to_regproc('mirror.mark')::pg_catalog.oid, 'execute') then true end as changed from old_rows as "trip_memberships" loop
+)) is true as changed from old_rows as "trip_memberships" loop
       _many := _many is not null;
       exit when _many;
     end loop;
-    if _many or _changed is null and _many is not null then
+    if _changed and not _many then
+      _place := case when pg_catalog.has_table_privilege((array['mirror.outbox', 'mirror.outbox_1', 'mirror.outbox_2', 'mirror.outbox_3'])[mirror.turn() operator(pg_catalog.+) 1], 'insert') then mirror.turn() end;
+    elsif _many or _changed is null and _many is not null then
       _changed := null;
       select pg_catalog.array_agg(tbl), pg_catalog.array_agg(k1), pg_catalog.array_agg(k2), pg_catalog.array_agg(gone)
       into _tbl, _keys1, _keys2, _gone
@@ -1018,7 +998,7 @@ begin
 ) is not null and (true
 )) as _keys loop
           if pg_catalog.cardinality(_tbl) operator(pg_catalog.=) 1000 then
-            perform mirror.mark(_tbl[1], _keys1[1], _keys2[1], _gone[1], _tbl[2:], _keys1[2:], _keys2[2:], _gone[2:]);
+            perform mirror.mark_keys(case when pg_catalog.has_function_privilege('mirror.mark_keys(pg_catalog.int4,pg_catalog.text[],pg_catalog.text[],pg_catalog.text[],pg_catalog.bool[])', 'execute') then case when pg_catalog.has_table_privilege((array['mirror.outbox', 'mirror.outbox_1', 'mirror.outbox_2', 'mirror.outbox_3'])[mirror.turn() operator(pg_catalog.+) 1], 'insert') then mirror.turn() end end, _tbl, _keys1, _keys2, _gone);
             _tbl := '{}'; _keys1 := '{}'; _keys2 := '{}'; _gone := '{}';
           end if;
           _tbl := pg_catalog.array_append(_tbl, _row.tbl);
@@ -1027,20 +1007,36 @@ begin
           _gone := pg_catalog.array_append(_gone, _row.gone);
         end loop;
       end if;
+      if _tbl is not null then
+        _place := case when pg_catalog.has_function_privilege('mirror.mark_keys(pg_catalog.int4,pg_catalog.text[],pg_catalog.text[],pg_catalog.text[],pg_catalog.bool[])', 'execute') then case when pg_catalog.has_table_privilege((array['mirror.outbox', 'mirror.outbox_1', 'mirror.outbox_2', 'mirror.outbox_3'])[mirror.turn() operator(pg_catalog.+) 1], 'insert') then mirror.turn() end end;
+      end if;
     end if;
   exception when others then
     raise log 'mirror: capture of trip_memberships failed (%): %; the whole table is marked', sqlstate, sqlerrm;
-    _changed := null;
     _tbl := array['trip_memberships'];
     _keys1 := null; _keys2 := null; _gone := null;
+    begin _place := case when pg_catalog.has_function_privilege('mirror.mark_keys(pg_catalog.int4,pg_catalog.text[],pg_catalog.text[],pg_catalog.text[],pg_catalog.bool[])', 'execute') then case when pg_catalog.has_table_privilege((array['mirror.outbox', 'mirror.outbox_1', 'mirror.outbox_2', 'mirror.outbox_3'])[mirror.turn() operator(pg_catalog.+) 1], 'insert') then mirror.turn() end end; exception when others then _place := null; end;
   end;
-  if _changed or _tbl is not null then
-    if _tbl is null then
-      _changed := mirror.mark('trip_memberships', _k1, _k2, true);
-    elsif (case when pg_catalog.has_schema_privilege(pg_catalog.to_regnamespace('mirror')::pg_catalog.oid, 'usage') then pg_catalog.has_function_privilege(pg_catalog.to_regproc('mirror.mark')::pg_catalog.oid, 'execute') end) then
-      perform mirror.mark(_tbl[1], _keys1[1], _keys2[1], _gone[1], _tbl[2:], _keys1[2:], _keys2[2:], _gone[2:]);
+  if _place is null then
+    if _changed or _tbl is not null then
+      raise log 'mirror: the outbox is gone: a change of trip_memberships was not marked';
+    end if;
+  elsif _tbl is not null then
+    perform mirror.mark_keys(_place, _tbl, _keys1, _keys2, _gone);
+  else
+    if _place operator(pg_catalog.=) 0 then
+      insert into mirror.outbox (tbl, k1, k2, gone) values ('trip_memberships', _k1, _k2, true);
+    elsif _place operator(pg_catalog.=) 1 then
+      insert into mirror.outbox_1 (tbl, k1, k2, gone) values ('trip_memberships', _k1, _k2, true);
+    elsif _place operator(pg_catalog.=) 2 then
+      insert into mirror.outbox_2 (tbl, k1, k2, gone) values ('trip_memberships', _k1, _k2, true);
     else
-      raise log 'mirror: % may not call mirror.mark: a change of trip_memberships was not marked', current_user;
+      insert into mirror.outbox_3 (tbl, k1, k2, gone) values ('trip_memberships', _k1, _k2, true);
+    end if;
+    if not pg_catalog.pg_try_advisory_xact_lock_shared(1835627122, 1) then
+      if pg_catalog.current_setting('max_prepared_transactions') operator(pg_catalog.=) '0' then
+        perform pg_catalog.pg_notify('mirror', '');
+      end if;
     end if;
   end if;
   return null;
@@ -1115,6 +1111,8 @@ $function$;
 CREATE OR REPLACE FUNCTION mirror.trip_memberships_insert()
  RETURNS trigger
  LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET lock_timeout TO '0'
 AS $function$
 #variable_conflict use_column
 declare
@@ -1122,6 +1120,7 @@ declare
   _k2 pg_catalog.text;
   _changed pg_catalog.bool;
   _many pg_catalog.bool;
+  _place pg_catalog.int4;
   _tbl pg_catalog.text[];
   _keys1 pg_catalog.text[];
   _keys2 pg_catalog.text[];
@@ -1131,14 +1130,16 @@ begin
   begin
     for _k1, _k2, _changed in select (("trip_id"
 )::pg_catalog.text collate pg_catalog."C") as k1, (("user_id"
-)::pg_catalog.text collate pg_catalog."C") as k2, case when (("trip_id"
+)::pg_catalog.text collate pg_catalog."C") as k2, (("trip_id"
 ) is not null and ("user_id"
 ) is not null and (true
-)) is not true then false when pg_catalog.has_function_privilege(pg_catalog.to_regproc('mirror.mark')::pg_catalog.oid, 'execute') then true end as changed from new_rows as "trip_memberships" loop
+)) is true as changed from new_rows as "trip_memberships" loop
       _many := _many is not null;
       exit when _many;
     end loop;
-    if _many or _changed is null and _many is not null then
+    if _changed and not _many then
+      _place := case when pg_catalog.has_table_privilege((array['mirror.outbox', 'mirror.outbox_1', 'mirror.outbox_2', 'mirror.outbox_3'])[mirror.turn() operator(pg_catalog.+) 1], 'insert') then mirror.turn() end;
+    elsif _many or _changed is null and _many is not null then
       _changed := null;
       select pg_catalog.array_agg(tbl), pg_catalog.array_agg(k1), pg_catalog.array_agg(k2), pg_catalog.array_agg(gone)
       into _tbl, _keys1, _keys2, _gone
@@ -1157,7 +1158,7 @@ begin
 ) is not null and (true
 )) as _keys loop
           if pg_catalog.cardinality(_tbl) operator(pg_catalog.=) 1000 then
-            perform mirror.mark(_tbl[1], _keys1[1], _keys2[1], _gone[1], _tbl[2:], _keys1[2:], _keys2[2:], _gone[2:]);
+            perform mirror.mark_keys(case when pg_catalog.has_function_privilege('mirror.mark_keys(pg_catalog.int4,pg_catalog.text[],pg_catalog.text[],pg_catalog.text[],pg_catalog.bool[])', 'execute') then case when pg_catalog.has_table_privilege((array['mirror.outbox', 'mirror.outbox_1', 'mirror.outbox_2', 'mirror.outbox_3'])[mirror.turn() operator(pg_catalog.+) 1], 'insert') then mirror.turn() end end, _tbl, _keys1, _keys2, _gone);
             _tbl := '{}'; _keys1 := '{}'; _keys2 := '{}'; _gone := '{}';
           end if;
           _tbl := pg_catalog.array_append(_tbl, _row.tbl);
@@ -1166,20 +1167,36 @@ begin
           _gone := pg_catalog.array_append(_gone, _row.gone);
         end loop;
       end if;
+      if _tbl is not null then
+        _place := case when pg_catalog.has_function_privilege('mirror.mark_keys(pg_catalog.int4,pg_catalog.text[],pg_catalog.text[],pg_catalog.text[],pg_catalog.bool[])', 'execute') then case when pg_catalog.has_table_privilege((array['mirror.outbox', 'mirror.outbox_1', 'mirror.outbox_2', 'mirror.outbox_3'])[mirror.turn() operator(pg_catalog.+) 1], 'insert') then mirror.turn() end end;
+      end if;
     end if;
   exception when others then
     raise log 'mirror: capture of trip_memberships failed (%): %; the whole table is marked', sqlstate, sqlerrm;
-    _changed := null;
     _tbl := array['trip_memberships'];
     _keys1 := null; _keys2 := null; _gone := null;
+    begin _place := case when pg_catalog.has_function_privilege('mirror.mark_keys(pg_catalog.int4,pg_catalog.text[],pg_catalog.text[],pg_catalog.text[],pg_catalog.bool[])', 'execute') then case when pg_catalog.has_table_privilege((array['mirror.outbox', 'mirror.outbox_1', 'mirror.outbox_2', 'mirror.outbox_3'])[mirror.turn() operator(pg_catalog.+) 1], 'insert') then mirror.turn() end end; exception when others then _place := null; end;
   end;
-  if _changed or _tbl is not null then
-    if _tbl is null then
-      _changed := mirror.mark('trip_memberships', _k1, _k2, false);
-    elsif (case when pg_catalog.has_schema_privilege(pg_catalog.to_regnamespace('mirror')::pg_catalog.oid, 'usage') then pg_catalog.has_function_privilege(pg_catalog.to_regproc('mirror.mark')::pg_catalog.oid, 'execute') end) then
-      perform mirror.mark(_tbl[1], _keys1[1], _keys2[1], _gone[1], _tbl[2:], _keys1[2:], _keys2[2:], _gone[2:]);
+  if _place is null then
+    if _changed or _tbl is not null then
+      raise log 'mirror: the outbox is gone: a change of trip_memberships was not marked';
+    end if;
+  elsif _tbl is not null then
+    perform mirror.mark_keys(_place, _tbl, _keys1, _keys2, _gone);
+  else
+    if _place operator(pg_catalog.=) 0 then
+      insert into mirror.outbox (tbl, k1, k2, gone) values ('trip_memberships', _k1, _k2, false);
+    elsif _place operator(pg_catalog.=) 1 then
+      insert into mirror.outbox_1 (tbl, k1, k2, gone) values ('trip_memberships', _k1, _k2, false);
+    elsif _place operator(pg_catalog.=) 2 then
+      insert into mirror.outbox_2 (tbl, k1, k2, gone) values ('trip_memberships', _k1, _k2, false);
     else
-      raise log 'mirror: % may not call mirror.mark: a change of trip_memberships was not marked', current_user;
+      insert into mirror.outbox_3 (tbl, k1, k2, gone) values ('trip_memberships', _k1, _k2, false);
+    end if;
+    if not pg_catalog.pg_try_advisory_xact_lock_shared(1835627122, 1) then
+      if pg_catalog.current_setting('max_prepared_transactions') operator(pg_catalog.=) '0' then
+        perform pg_catalog.pg_notify('mirror', '');
+      end if;
     end if;
   end if;
   return null;
@@ -1394,12 +1411,18 @@ $function$;
 CREATE OR REPLACE FUNCTION mirror.trip_memberships_truncate()
  RETURNS trigger
  LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'pg_catalog', 'pg_temp'
+ SET lock_timeout TO '0'
 AS $function$
+declare
+  _place int;
 begin
-  if (case when pg_catalog.has_schema_privilege(pg_catalog.to_regnamespace('mirror')::pg_catalog.oid, 'usage') then pg_catalog.has_function_privilege(pg_catalog.to_regproc('mirror.mark')::pg_catalog.oid, 'execute') end) then
-    perform mirror.mark(_tbl, null, null) from pg_catalog.unnest(array['trip_memberships']) as _tbl;
+  begin _place := case when pg_catalog.has_function_privilege('mirror.mark_keys(pg_catalog.int4,pg_catalog.text[],pg_catalog.text[],pg_catalog.text[],pg_catalog.bool[])', 'execute') then case when pg_catalog.has_table_privilege((array['mirror.outbox', 'mirror.outbox_1', 'mirror.outbox_2', 'mirror.outbox_3'])[mirror.turn() operator(pg_catalog.+) 1], 'insert') then mirror.turn() end end; exception when others then _place := null; end;
+  if _place is null then
+    raise log 'mirror: the outbox is gone: a change of trip_memberships was not marked';
   else
-    raise log 'mirror: % may not call mirror.mark: a change of trip_memberships was not marked', current_user;
+    perform mirror.mark_keys(_place, array['trip_memberships'], null, null, null);
   end if;
   return null;
 end
@@ -1408,6 +1431,8 @@ $function$;
 CREATE OR REPLACE FUNCTION mirror.trip_memberships_update()
  RETURNS trigger
  LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET lock_timeout TO '0'
 AS $function$
 #variable_conflict use_column
 declare
@@ -1415,6 +1440,7 @@ declare
   _k2 pg_catalog.text;
   _changed pg_catalog.bool;
   _many pg_catalog.bool;
+  _place pg_catalog.int4;
   _tbl pg_catalog.text[];
   _keys1 pg_catalog.text[];
   _keys2 pg_catalog.text[];
@@ -1422,7 +1448,7 @@ declare
   _row pg_catalog.record;
 begin
   begin
-    for _k1, _k2, _changed in select _new.k1, _new.k2, case when pg_catalog.record_image_eq(row(_old.visible, _old.c0, _old.c1, _old.c2, _old.c3), row(_new.visible, _new.c0, _new.c1, _new.c2, _new.c3)) then false when _old.visible and _new.visible and pg_catalog.record_image_eq(row(_old.c0, _old.c1), row(_new.c0, _new.c1)) and pg_catalog.has_function_privilege(pg_catalog.to_regproc('mirror.mark')::pg_catalog.oid, 'execute') then true end as changed from (select (("trip_id"
+    for _k1, _k2, _changed in select _new.k1, _new.k2, case when pg_catalog.record_image_eq(row(_old.visible, _old.c0, _old.c1, _old.c2, _old.c3), row(_new.visible, _new.c0, _new.c1, _new.c2, _new.c3)) then false when _old.visible and _new.visible and pg_catalog.record_image_eq(row(_old.c0, _old.c1), row(_new.c0, _new.c1)) then true end as changed from (select (("trip_id"
 )::pg_catalog.text collate pg_catalog."C") as k1, (("user_id"
 )::pg_catalog.text collate pg_catalog."C") as k2, (("trip_id"
 ) is not null and ("user_id"
@@ -1444,7 +1470,9 @@ begin
       _many := _many is not null;
       exit when _many;
     end loop;
-    if _many or _changed is null and _many is not null then
+    if _changed and not _many then
+      _place := case when pg_catalog.has_table_privilege((array['mirror.outbox', 'mirror.outbox_1', 'mirror.outbox_2', 'mirror.outbox_3'])[mirror.turn() operator(pg_catalog.+) 1], 'insert') then mirror.turn() end;
+    elsif _many or _changed is null and _many is not null then
       _changed := null;
       select pg_catalog.array_agg(tbl), pg_catalog.array_agg(k1), pg_catalog.array_agg(k2), pg_catalog.array_agg(gone)
       into _tbl, _keys1, _keys2, _gone
@@ -1481,7 +1509,7 @@ begin
 ) is not null and (true
 )) as _sides group by k1, k2, role, status having pg_catalog.min(_side) operator(pg_catalog.=) pg_catalog.max(_side)) as _changed group by k1, k2) as _keys loop
           if pg_catalog.cardinality(_tbl) operator(pg_catalog.=) 1000 then
-            perform mirror.mark(_tbl[1], _keys1[1], _keys2[1], _gone[1], _tbl[2:], _keys1[2:], _keys2[2:], _gone[2:]);
+            perform mirror.mark_keys(case when pg_catalog.has_function_privilege('mirror.mark_keys(pg_catalog.int4,pg_catalog.text[],pg_catalog.text[],pg_catalog.text[],pg_catalog.bool[])', 'execute') then case when pg_catalog.has_table_privilege((array['mirror.outbox', 'mirror.outbox_1', 'mirror.outbox_2', 'mirror.outbox_3'])[mirror.turn() operator(pg_catalog.+) 1], 'insert') then mirror.turn() end end, _tbl, _keys1, _keys2, _gone);
             _tbl := '{}'; _keys1 := '{}'; _keys2 := '{}'; _gone := '{}';
           end if;
           _tbl := pg_catalog.array_append(_tbl, _row.tbl);
@@ -1490,20 +1518,36 @@ begin
           _gone := pg_catalog.array_append(_gone, _row.gone);
         end loop;
       end if;
+      if _tbl is not null then
+        _place := case when pg_catalog.has_function_privilege('mirror.mark_keys(pg_catalog.int4,pg_catalog.text[],pg_catalog.text[],pg_catalog.text[],pg_catalog.bool[])', 'execute') then case when pg_catalog.has_table_privilege((array['mirror.outbox', 'mirror.outbox_1', 'mirror.outbox_2', 'mirror.outbox_3'])[mirror.turn() operator(pg_catalog.+) 1], 'insert') then mirror.turn() end end;
+      end if;
     end if;
   exception when others then
     raise log 'mirror: capture of trip_memberships failed (%): %; the whole table is marked', sqlstate, sqlerrm;
-    _changed := null;
     _tbl := array['trip_memberships'];
     _keys1 := null; _keys2 := null; _gone := null;
+    begin _place := case when pg_catalog.has_function_privilege('mirror.mark_keys(pg_catalog.int4,pg_catalog.text[],pg_catalog.text[],pg_catalog.text[],pg_catalog.bool[])', 'execute') then case when pg_catalog.has_table_privilege((array['mirror.outbox', 'mirror.outbox_1', 'mirror.outbox_2', 'mirror.outbox_3'])[mirror.turn() operator(pg_catalog.+) 1], 'insert') then mirror.turn() end end; exception when others then _place := null; end;
   end;
-  if _changed or _tbl is not null then
-    if _tbl is null then
-      _changed := mirror.mark('trip_memberships', _k1, _k2, false);
-    elsif (case when pg_catalog.has_schema_privilege(pg_catalog.to_regnamespace('mirror')::pg_catalog.oid, 'usage') then pg_catalog.has_function_privilege(pg_catalog.to_regproc('mirror.mark')::pg_catalog.oid, 'execute') end) then
-      perform mirror.mark(_tbl[1], _keys1[1], _keys2[1], _gone[1], _tbl[2:], _keys1[2:], _keys2[2:], _gone[2:]);
+  if _place is null then
+    if _changed or _tbl is not null then
+      raise log 'mirror: the outbox is gone: a change of trip_memberships was not marked';
+    end if;
+  elsif _tbl is not null then
+    perform mirror.mark_keys(_place, _tbl, _keys1, _keys2, _gone);
+  else
+    if _place operator(pg_catalog.=) 0 then
+      insert into mirror.outbox (tbl, k1, k2, gone) values ('trip_memberships', _k1, _k2, false);
+    elsif _place operator(pg_catalog.=) 1 then
+      insert into mirror.outbox_1 (tbl, k1, k2, gone) values ('trip_memberships', _k1, _k2, false);
+    elsif _place operator(pg_catalog.=) 2 then
+      insert into mirror.outbox_2 (tbl, k1, k2, gone) values ('trip_memberships', _k1, _k2, false);
     else
-      raise log 'mirror: % may not call mirror.mark: a change of trip_memberships was not marked', current_user;
+      insert into mirror.outbox_3 (tbl, k1, k2, gone) values ('trip_memberships', _k1, _k2, false);
+    end if;
+    if not pg_catalog.pg_try_advisory_xact_lock_shared(1835627122, 1) then
+      if pg_catalog.current_setting('max_prepared_transactions') operator(pg_catalog.=) '0' then
+        perform pg_catalog.pg_notify('mirror', '');
+      end if;
     end if;
   end if;
   return null;
@@ -1513,6 +1557,8 @@ $function$;
 CREATE OR REPLACE FUNCTION mirror.trips_delete()
  RETURNS trigger
  LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET lock_timeout TO '0'
 AS $function$
 #variable_conflict use_column
 declare
@@ -1520,6 +1566,7 @@ declare
   _k2 pg_catalog.text;
   _changed pg_catalog.bool;
   _many pg_catalog.bool;
+  _place pg_catalog.int4;
   _tbl pg_catalog.text[];
   _keys1 pg_catalog.text[];
   _keys2 pg_catalog.text[];
@@ -1532,7 +1579,9 @@ begin
       _many := _many is not null;
       exit when _many;
     end loop;
-    if _many or _changed is null and _many is not null then
+    if _changed and not _many then
+      _place := case when pg_catalog.has_table_privilege((array['mirror.outbox', 'mirror.outbox_1', 'mirror.outbox_2', 'mirror.outbox_3'])[mirror.turn() operator(pg_catalog.+) 1], 'insert') then mirror.turn() end;
+    elsif _many or _changed is null and _many is not null then
       _changed := null;
       select pg_catalog.array_agg(tbl), pg_catalog.array_agg(k1), pg_catalog.array_agg(k2), pg_catalog.array_agg(gone)
       into _tbl, _keys1, _keys2, _gone
@@ -1547,7 +1596,7 @@ begin
 ) is not null and (true
 )) as _keys, pg_catalog.unnest(array['trips', 'trip_memberships']) as tbl where moved or tbl operator(pg_catalog.=) 'trips' loop
           if pg_catalog.cardinality(_tbl) operator(pg_catalog.=) 1000 then
-            perform mirror.mark(_tbl[1], _keys1[1], _keys2[1], _gone[1], _tbl[2:], _keys1[2:], _keys2[2:], _gone[2:]);
+            perform mirror.mark_keys(case when pg_catalog.has_function_privilege('mirror.mark_keys(pg_catalog.int4,pg_catalog.text[],pg_catalog.text[],pg_catalog.text[],pg_catalog.bool[])', 'execute') then case when pg_catalog.has_table_privilege((array['mirror.outbox', 'mirror.outbox_1', 'mirror.outbox_2', 'mirror.outbox_3'])[mirror.turn() operator(pg_catalog.+) 1], 'insert') then mirror.turn() end end, _tbl, _keys1, _keys2, _gone);
             _tbl := '{}'; _keys1 := '{}'; _keys2 := '{}'; _gone := '{}';
           end if;
           _tbl := pg_catalog.array_append(_tbl, _row.tbl);
@@ -1556,20 +1605,36 @@ begin
           _gone := pg_catalog.array_append(_gone, _row.gone);
         end loop;
       end if;
+      if _tbl is not null then
+        _place := case when pg_catalog.has_function_privilege('mirror.mark_keys(pg_catalog.int4,pg_catalog.text[],pg_catalog.text[],pg_catalog.text[],pg_catalog.bool[])', 'execute') then case when pg_catalog.has_table_privilege((array['mirror.outbox', 'mirror.outbox_1', 'mirror.outbox_2', 'mirror.outbox_3'])[mirror.turn() operator(pg_catalog.+) 1], 'insert') then mirror.turn() end end;
+      end if;
     end if;
   exception when others then
     raise log 'mirror: capture of trips failed (%): %; the whole table is marked', sqlstate, sqlerrm;
-    _changed := null;
     _tbl := array['trips', 'trip_memberships'];
     _keys1 := null; _keys2 := null; _gone := null;
+    begin _place := case when pg_catalog.has_function_privilege('mirror.mark_keys(pg_catalog.int4,pg_catalog.text[],pg_catalog.text[],pg_catalog.text[],pg_catalog.bool[])', 'execute') then case when pg_catalog.has_table_privilege((array['mirror.outbox', 'mirror.outbox_1', 'mirror.outbox_2', 'mirror.outbox_3'])[mirror.turn() operator(pg_catalog.+) 1], 'insert') then mirror.turn() end end; exception when others then _place := null; end;
   end;
-  if _changed or _tbl is not null then
-    if _tbl is null then
-      _changed := mirror.mark('trips', _k1, _k2, true);
-    elsif (case when pg_catalog.has_schema_privilege(pg_catalog.to_regnamespace('mirror')::pg_catalog.oid, 'usage') then pg_catalog.has_function_privilege(pg_catalog.to_regproc('mirror.mark')::pg_catalog.oid, 'execute') end) then
-      perform mirror.mark(_tbl[1], _keys1[1], _keys2[1], _gone[1], _tbl[2:], _keys1[2:], _keys2[2:], _gone[2:]);
+  if _place is null then
+    if _changed or _tbl is not null then
+      raise log 'mirror: the outbox is gone: a change of trips was not marked';
+    end if;
+  elsif _tbl is not null then
+    perform mirror.mark_keys(_place, _tbl, _keys1, _keys2, _gone);
+  else
+    if _place operator(pg_catalog.=) 0 then
+      insert into mirror.outbox (tbl, k1, k2, gone) values ('trips', _k1, _k2, true);
+    elsif _place operator(pg_catalog.=) 1 then
+      insert into mirror.outbox_1 (tbl, k1, k2, gone) values ('trips', _k1, _k2, true);
+    elsif _place operator(pg_catalog.=) 2 then
+      insert into mirror.outbox_2 (tbl, k1, k2, gone) values ('trips', _k1, _k2, true);
     else
-      raise log 'mirror: % may not call mirror.mark: a change of trips was not marked', current_user;
+      insert into mirror.outbox_3 (tbl, k1, k2, gone) values ('trips', _k1, _k2, true);
+    end if;
+    if not pg_catalog.pg_try_advisory_xact_lock_shared(1835627122, 1) then
+      if pg_catalog.current_setting('max_prepared_transactions') operator(pg_catalog.=) '0' then
+        perform pg_catalog.pg_notify('mirror', '');
+      end if;
     end if;
   end if;
   return null;
@@ -1622,6 +1687,8 @@ $function$;
 CREATE OR REPLACE FUNCTION mirror.trips_insert()
  RETURNS trigger
  LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET lock_timeout TO '0'
 AS $function$
 #variable_conflict use_column
 declare
@@ -1629,6 +1696,7 @@ declare
   _k2 pg_catalog.text;
   _changed pg_catalog.bool;
   _many pg_catalog.bool;
+  _place pg_catalog.int4;
   _tbl pg_catalog.text[];
   _keys1 pg_catalog.text[];
   _keys2 pg_catalog.text[];
@@ -1641,7 +1709,9 @@ begin
       _many := _many is not null;
       exit when _many;
     end loop;
-    if _many or _changed is null and _many is not null then
+    if _changed and not _many then
+      _place := case when pg_catalog.has_table_privilege((array['mirror.outbox', 'mirror.outbox_1', 'mirror.outbox_2', 'mirror.outbox_3'])[mirror.turn() operator(pg_catalog.+) 1], 'insert') then mirror.turn() end;
+    elsif _many or _changed is null and _many is not null then
       _changed := null;
       select pg_catalog.array_agg(tbl), pg_catalog.array_agg(k1), pg_catalog.array_agg(k2), pg_catalog.array_agg(gone)
       into _tbl, _keys1, _keys2, _gone
@@ -1656,7 +1726,7 @@ begin
 ) is not null and (true
 )) as _keys, pg_catalog.unnest(array['trips', 'trip_memberships']) as tbl where moved or tbl operator(pg_catalog.=) 'trips' loop
           if pg_catalog.cardinality(_tbl) operator(pg_catalog.=) 1000 then
-            perform mirror.mark(_tbl[1], _keys1[1], _keys2[1], _gone[1], _tbl[2:], _keys1[2:], _keys2[2:], _gone[2:]);
+            perform mirror.mark_keys(case when pg_catalog.has_function_privilege('mirror.mark_keys(pg_catalog.int4,pg_catalog.text[],pg_catalog.text[],pg_catalog.text[],pg_catalog.bool[])', 'execute') then case when pg_catalog.has_table_privilege((array['mirror.outbox', 'mirror.outbox_1', 'mirror.outbox_2', 'mirror.outbox_3'])[mirror.turn() operator(pg_catalog.+) 1], 'insert') then mirror.turn() end end, _tbl, _keys1, _keys2, _gone);
             _tbl := '{}'; _keys1 := '{}'; _keys2 := '{}'; _gone := '{}';
           end if;
           _tbl := pg_catalog.array_append(_tbl, _row.tbl);
@@ -1665,20 +1735,36 @@ begin
           _gone := pg_catalog.array_append(_gone, _row.gone);
         end loop;
       end if;
+      if _tbl is not null then
+        _place := case when pg_catalog.has_function_privilege('mirror.mark_keys(pg_catalog.int4,pg_catalog.text[],pg_catalog.text[],pg_catalog.text[],pg_catalog.bool[])', 'execute') then case when pg_catalog.has_table_privilege((array['mirror.outbox', 'mirror.outbox_1', 'mirror.outbox_2', 'mirror.outbox_3'])[mirror.turn() operator(pg_catalog.+) 1], 'insert') then mirror.turn() end end;
+      end if;
     end if;
   exception when others then
     raise log 'mirror: capture of trips failed (%): %; the whole table is marked', sqlstate, sqlerrm;
-    _changed := null;
     _tbl := array['trips', 'trip_memberships'];
     _keys1 := null; _keys2 := null; _gone := null;
+    begin _place := case when pg_catalog.has_function_privilege('mirror.mark_keys(pg_catalog.int4,pg_catalog.text[],pg_catalog.text[],pg_catalog.text[],pg_catalog.bool[])', 'execute') then case when pg_catalog.has_table_privilege((array['mirror.outbox', 'mirror.outbox_1', 'mirror.outbox_2', 'mirror.outbox_3'])[mirror.turn() operator(pg_catalog.+) 1], 'insert') then mirror.turn() end end; exception when others then _place := null; end;
   end;
-  if _changed or _tbl is not null then
-    if _tbl is null then
-      _changed := mirror.mark('trips', _k1, _k2, false);
-    elsif (case when pg_catalog.has_schema_privilege(pg_catalog.to_regnamespace('mirror')::pg_catalog.oid, 'usage') then pg_catalog.has_function_privilege(pg_catalog.to_regproc('mirror.mark')::pg_catalog.oid, 'execute') end) then
-      perform mirror.mark(_tbl[1], _keys1[1], _keys2[1], _gone[1], _tbl[2:], _keys1[2:], _keys2[2:], _gone[2:]);
+  if _place is null then
+    if _changed or _tbl is not null then
+      raise log 'mirror: the outbox is gone: a change of trips was not marked';
+    end if;
+  elsif _tbl is not null then
+    perform mirror.mark_keys(_place, _tbl, _keys1, _keys2, _gone);
+  else
+    if _place operator(pg_catalog.=) 0 then
+      insert into mirror.outbox (tbl, k1, k2, gone) values ('trips', _k1, _k2, false);
+    elsif _place operator(pg_catalog.=) 1 then
+      insert into mirror.outbox_1 (tbl, k1, k2, gone) values ('trips', _k1, _k2, false);
+    elsif _place operator(pg_catalog.=) 2 then
+      insert into mirror.outbox_2 (tbl, k1, k2, gone) values ('trips', _k1, _k2, false);
     else
-      raise log 'mirror: % may not call mirror.mark: a change of trips was not marked', current_user;
+      insert into mirror.outbox_3 (tbl, k1, k2, gone) values ('trips', _k1, _k2, false);
+    end if;
+    if not pg_catalog.pg_try_advisory_xact_lock_shared(1835627122, 1) then
+      if pg_catalog.current_setting('max_prepared_transactions') operator(pg_catalog.=) '0' then
+        perform pg_catalog.pg_notify('mirror', '');
+      end if;
     end if;
   end if;
   return null;
@@ -1779,12 +1865,18 @@ $function$;
 CREATE OR REPLACE FUNCTION mirror.trips_truncate()
  RETURNS trigger
  LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'pg_catalog', 'pg_temp'
+ SET lock_timeout TO '0'
 AS $function$
+declare
+  _place int;
 begin
-  if (case when pg_catalog.has_schema_privilege(pg_catalog.to_regnamespace('mirror')::pg_catalog.oid, 'usage') then pg_catalog.has_function_privilege(pg_catalog.to_regproc('mirror.mark')::pg_catalog.oid, 'execute') end) then
-    perform mirror.mark(_tbl, null, null) from pg_catalog.unnest(array['trips', 'trip_memberships']) as _tbl;
+  begin _place := case when pg_catalog.has_function_privilege('mirror.mark_keys(pg_catalog.int4,pg_catalog.text[],pg_catalog.text[],pg_catalog.text[],pg_catalog.bool[])', 'execute') then case when pg_catalog.has_table_privilege((array['mirror.outbox', 'mirror.outbox_1', 'mirror.outbox_2', 'mirror.outbox_3'])[mirror.turn() operator(pg_catalog.+) 1], 'insert') then mirror.turn() end end; exception when others then _place := null; end;
+  if _place is null then
+    raise log 'mirror: the outbox is gone: a change of trips was not marked';
   else
-    raise log 'mirror: % may not call mirror.mark: a change of trips was not marked', current_user;
+    perform mirror.mark_keys(_place, array['trips', 'trip_memberships'], null, null, null);
   end if;
   return null;
 end
@@ -1793,6 +1885,8 @@ $function$;
 CREATE OR REPLACE FUNCTION mirror.trips_update()
  RETURNS trigger
  LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET lock_timeout TO '0'
 AS $function$
 #variable_conflict use_column
 declare
@@ -1800,6 +1894,7 @@ declare
   _k2 pg_catalog.text;
   _changed pg_catalog.bool;
   _many pg_catalog.bool;
+  _place pg_catalog.int4;
   _tbl pg_catalog.text[];
   _keys1 pg_catalog.text[];
   _keys2 pg_catalog.text[];
@@ -1807,7 +1902,7 @@ declare
   _row pg_catalog.record;
 begin
   begin
-    for _k1, _k2, _changed in select _new.k1, _new.k2, case when pg_catalog.record_image_eq(row(_old.visible, _old.c0, _old.c1, _old.c2), row(_new.visible, _new.c0, _new.c1, _new.c2)) then false when _old.visible and _new.visible and pg_catalog.record_image_eq(row(_old.c0), row(_new.c0)) and pg_catalog.has_function_privilege(pg_catalog.to_regproc('mirror.mark')::pg_catalog.oid, 'execute') then true end as changed from (select (("id"
+    for _k1, _k2, _changed in select _new.k1, _new.k2, case when pg_catalog.record_image_eq(row(_old.visible, _old.c0, _old.c1, _old.c2), row(_new.visible, _new.c0, _new.c1, _new.c2)) then false when _old.visible and _new.visible and pg_catalog.record_image_eq(row(_old.c0), row(_new.c0)) then true end as changed from (select (("id"
 )::pg_catalog.text collate pg_catalog."C") as k1, null::pg_catalog.text as k2, (("id"
 ) is not null and (true
 )) is true as visible, ("id"
@@ -1823,7 +1918,9 @@ begin
       _many := _many is not null;
       exit when _many;
     end loop;
-    if _many or _changed is null and _many is not null then
+    if _changed and not _many then
+      _place := case when pg_catalog.has_table_privilege((array['mirror.outbox', 'mirror.outbox_1', 'mirror.outbox_2', 'mirror.outbox_3'])[mirror.turn() operator(pg_catalog.+) 1], 'insert') then mirror.turn() end;
+    elsif _many or _changed is null and _many is not null then
       _changed := null;
       select pg_catalog.array_agg(tbl), pg_catalog.array_agg(k1), pg_catalog.array_agg(k2), pg_catalog.array_agg(gone)
       into _tbl, _keys1, _keys2, _gone
@@ -1852,7 +1949,7 @@ begin
 ) is not null and (true
 )) as _sides group by k1, k2, name, created_by having pg_catalog.min(_side) operator(pg_catalog.=) pg_catalog.max(_side)) as _changed group by k1, k2) as _keys, pg_catalog.unnest(array['trips', 'trip_memberships']) as tbl where moved or tbl operator(pg_catalog.=) 'trips' loop
           if pg_catalog.cardinality(_tbl) operator(pg_catalog.=) 1000 then
-            perform mirror.mark(_tbl[1], _keys1[1], _keys2[1], _gone[1], _tbl[2:], _keys1[2:], _keys2[2:], _gone[2:]);
+            perform mirror.mark_keys(case when pg_catalog.has_function_privilege('mirror.mark_keys(pg_catalog.int4,pg_catalog.text[],pg_catalog.text[],pg_catalog.text[],pg_catalog.bool[])', 'execute') then case when pg_catalog.has_table_privilege((array['mirror.outbox', 'mirror.outbox_1', 'mirror.outbox_2', 'mirror.outbox_3'])[mirror.turn() operator(pg_catalog.+) 1], 'insert') then mirror.turn() end end, _tbl, _keys1, _keys2, _gone);
             _tbl := '{}'; _keys1 := '{}'; _keys2 := '{}'; _gone := '{}';
           end if;
           _tbl := pg_catalog.array_append(_tbl, _row.tbl);
@@ -1861,20 +1958,36 @@ begin
           _gone := pg_catalog.array_append(_gone, _row.gone);
         end loop;
       end if;
+      if _tbl is not null then
+        _place := case when pg_catalog.has_function_privilege('mirror.mark_keys(pg_catalog.int4,pg_catalog.text[],pg_catalog.text[],pg_catalog.text[],pg_catalog.bool[])', 'execute') then case when pg_catalog.has_table_privilege((array['mirror.outbox', 'mirror.outbox_1', 'mirror.outbox_2', 'mirror.outbox_3'])[mirror.turn() operator(pg_catalog.+) 1], 'insert') then mirror.turn() end end;
+      end if;
     end if;
   exception when others then
     raise log 'mirror: capture of trips failed (%): %; the whole table is marked', sqlstate, sqlerrm;
-    _changed := null;
     _tbl := array['trips', 'trip_memberships'];
     _keys1 := null; _keys2 := null; _gone := null;
+    begin _place := case when pg_catalog.has_function_privilege('mirror.mark_keys(pg_catalog.int4,pg_catalog.text[],pg_catalog.text[],pg_catalog.text[],pg_catalog.bool[])', 'execute') then case when pg_catalog.has_table_privilege((array['mirror.outbox', 'mirror.outbox_1', 'mirror.outbox_2', 'mirror.outbox_3'])[mirror.turn() operator(pg_catalog.+) 1], 'insert') then mirror.turn() end end; exception when others then _place := null; end;
   end;
-  if _changed or _tbl is not null then
-    if _tbl is null then
-      _changed := mirror.mark('trips', _k1, _k2, false);
-    elsif (case when pg_catalog.has_schema_privilege(pg_catalog.to_regnamespace('mirror')::pg_catalog.oid, 'usage') then pg_catalog.has_function_privilege(pg_catalog.to_regproc('mirror.mark')::pg_catalog.oid, 'execute') end) then
-      perform mirror.mark(_tbl[1], _keys1[1], _keys2[1], _gone[1], _tbl[2:], _keys1[2:], _keys2[2:], _gone[2:]);
+  if _place is null then
+    if _changed or _tbl is not null then
+      raise log 'mirror: the outbox is gone: a change of trips was not marked';
+    end if;
+  elsif _tbl is not null then
+    perform mirror.mark_keys(_place, _tbl, _keys1, _keys2, _gone);
+  else
+    if _place operator(pg_catalog.=) 0 then
+      insert into mirror.outbox (tbl, k1, k2, gone) values ('trips', _k1, _k2, false);
+    elsif _place operator(pg_catalog.=) 1 then
+      insert into mirror.outbox_1 (tbl, k1, k2, gone) values ('trips', _k1, _k2, false);
+    elsif _place operator(pg_catalog.=) 2 then
+      insert into mirror.outbox_2 (tbl, k1, k2, gone) values ('trips', _k1, _k2, false);
     else
-      raise log 'mirror: % may not call mirror.mark: a change of trips was not marked', current_user;
+      insert into mirror.outbox_3 (tbl, k1, k2, gone) values ('trips', _k1, _k2, false);
+    end if;
+    if not pg_catalog.pg_try_advisory_xact_lock_shared(1835627122, 1) then
+      if pg_catalog.current_setting('max_prepared_transactions') operator(pg_catalog.=) '0' then
+        perform pg_catalog.pg_notify('mirror', '');
+      end if;
     end if;
   end if;
   return null;
@@ -1899,6 +2012,8 @@ $function$;
 CREATE OR REPLACE FUNCTION mirror.users_delete()
  RETURNS trigger
  LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET lock_timeout TO '0'
 AS $function$
 #variable_conflict use_column
 declare
@@ -1906,6 +2021,7 @@ declare
   _k2 pg_catalog.text;
   _changed pg_catalog.bool;
   _many pg_catalog.bool;
+  _place pg_catalog.int4;
   _tbl pg_catalog.text[];
   _keys1 pg_catalog.text[];
   _keys2 pg_catalog.text[];
@@ -1914,13 +2030,15 @@ declare
 begin
   begin
     for _k1, _k2, _changed in select (("id"
-)::pg_catalog.text collate pg_catalog."C") as k1, null::pg_catalog.text as k2, case when (("id"
+)::pg_catalog.text collate pg_catalog."C") as k1, null::pg_catalog.text as k2, (("id"
 ) is not null and (true
-)) is not true then false when pg_catalog.has_function_privilege(pg_catalog.to_regproc('mirror.mark')::pg_catalog.oid, 'execute') then true end as changed from old_rows as "users" loop
+)) is true as changed from old_rows as "users" loop
       _many := _many is not null;
       exit when _many;
     end loop;
-    if _many or _changed is null and _many is not null then
+    if _changed and not _many then
+      _place := case when pg_catalog.has_table_privilege((array['mirror.outbox', 'mirror.outbox_1', 'mirror.outbox_2', 'mirror.outbox_3'])[mirror.turn() operator(pg_catalog.+) 1], 'insert') then mirror.turn() end;
+    elsif _many or _changed is null and _many is not null then
       _changed := null;
       select pg_catalog.array_agg(tbl), pg_catalog.array_agg(k1), pg_catalog.array_agg(k2), pg_catalog.array_agg(gone)
       into _tbl, _keys1, _keys2, _gone
@@ -1935,7 +2053,7 @@ begin
 ) is not null and (true
 )) as _keys loop
           if pg_catalog.cardinality(_tbl) operator(pg_catalog.=) 1000 then
-            perform mirror.mark(_tbl[1], _keys1[1], _keys2[1], _gone[1], _tbl[2:], _keys1[2:], _keys2[2:], _gone[2:]);
+            perform mirror.mark_keys(case when pg_catalog.has_function_privilege('mirror.mark_keys(pg_catalog.int4,pg_catalog.text[],pg_catalog.text[],pg_catalog.text[],pg_catalog.bool[])', 'execute') then case when pg_catalog.has_table_privilege((array['mirror.outbox', 'mirror.outbox_1', 'mirror.outbox_2', 'mirror.outbox_3'])[mirror.turn() operator(pg_catalog.+) 1], 'insert') then mirror.turn() end end, _tbl, _keys1, _keys2, _gone);
             _tbl := '{}'; _keys1 := '{}'; _keys2 := '{}'; _gone := '{}';
           end if;
           _tbl := pg_catalog.array_append(_tbl, _row.tbl);
@@ -1944,20 +2062,36 @@ begin
           _gone := pg_catalog.array_append(_gone, _row.gone);
         end loop;
       end if;
+      if _tbl is not null then
+        _place := case when pg_catalog.has_function_privilege('mirror.mark_keys(pg_catalog.int4,pg_catalog.text[],pg_catalog.text[],pg_catalog.text[],pg_catalog.bool[])', 'execute') then case when pg_catalog.has_table_privilege((array['mirror.outbox', 'mirror.outbox_1', 'mirror.outbox_2', 'mirror.outbox_3'])[mirror.turn() operator(pg_catalog.+) 1], 'insert') then mirror.turn() end end;
+      end if;
     end if;
   exception when others then
     raise log 'mirror: capture of users failed (%): %; the whole table is marked', sqlstate, sqlerrm;
-    _changed := null;
     _tbl := array['users'];
     _keys1 := null; _keys2 := null; _gone := null;
+    begin _place := case when pg_catalog.has_function_privilege('mirror.mark_keys(pg_catalog.int4,pg_catalog.text[],pg_catalog.text[],pg_catalog.text[],pg_catalog.bool[])', 'execute') then case when pg_catalog.has_table_privilege((array['mirror.outbox', 'mirror.outbox_1', 'mirror.outbox_2', 'mirror.outbox_3'])[mirror.turn() operator(pg_catalog.+) 1], 'insert') then mirror.turn() end end; exception when others then _place := null; end;
   end;
-  if _changed or _tbl is not null then
-    if _tbl is null then
-      _changed := mirror.mark('users', _k1, _k2, true);
-    elsif (case when pg_catalog.has_schema_privilege(pg_catalog.to_regnamespace('mirror')::pg_catalog.oid, 'usage') then pg_catalog.has_function_privilege(pg_catalog.to_regproc('mirror.mark')::pg_catalog.oid, 'execute') end) then
-      perform mirror.mark(_tbl[1], _keys1[1], _keys2[1], _gone[1], _tbl[2:], _keys1[2:], _keys2[2:], _gone[2:]);
+  if _place is null then
+    if _changed or _tbl is not null then
+      raise log 'mirror: the outbox is gone: a change of users was not marked';
+    end if;
+  elsif _tbl is not null then
+    perform mirror.mark_keys(_place, _tbl, _keys1, _keys2, _gone);
+  else
+    if _place operator(pg_catalog.=) 0 then
+      insert into mirror.outbox (tbl, k1, k2, gone) values ('users', _k1, _k2, true);
+    elsif _place operator(pg_catalog.=) 1 then
+      insert into mirror.outbox_1 (tbl, k1, k2, gone) values ('users', _k1, _k2, true);
+    elsif _place operator(pg_catalog.=) 2 then
+      insert into mirror.outbox_2 (tbl, k1, k2, gone) values ('users', _k1, _k2, true);
     else
-      raise log 'mirror: % may not call mirror.mark: a change of users was not marked', current_user;
+      insert into mirror.outbox_3 (tbl, k1, k2, gone) values ('users', _k1, _k2, true);
+    end if;
+    if not pg_catalog.pg_try_advisory_xact_lock_shared(1835627122, 1) then
+      if pg_catalog.current_setting('max_prepared_transactions') operator(pg_catalog.=) '0' then
+        perform pg_catalog.pg_notify('mirror', '');
+      end if;
     end if;
   end if;
   return null;
@@ -2020,6 +2154,8 @@ $function$;
 CREATE OR REPLACE FUNCTION mirror.users_insert()
  RETURNS trigger
  LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET lock_timeout TO '0'
 AS $function$
 #variable_conflict use_column
 declare
@@ -2027,6 +2163,7 @@ declare
   _k2 pg_catalog.text;
   _changed pg_catalog.bool;
   _many pg_catalog.bool;
+  _place pg_catalog.int4;
   _tbl pg_catalog.text[];
   _keys1 pg_catalog.text[];
   _keys2 pg_catalog.text[];
@@ -2035,13 +2172,15 @@ declare
 begin
   begin
     for _k1, _k2, _changed in select (("id"
-)::pg_catalog.text collate pg_catalog."C") as k1, null::pg_catalog.text as k2, case when (("id"
+)::pg_catalog.text collate pg_catalog."C") as k1, null::pg_catalog.text as k2, (("id"
 ) is not null and (true
-)) is not true then false when pg_catalog.has_function_privilege(pg_catalog.to_regproc('mirror.mark')::pg_catalog.oid, 'execute') then true end as changed from new_rows as "users" loop
+)) is true as changed from new_rows as "users" loop
       _many := _many is not null;
       exit when _many;
     end loop;
-    if _many or _changed is null and _many is not null then
+    if _changed and not _many then
+      _place := case when pg_catalog.has_table_privilege((array['mirror.outbox', 'mirror.outbox_1', 'mirror.outbox_2', 'mirror.outbox_3'])[mirror.turn() operator(pg_catalog.+) 1], 'insert') then mirror.turn() end;
+    elsif _many or _changed is null and _many is not null then
       _changed := null;
       select pg_catalog.array_agg(tbl), pg_catalog.array_agg(k1), pg_catalog.array_agg(k2), pg_catalog.array_agg(gone)
       into _tbl, _keys1, _keys2, _gone
@@ -2056,7 +2195,7 @@ begin
 ) is not null and (true
 )) as _keys loop
           if pg_catalog.cardinality(_tbl) operator(pg_catalog.=) 1000 then
-            perform mirror.mark(_tbl[1], _keys1[1], _keys2[1], _gone[1], _tbl[2:], _keys1[2:], _keys2[2:], _gone[2:]);
+            perform mirror.mark_keys(case when pg_catalog.has_function_privilege('mirror.mark_keys(pg_catalog.int4,pg_catalog.text[],pg_catalog.text[],pg_catalog.text[],pg_catalog.bool[])', 'execute') then case when pg_catalog.has_table_privilege((array['mirror.outbox', 'mirror.outbox_1', 'mirror.outbox_2', 'mirror.outbox_3'])[mirror.turn() operator(pg_catalog.+) 1], 'insert') then mirror.turn() end end, _tbl, _keys1, _keys2, _gone);
             _tbl := '{}'; _keys1 := '{}'; _keys2 := '{}'; _gone := '{}';
           end if;
           _tbl := pg_catalog.array_append(_tbl, _row.tbl);
@@ -2065,20 +2204,36 @@ begin
           _gone := pg_catalog.array_append(_gone, _row.gone);
         end loop;
       end if;
+      if _tbl is not null then
+        _place := case when pg_catalog.has_function_privilege('mirror.mark_keys(pg_catalog.int4,pg_catalog.text[],pg_catalog.text[],pg_catalog.text[],pg_catalog.bool[])', 'execute') then case when pg_catalog.has_table_privilege((array['mirror.outbox', 'mirror.outbox_1', 'mirror.outbox_2', 'mirror.outbox_3'])[mirror.turn() operator(pg_catalog.+) 1], 'insert') then mirror.turn() end end;
+      end if;
     end if;
   exception when others then
     raise log 'mirror: capture of users failed (%): %; the whole table is marked', sqlstate, sqlerrm;
-    _changed := null;
     _tbl := array['users'];
     _keys1 := null; _keys2 := null; _gone := null;
+    begin _place := case when pg_catalog.has_function_privilege('mirror.mark_keys(pg_catalog.int4,pg_catalog.text[],pg_catalog.text[],pg_catalog.text[],pg_catalog.bool[])', 'execute') then case when pg_catalog.has_table_privilege((array['mirror.outbox', 'mirror.outbox_1', 'mirror.outbox_2', 'mirror.outbox_3'])[mirror.turn() operator(pg_catalog.+) 1], 'insert') then mirror.turn() end end; exception when others then _place := null; end;
   end;
-  if _changed or _tbl is not null then
-    if _tbl is null then
-      _changed := mirror.mark('users', _k1, _k2, false);
-    elsif (case when pg_catalog.has_schema_privilege(pg_catalog.to_regnamespace('mirror')::pg_catalog.oid, 'usage') then pg_catalog.has_function_privilege(pg_catalog.to_regproc('mirror.mark')::pg_catalog.oid, 'execute') end) then
-      perform mirror.mark(_tbl[1], _keys1[1], _keys2[1], _gone[1], _tbl[2:], _keys1[2:], _keys2[2:], _gone[2:]);
+  if _place is null then
+    if _changed or _tbl is not null then
+      raise log 'mirror: the outbox is gone: a change of users was not marked';
+    end if;
+  elsif _tbl is not null then
+    perform mirror.mark_keys(_place, _tbl, _keys1, _keys2, _gone);
+  else
+    if _place operator(pg_catalog.=) 0 then
+      insert into mirror.outbox (tbl, k1, k2, gone) values ('users', _k1, _k2, false);
+    elsif _place operator(pg_catalog.=) 1 then
+      insert into mirror.outbox_1 (tbl, k1, k2, gone) values ('users', _k1, _k2, false);
+    elsif _place operator(pg_catalog.=) 2 then
+      insert into mirror.outbox_2 (tbl, k1, k2, gone) values ('users', _k1, _k2, false);
     else
-      raise log 'mirror: % may not call mirror.mark: a change of users was not marked', current_user;
+      insert into mirror.outbox_3 (tbl, k1, k2, gone) values ('users', _k1, _k2, false);
+    end if;
+    if not pg_catalog.pg_try_advisory_xact_lock_shared(1835627122, 1) then
+      if pg_catalog.current_setting('max_prepared_transactions') operator(pg_catalog.=) '0' then
+        perform pg_catalog.pg_notify('mirror', '');
+      end if;
     end if;
   end if;
   return null;
@@ -2189,12 +2344,18 @@ $function$;
 CREATE OR REPLACE FUNCTION mirror.users_truncate()
  RETURNS trigger
  LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'pg_catalog', 'pg_temp'
+ SET lock_timeout TO '0'
 AS $function$
+declare
+  _place int;
 begin
-  if (case when pg_catalog.has_schema_privilege(pg_catalog.to_regnamespace('mirror')::pg_catalog.oid, 'usage') then pg_catalog.has_function_privilege(pg_catalog.to_regproc('mirror.mark')::pg_catalog.oid, 'execute') end) then
-    perform mirror.mark(_tbl, null, null) from pg_catalog.unnest(array['users']) as _tbl;
+  begin _place := case when pg_catalog.has_function_privilege('mirror.mark_keys(pg_catalog.int4,pg_catalog.text[],pg_catalog.text[],pg_catalog.text[],pg_catalog.bool[])', 'execute') then case when pg_catalog.has_table_privilege((array['mirror.outbox', 'mirror.outbox_1', 'mirror.outbox_2', 'mirror.outbox_3'])[mirror.turn() operator(pg_catalog.+) 1], 'insert') then mirror.turn() end end; exception when others then _place := null; end;
+  if _place is null then
+    raise log 'mirror: the outbox is gone: a change of users was not marked';
   else
-    raise log 'mirror: % may not call mirror.mark: a change of users was not marked', current_user;
+    perform mirror.mark_keys(_place, array['users'], null, null, null);
   end if;
   return null;
 end
@@ -2203,6 +2364,8 @@ $function$;
 CREATE OR REPLACE FUNCTION mirror.users_update()
  RETURNS trigger
  LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET lock_timeout TO '0'
 AS $function$
 #variable_conflict use_column
 declare
@@ -2210,6 +2373,7 @@ declare
   _k2 pg_catalog.text;
   _changed pg_catalog.bool;
   _many pg_catalog.bool;
+  _place pg_catalog.int4;
   _tbl pg_catalog.text[];
   _keys1 pg_catalog.text[];
   _keys2 pg_catalog.text[];
@@ -2217,7 +2381,7 @@ declare
   _row pg_catalog.record;
 begin
   begin
-    for _k1, _k2, _changed in select _new.k1, _new.k2, case when pg_catalog.record_image_eq(row(_old.visible, _old.c0, _old.c1, _old.c2), row(_new.visible, _new.c0, _new.c1, _new.c2)) then false when _old.visible and _new.visible and pg_catalog.record_image_eq(row(_old.c0), row(_new.c0)) and pg_catalog.has_function_privilege(pg_catalog.to_regproc('mirror.mark')::pg_catalog.oid, 'execute') then true end as changed from (select (("id"
+    for _k1, _k2, _changed in select _new.k1, _new.k2, case when pg_catalog.record_image_eq(row(_old.visible, _old.c0, _old.c1, _old.c2), row(_new.visible, _new.c0, _new.c1, _new.c2)) then false when _old.visible and _new.visible and pg_catalog.record_image_eq(row(_old.c0), row(_new.c0)) then true end as changed from (select (("id"
 )::pg_catalog.text collate pg_catalog."C") as k1, null::pg_catalog.text as k2, (("id"
 ) is not null and (true
 )) is true as visible, ("id"
@@ -2233,7 +2397,9 @@ begin
       _many := _many is not null;
       exit when _many;
     end loop;
-    if _many or _changed is null and _many is not null then
+    if _changed and not _many then
+      _place := case when pg_catalog.has_table_privilege((array['mirror.outbox', 'mirror.outbox_1', 'mirror.outbox_2', 'mirror.outbox_3'])[mirror.turn() operator(pg_catalog.+) 1], 'insert') then mirror.turn() end;
+    elsif _many or _changed is null and _many is not null then
       _changed := null;
       select pg_catalog.array_agg(tbl), pg_catalog.array_agg(k1), pg_catalog.array_agg(k2), pg_catalog.array_agg(gone)
       into _tbl, _keys1, _keys2, _gone
@@ -2266,7 +2432,7 @@ begin
 ) is not null and (true
 )) as _sides group by k1, k2, subject, email, username having pg_catalog.min(_side) operator(pg_catalog.=) pg_catalog.max(_side)) as _changed group by k1, k2) as _keys loop
           if pg_catalog.cardinality(_tbl) operator(pg_catalog.=) 1000 then
-            perform mirror.mark(_tbl[1], _keys1[1], _keys2[1], _gone[1], _tbl[2:], _keys1[2:], _keys2[2:], _gone[2:]);
+            perform mirror.mark_keys(case when pg_catalog.has_function_privilege('mirror.mark_keys(pg_catalog.int4,pg_catalog.text[],pg_catalog.text[],pg_catalog.text[],pg_catalog.bool[])', 'execute') then case when pg_catalog.has_table_privilege((array['mirror.outbox', 'mirror.outbox_1', 'mirror.outbox_2', 'mirror.outbox_3'])[mirror.turn() operator(pg_catalog.+) 1], 'insert') then mirror.turn() end end, _tbl, _keys1, _keys2, _gone);
             _tbl := '{}'; _keys1 := '{}'; _keys2 := '{}'; _gone := '{}';
           end if;
           _tbl := pg_catalog.array_append(_tbl, _row.tbl);
@@ -2275,20 +2441,36 @@ begin
           _gone := pg_catalog.array_append(_gone, _row.gone);
         end loop;
       end if;
+      if _tbl is not null then
+        _place := case when pg_catalog.has_function_privilege('mirror.mark_keys(pg_catalog.int4,pg_catalog.text[],pg_catalog.text[],pg_catalog.text[],pg_catalog.bool[])', 'execute') then case when pg_catalog.has_table_privilege((array['mirror.outbox', 'mirror.outbox_1', 'mirror.outbox_2', 'mirror.outbox_3'])[mirror.turn() operator(pg_catalog.+) 1], 'insert') then mirror.turn() end end;
+      end if;
     end if;
   exception when others then
     raise log 'mirror: capture of users failed (%): %; the whole table is marked', sqlstate, sqlerrm;
-    _changed := null;
     _tbl := array['users'];
     _keys1 := null; _keys2 := null; _gone := null;
+    begin _place := case when pg_catalog.has_function_privilege('mirror.mark_keys(pg_catalog.int4,pg_catalog.text[],pg_catalog.text[],pg_catalog.text[],pg_catalog.bool[])', 'execute') then case when pg_catalog.has_table_privilege((array['mirror.outbox', 'mirror.outbox_1', 'mirror.outbox_2', 'mirror.outbox_3'])[mirror.turn() operator(pg_catalog.+) 1], 'insert') then mirror.turn() end end; exception when others then _place := null; end;
   end;
-  if _changed or _tbl is not null then
-    if _tbl is null then
-      _changed := mirror.mark('users', _k1, _k2, false);
-    elsif (case when pg_catalog.has_schema_privilege(pg_catalog.to_regnamespace('mirror')::pg_catalog.oid, 'usage') then pg_catalog.has_function_privilege(pg_catalog.to_regproc('mirror.mark')::pg_catalog.oid, 'execute') end) then
-      perform mirror.mark(_tbl[1], _keys1[1], _keys2[1], _gone[1], _tbl[2:], _keys1[2:], _keys2[2:], _gone[2:]);
+  if _place is null then
+    if _changed or _tbl is not null then
+      raise log 'mirror: the outbox is gone: a change of users was not marked';
+    end if;
+  elsif _tbl is not null then
+    perform mirror.mark_keys(_place, _tbl, _keys1, _keys2, _gone);
+  else
+    if _place operator(pg_catalog.=) 0 then
+      insert into mirror.outbox (tbl, k1, k2, gone) values ('users', _k1, _k2, false);
+    elsif _place operator(pg_catalog.=) 1 then
+      insert into mirror.outbox_1 (tbl, k1, k2, gone) values ('users', _k1, _k2, false);
+    elsif _place operator(pg_catalog.=) 2 then
+      insert into mirror.outbox_2 (tbl, k1, k2, gone) values ('users', _k1, _k2, false);
     else
-      raise log 'mirror: % may not call mirror.mark: a change of users was not marked', current_user;
+      insert into mirror.outbox_3 (tbl, k1, k2, gone) values ('users', _k1, _k2, false);
+    end if;
+    if not pg_catalog.pg_try_advisory_xact_lock_shared(1835627122, 1) then
+      if pg_catalog.current_setting('max_prepared_transactions') operator(pg_catalog.=) '0' then
+        perform pg_catalog.pg_notify('mirror', '');
+      end if;
     end if;
   end if;
   return null;
@@ -2359,9 +2541,9 @@ grant execute on function mirror.leader() to mirror_daemon;
 
 grant execute on function mirror.look(jsonb) to mirror_daemon;
 
-grant execute on function mirror.mark(text,text,text,boolean,text[],text[],text[],boolean[]) to public;
+grant execute on function mirror.mark_keys(integer,text[],text[],text[],boolean[]) to mirror_capture;
 
-grant execute on function mirror.mark(text,text,text,boolean,text[],text[],text[],boolean[]) to mirror_daemon;
+grant execute on function mirror.mark_tables(text[]) to mirror_daemon;
 
 grant execute on function mirror.once(text[],text[]) to mirror_daemon;
 
@@ -2392,6 +2574,8 @@ grant execute on function mirror.resync(text,text,text,boolean,boolean) to mirro
 grant execute on function mirror.rings() to mirror_daemon;
 
 grant execute on function mirror.slice(text,text,text,text,text,text,integer,text) to mirror_daemon;
+
+grant execute on function mirror.slot() to mirror_capture;
 
 grant execute on function mirror.slot() to mirror_daemon;
 
@@ -2449,6 +2633,8 @@ grant execute on function mirror.trips_truncate() to mirror_daemon;
 
 grant execute on function mirror.trips_update() to mirror_daemon;
 
+grant execute on function mirror.turn() to mirror_capture;
+
 grant execute on function mirror.turn() to mirror_daemon;
 
 grant execute on function mirror.unlead(uuid) to mirror_daemon;
@@ -2473,19 +2659,31 @@ grant execute on function mirror.users_update() to mirror_daemon;
 
 grant usage on schema mirror to public;
 
+grant usage on schema mirror to mirror_capture;
+
 grant usage on schema mirror to mirror_daemon;
 
 grant select on table mirror.install to mirror_daemon;
 
 grant select, update on table mirror.lead to mirror_daemon;
 
+grant insert on table mirror.outbox to mirror_capture;
+
 grant delete, select, truncate on table mirror.outbox to mirror_daemon;
+
+grant insert on table mirror.outbox_1 to mirror_capture;
 
 grant delete, select, truncate on table mirror.outbox_1 to mirror_daemon;
 
+grant insert on table mirror.outbox_2 to mirror_capture;
+
 grant delete, select, truncate on table mirror.outbox_2 to mirror_daemon;
 
+grant insert on table mirror.outbox_3 to mirror_capture;
+
 grant delete, select, truncate on table mirror.outbox_3 to mirror_daemon;
+
+grant usage on table mirror.outbox_id to mirror_capture;
 
 grant select, update on table mirror.reached to mirror_daemon;
 

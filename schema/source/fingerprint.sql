@@ -1,8 +1,8 @@
 -- All functions, tables and rights of schema mirror, as one text that changes with any of them. (The body of mirror.turn
 -- says which outbox tables are passed by at the moment.)
 select pg_catalog.md5(pg_catalog.string_agg(made, chr(10) order by made collate "C")) from (
-  select concat_ws(' ', proname, pg_get_function_identity_arguments(oid), case when proname <> 'turn' then prosrc end, provolatile, prosecdef, proconfig, proacl)
-  from pg_catalog.pg_proc where pronamespace = to_regnamespace('mirror')
+  select concat_ws(' ', proname, pg_get_function_identity_arguments(oid), case when proname <> 'turn' then prosrc end, provolatile, prosecdef, proowner::regrole, proconfig, proacl)
+  from pg_catalog.pg_proc where pronamespace = to_regnamespace('mirror') and proname <> 'mark'  -- see former.sql
   union all
   select nspacl::text from pg_catalog.pg_namespace where oid = to_regnamespace('mirror')
   union all

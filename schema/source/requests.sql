@@ -38,8 +38,8 @@ begin
     and r.id < (select max(m.id) - 1000 from mirror.request as m);
   insert into mirror.request as r (kind, tbl, trip, usr, rewrite, force) values (kind, tbl, trip, usr, rewrite, force)
   returning r.id into _id;
-  -- The doorbell, as in mirror.mark.
-  if not pg_try_advisory_xact_lock_shared(1835627122, 1) and mirror.rings() then
+  -- The doorbell, as for a change.
+  if not pg_try_advisory_xact_lock_shared({{doorbell}}) and {{rings}} then
     perform pg_notify('mirror', '');
   end if;
   return _id;
@@ -106,7 +106,7 @@ begin
   exception when lock_not_available then
     delete from mirror.outbox;
   end;
-  insert into mirror.outbox (tbl) values ('users'), ('trips'), ('trip_memberships');
+  perform mirror.mark_tables(array['users', 'trips', 'trip_memberships']);
   return true;
 end
 $mirror$;

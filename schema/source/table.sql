@@ -1,13 +1,17 @@
--- The source side, part 2: one table of the mapping, {{table}} from {{relation}}. Everything that names a column of the
+-- The source side, part 2: one table of the mapping, {{table}}. Everything that names a column of the
 -- application lives in plpgsql bodies, which PostgreSQL binds late: no object depends on those columns, so nothing
 -- here stands in the way of the application's ALTER or DROP.
 {{capture}}
-create or replace function mirror.{{table}}_truncate() returns trigger language plpgsql as $mirror$
+create or replace function mirror.{{table}}_truncate() returns trigger
+language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = 0 as $mirror$
+declare
+  _place int;
 begin
-  if {{may_mark}} then
-    perform mirror.mark(_tbl, null, null) from pg_catalog.unnest({{together}}) as _tbl;
+  {{place_safely}}
+  if _place is null then
+    raise log 'mirror: the outbox is gone: a change of {{table}} was not marked';
   else
-    raise log 'mirror: % may not call mirror.mark: a change of {{table}} was not marked', current_user;
+    perform mirror.mark_keys(_place, {{together}}, null, null, null);
   end if;
   return null;
 end

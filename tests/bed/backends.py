@@ -1,7 +1,8 @@
 """Where the two servers of a test run come from, chosen by the setting MIRROR_TEST_BACKEND.
 
-embedded (default)  the wheel's PostgreSQL 16 as the source, 18 as the target; other majors through
-                    MIRROR_TEST_SOURCE_MAJOR and MIRROR_TEST_TARGET_MAJOR (15 is Debian's)
+embedded (default)  PostgreSQL 16 as the source; as the target 17, which hosted Supabase gives to new projects, or 18
+                    where 17 is missing (`make node` brings it). Other majors through MIRROR_TEST_SOURCE_MAJOR and
+                    MIRROR_TEST_TARGET_MAJOR (15 is Debian's)
 debian              Debian's PostgreSQL 15 on both sides
 docker              two containers through testcontainers, image from MIRROR_TEST_IMAGE (default postgres:16)
 urls                servers that are there: MIRROR_TEST_SOURCE_URL and MIRROR_TEST_TARGET_URL, of superusers; they must
@@ -16,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote, urlsplit, urlunsplit
 
-from mirror.demo.servers import Server, temporary_directory
+from mirror.demo.servers import Server, first_available, temporary_directory
 
 # The tests crash processes, never the machine: nothing has to reach the disk.
 SETTINGS = {
@@ -27,6 +28,7 @@ SETTINGS = {
     "max_wal_size": "256MB",
     "max_connections": "100",
 }
+TARGETS = (17, 18)  # the first that is there
 # Cloning a database makes some 300 files: 15 ms in memory, and a quarter of a second on some disks.
 MEMORY = Path("/dev/shm")  # noqa: S108 (mkdtemp makes the directories below it)
 MEMORY_FREE_MIN_BYTES = 2 * 1024**3
@@ -61,9 +63,25 @@ def open_pair() -> Iterator[Pair]:
 
 
 def _embedded(stack: ExitStack) -> Pair:
-    source = int(os.environ.get("MIRROR_TEST_SOURCE_MAJOR", "16"))
-    target = int(os.environ.get("MIRROR_TEST_TARGET_MAJOR", "18"))
+    source, target = embedded_majors()
     return Pair(_server(stack, source), _server(stack, target))
+
+
+def embedded_majors() -> tuple[int, int]:
+    source = int(os.environ.get("MIRROR_TEST_SOURCE_MAJOR", "16"))
+    return source, int(os.environ.get("MIRROR_TEST_TARGET_MAJOR") or first_available(*TARGETS))
+
+
+def chosen() -> str:
+    """What a run says at its head: which servers, and why not the usual ones."""
+    backend = os.environ.get("MIRROR_TEST_BACKEND", "embedded")
+    if backend != "embedded":
+        return f"servers: {backend}"
+    source, target = embedded_majors()
+    said = f"servers: embedded, source PostgreSQL {source}, target PostgreSQL {target}"
+    if os.environ.get("MIRROR_TEST_TARGET_MAJOR") or target == TARGETS[0]:
+        return said
+    return f"{said}: {TARGETS[0]} is not on this machine (make node, which needs npm)"
 
 
 def _debian(stack: ExitStack) -> Pair:

@@ -12,7 +12,6 @@ import secrets
 import shutil
 import subprocess
 import sys
-import tomllib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,8 +19,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 CONTEXT = (
-    "Dockerfile", ".dockerignore", "docker-compose.yml", "deploy", "mirror", "schema", "pyproject.toml", "README.md",
-    "LICENSE",
+    "Dockerfile", ".dockerignore", "docker-compose.yml", "deploy", "mirror", "schema", "pyproject.toml",
+    "requirements.lock", "README.md", "LICENSE",
 )  # fmt: skip
 STAND_INS = {
     "PRIMARY_IMAGE": "local/postgres:15",
@@ -29,6 +28,7 @@ STAND_INS = {
     "PROMETHEUS_IMAGE": "local/prometheus:2",
     "PYTHON_IMAGE": "local/python:3.11",
 }
+PYTHON_IMAGE = "python:3.11.15-slim-bookworm"  # as the Dockerfile has it
 PORTS = ("PRIMARY_PORT", "TARGET_PORT", "DAEMON_PORT", "PROMETHEUS_PORT")
 COMMAND_TIMEOUT_S = 300
 
@@ -85,16 +85,15 @@ def _context(directory: Path, environ: dict[str, str]) -> Path:
         else:
             shutil.copy(ROOT / name, directory / name)
     if sys.platform == "linux":  # elsewhere pip would fetch wheels that do not fit into a container
-        _fetch_wheels(directory / "wheels", environ.get("PYTHON_IMAGE", "python:3.11-slim"))
+        _fetch_wheels(directory / "wheels", environ.get("PYTHON_IMAGE", PYTHON_IMAGE))
     return directory
 
 
 def _fetch_wheels(directory: Path, image: str) -> None:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    wanted = [*project["project"]["dependencies"], *project["build-system"]["requires"]]
     version = docker("run", "--rm", image, "python", "-c", "import sys; print('%d.%d' % sys.version_info[:2])").strip()
     pip = [sys.executable, "-m", "pip", "download", "--quiet", "--only-binary=:all:", "--python-version", version]
-    _run([*pip, "--dest", str(directory), *wanted])
+    locks = [f"--requirement={ROOT / name}" for name in ("requirements.lock", "deploy/build.lock")]
+    _run([*pip, "--require-hashes", "--dest", str(directory), *locks])
 
 
 def _images() -> dict[str, str]:

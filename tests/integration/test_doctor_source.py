@@ -72,7 +72,7 @@ def test_damage_after_the_install(installed: str, admin: Connection, monkeypatch
     admin.execute("create table public.elsewhere (id uuid)")
     admin.execute(
         "create trigger stray after truncate on public.elsewhere execute function mirror.users_truncate();"
-        "revoke execute on function mirror.mark from public; alter table mirror.outbox_1 set unlogged;"
+        "revoke execute on function mirror.token from public; alter table mirror.outbox_1 set unlogged;"
         "create publication everything for all tables; update mirror.install set unsettled = '{trips}';"
         "insert into mirror.outbox (tbl) values ('trips')"
     )
@@ -84,7 +84,7 @@ def test_damage_after_the_install(installed: str, admin: Connection, monkeypatch
     fired(found, "triggers", "error: no trigger mirror_update on trips")
     fired(found, "triggers", "error: trigger mirror_insert on users is not enabled always")
     fired(found, "triggers", "warning: public.elsewhere still has triggers and is not mapped any more")
-    fired(found, "capture rights", "error: PUBLIC may not call mirror.mark")
+    fired(found, "token rights", "warning: PUBLIC may not call mirror.token()")
     fired(found, "functions", "error: something in schema mirror is not as the mirror left it")
     fired(found, "outbox logged", "error: mirror.outbox_1 is unlogged")
     fired(found, "outbox", "s, and no daemon leads -> Start it: mirror run")

@@ -389,8 +389,9 @@ def test_triggers_are_put_right(source_url: str, admin: Connection, damage: str)
         "grant select (last_seen) on users to mirror_daemon",
         "alter table mirror.outbox replica identity default",
         "drop table mirror.outbox_1",
-        "revoke execute on function mirror.mark from public",
+        "revoke execute on function mirror.token from public",
         "create function mirror.mark(text, text[], text[], text[], boolean[]) returns int language sql as 'select 1'",
+        "grant all on mirror.outbox to public; grant execute on function mirror.mark_keys to public",
     ],
 )
 def test_what_is_ours_is_put_right(source_url: str, admin: Connection, damage: str) -> None:
@@ -406,8 +407,8 @@ def test_what_is_ours_is_put_right(source_url: str, admin: Connection, damage: s
 
 
 def psql(pair: Pair, url: str, script: str) -> None:
-    """Runs a script as its author would; the server's own psql where there is one, else the one in PATH."""
-    program = str(pair.source.server.binaries / "psql") if pair.source.server else "psql"
+    """Runs a script as its author would; our psql where the server is ours, else the one in PATH."""
+    program = str(pair.source.server.program("psql")) if pair.source.server else "psql"
     options = ["--no-psqlrc", "--quiet", "--set", "ON_ERROR_STOP=1", "--dbname", url]
     done = subprocess.run([program, *options], input=script, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

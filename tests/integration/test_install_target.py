@@ -44,8 +44,8 @@ def environment(source_url: str, target_url: str, monkeypatch: pytest.MonkeyPatc
 
 
 def psql(pair: Pair, url: str, script: str) -> str:
-    """Runs a script as its author would; the server's own psql where there is one, else the one in PATH."""
-    program = str(pair.target.server.binaries / "psql") if pair.target.server else "psql"
+    """Runs a script as its author would; our psql where the server is ours, else the one in PATH."""
+    program = str(pair.target.server.program("psql")) if pair.target.server else "psql"
     options = ["--no-psqlrc", "--quiet", "--set", "ON_ERROR_STOP=1", "--dbname", url]
     done = subprocess.run([program, *options], input=script, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -237,7 +237,7 @@ def test_keys_that_changed_often_are_said_once(app: Connection, source_url: str,
     insert = "insert into users values (%s, null, 'name'), (%s, null, %s)"
     app.execute(insert, [ann, bob, "bob" if readable else ""])
     marks(app)
-    mark = "select mirror.mark('users', k, null, false) from unnest(%s::text[]) as k, generate_series(1, %s)"
+    mark = "insert into mirror.outbox (tbl, k1) select 'users', k from unnest(%s::text[]) as k, generate_series(1, %s)"
     app.execute(mark, [[ann, bob, cid], times])
     reply, scopes = drain(app, rows=2000)
     said = json.loads(scopes or "")

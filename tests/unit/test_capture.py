@@ -1,6 +1,7 @@
 """The rendered SQL of the source: complete, and with every name in full where the application's search_path reaches."""
 
 import re
+from dataclasses import replace
 
 import pytest
 
@@ -55,10 +56,10 @@ KEYWORDS = {
 
 
 def written_for_the_application(source: Source) -> dict[str, str]:
-    """The bodies that run in a session of the application's, without comments and literals."""
+    """The bodies that run with the application's search_path, without comments and literals."""
     bodies = dict(FUNCTION.findall(capture.functions_sql(source)))
-    names = [f"{table.name}_{event}" for table in TABLES for event in (*capture.EVENTS, "truncate")]
-    names += ["mark", "rings", "slot", "turn"]
+    names = [f"{table.name}_{event}" for table in TABLES for event in capture.EVENTS]
+    names += ["rings", "slot", "turn"]
     return {name: re.sub(r"--.*|'(?:[^']|'')*'", "", bodies[name]) for name in names}
 
 
@@ -80,3 +81,33 @@ def test_what_reads_the_outbox_and_the_tables_compares_no_other_texts(source: So
     update = written_for_the_application(source)["users_update"]
     for column in USERS.columns:
         assert f'(("{column}"\n)::pg_catalog.text collate pg_catalog."C") as' in update
+
+
+PATH = "set search_path = pg_catalog, pg_temp"
+
+
+@pytest.mark.parametrize(
+    ("where", "plain"),
+    [
+        ("true", True),
+        ('"deleted_at" is null and not banned', True),
+        ("users.deleted_at is not null or archived", True),
+        ("status = 'ACTIVE'", False),
+        ("status::text is null", False),
+        ("lower(status) is null", False),
+        ("status between role and role", False),
+        ("status in (role)", False),
+    ],
+)
+def test_what_looks_up_a_name_has_a_search_path(source: Source, where: str, plain: bool) -> None:
+    """An operator, a type or a function of the mapping is nobody's but pg_catalog's, unless it is written in full."""
+    mapped = replace(source, users=replace(source.users, where=where))
+    headers = dict(
+        re.findall(r"create or replace function mirror\.(\w+)\(\)[^$]*?language (.*?) as", functions(mapped))
+    )
+    assert (PATH in headers["users_update"]) is not plain
+    assert PATH not in headers["trips_update"]
+
+
+def functions(source: Source) -> str:
+    return capture.functions_sql(source)

