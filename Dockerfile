@@ -24,6 +24,7 @@ RUN if [ -d wheels ]; then export PIP_NO_INDEX=1 PIP_FIND_LINKS=/build/wheels; f
 FROM ${PYTHON_IMAGE}
 COPY --from=build /opt/mirror /opt/mirror
 # A container's own 127.0.0.1 can be reached by nobody: publish the port to 127.0.0.1 of the host instead.
+# It answers to addresses and localhost; by the name of a container or a service only with MIRROR_HTTP_HOSTS.
 ENV PATH=/opt/mirror/bin:$PATH PYTHONUNBUFFERED=1 MIRROR_HTTP_HOST=0.0.0.0 MIRROR_HTTP_PORT=9464
 # A number, so that `runAsNonRoot` can be checked without a look into /etc/passwd. It owns nothing and writes nothing.
 USER 10001:10001

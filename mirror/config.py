@@ -29,6 +29,7 @@ from pydantic import (
 from pydantic.fields import FieldInfo
 
 from mirror.errors import ConfigError
+from mirror.tls import refuse_unverified
 
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(ms|s|m|min|h)?")
 _SUFFIXES = {"ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
@@ -41,6 +42,7 @@ _PROJECT = re.compile(
     r"((?:https://(?:[\w.-]+|\[[0-9a-f:]+\])|http://(?:localhost|127\.0\.0\.1|\[::1\]))(?::([0-9]{1,5}))?)/?",
     re.ASCII | re.IGNORECASE,
 )
+_HOST_NAME = re.compile(r"[a-z0-9_]([a-z0-9_.-]*[a-z0-9_])?", re.ASCII)
 _PRINTABLE = re.compile(r"[!-~]+")
 INSTALL_BY_HAND = "Paste what `mirror install target --print` says into Supabase's SQL editor"
 _A_PROJECT = "the https URL of the project and nothing more, such as https://abcdefgh.supabase.co"
@@ -85,11 +87,26 @@ class Https:
             raise ConfigError(f"SUPABASE_SECRET_KEY must be {_A_KEY}")
         return cls(found[1], key)
 
+    @property
+    def proxied(self) -> bool:
+        """The system's proxies may pass on TLS, which they cannot read. Without it (within a machine) they would read
+        the key."""
+        return self.url.lower().startswith("https:")
+
 
 def _hard_to_guess(token: SecretStr) -> SecretStr:
     if not re.fullmatch(r"[!-~]{16,}", token.get_secret_value(), re.ASCII):
         raise ValueError("too easy to guess, or nothing that a header can carry")
     return token
+
+
+def _names(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    names = frozenset(name.strip().lower() for name in value.split(","))
+    if not all(map(_HOST_NAME.fullmatch, names)):
+        raise ValueError("no host names")
+    return names
 
 
 Seconds = Annotated[float, BeforeValidator(parse_seconds)]
@@ -109,9 +126,17 @@ class Settings(BaseModel):
         validation_alias=AliasChoices("SUPABASE_SECRET_KEY", "SUPABASE_SERVICE_ROLE_KEY"),
         description=_A_KEY,
     )
+    allow_unverified_tls: Literal["yes", "no"] = Field(
+        "no", validation_alias="MIRROR_ALLOW_UNVERIFIED_TLS", description="yes or no"
+    )
     config: Path | None = Field(None, validation_alias="MIRROR_CONFIG", description="the path of the mapping file")
     http_host: str = Field(
         "127.0.0.1", validation_alias="MIRROR_HTTP_HOST", description="the address to serve on, such as 127.0.0.1"
+    )
+    http_hosts: Annotated[frozenset[str], BeforeValidator(_names)] = Field(
+        frozenset(),
+        validation_alias="MIRROR_HTTP_HOSTS",
+        description="host names without a port, separated by commas, such as mirror, mirror.example.org",
     )
     http_port: int = Field(
         9464, ge=0, le=65535, validation_alias="MIRROR_HTTP_PORT", description="a port number, from 0 (any) to 65535"
@@ -223,9 +248,14 @@ def load_settings(environ: AbcMapping[str, str] | None = None) -> Settings:
             raise ConfigError(f"{name} is not a setting of the mirror", hint=nearest(name, known))
     given = {name: value for field in Settings.model_fields.values() for name, value in _given(field, environ)[:1]}
     try:
-        return Settings.model_validate(given)
+        settings = Settings.model_validate(given)
     except ValidationError as error:
         raise _sentence(error) from None  # the cause would carry the value, which may be a secret
+    if settings.allow_unverified_tls == "no":
+        for url, name in ((settings.source_url, "MIRROR_SOURCE_URL"), (settings.target_url, "MIRROR_TARGET_URL")):
+            if url is not None:
+                refuse_unverified(url.get_secret_value(), name)
+    return settings
 
 
 def _given(field: FieldInfo, environ: AbcMapping[str, str]) -> list[tuple[str, str]]:

@@ -112,7 +112,7 @@ class Daemon:
             open_target=lambda: ways.open_transport(settings),
             transport=ways.check(settings),
             admin_token=settings.admin_token,
-            host=settings.http_host,
+            hosts=settings.http_hosts | {settings.http_host.lower()},
         )
         return serving(application(told), settings.http_host, settings.http_port, self._connections_max)
 

@@ -18,6 +18,7 @@ import psycopg
 from psycopg import conninfo
 
 from mirror.errors import ConfigError, Incompatible, MirrorError, Refused, Superseded, Unreachable
+from mirror.tls import PERMISSION, verified
 
 CONNECT_TIMEOUT_S = 10
 UNDEFINED_FUNCTION = "42883"
@@ -45,7 +46,7 @@ _KEEPALIVE: dict[str, Any] = {
 }
 # What our functions raise on purpose (HTTP statuses through PostgREST).
 _ANSWERS: dict[str, type[MirrorError]] = {"PT409": Superseded, "PT412": Incompatible, "PT428": Incompatible}
-_SETTING = {"source": "MIRROR_SOURCE_URL", "target": "MIRROR_TARGET_URL"}
+SETTING = {"source": "MIRROR_SOURCE_URL", "target": "MIRROR_TARGET_URL"}
 
 
 def parameters(url: str, side: str) -> dict[str, Any]:
@@ -57,7 +58,7 @@ def parameters(url: str, side: str) -> dict[str, Any]:
         parts = {}
     if not parts or not all(map(_is_port, str(parts.get("port", "")).split(","))) or _is_misread(parts):
         raise ConfigError(
-            f"{_SETTING[side]} is not a Postgres URL",
+            f"{SETTING[side]} is not a Postgres URL",
             hint="It looks like postgresql://user:password@host:5432/database; special characters in the password are "
             "written as % and two digits (/ is %2F, @ is %40).",
         )
@@ -130,22 +131,24 @@ async def connect(url: str, side: str) -> Session:
 async def connect_bare(url: str, side: str) -> Session:
     """The same without a SET. Behind a pooler those would stay with a server session that the application gets next, so
     whoever does not know yet whether this is a pooler must not say any."""
-    options = _KEEPALIVE | parameters(url, side) | {"connect_timeout": CONNECT_TIMEOUT_S}
     with translated(side):
-        return await Session.connect(**options, autocommit=True)
+        return await Session.connect(**_options(url, side), autocommit=True)
 
 
 def connect_blocking(url: str, side: str) -> psycopg.Connection[Any]:
     """The same for commands that do one thing after the other."""
-    options = _KEEPALIVE | parameters(url, side) | {"connect_timeout": CONNECT_TIMEOUT_S}
     with translated(side):
-        connection = psycopg.Connection.connect(**options, autocommit=True)
+        connection = psycopg.Connection.connect(**_options(url, side), autocommit=True)
         try:
             connection.execute(_SESSION + _SIDE[side])
         except BaseException:
             connection.close()
             raise
     return connection
+
+
+def _options(url: str, side: str) -> dict[str, Any]:
+    return _KEEPALIVE | verified(parameters(url, side)) | {"connect_timeout": CONNECT_TIMEOUT_S}
 
 
 @contextmanager
@@ -187,10 +190,18 @@ def _translate_connection(text: str, side: str) -> MirrorError:
     """While connecting, libpq tells the server's SQLSTATE to nobody: only the words are left."""
     text = text.removeprefix("connection failed: ").replace("FATAL:  ", "")
     if text.startswith("connection is bad: "):
-        return ConfigError(f"{_SETTING[side]}: {text.removeprefix('connection is bad: ')}")
+        return ConfigError(f"{SETTING[side]}: {text.removeprefix('connection is bad: ')}")
     hint = ""
-    if "unsupported startup parameter" in text:
+    if "server does not support SSL" in text:
+        text = "the server does not offer TLS, so it was not told the password"
+        hint = f"If it has none, and the network is trusted: sslmode=disable in {SETTING[side]}, and {PERMISSION}=yes."
+    elif "certificate" in text:
+        hint = (
+            "The host must be the name that the certificate is made out to, and its authority must be known: one that "
+            f"this machine does not know is named by sslrootcert=/path/to/ca.crt in {SETTING[side]}."
+        )
+    elif "unsupported startup parameter" in text:
         hint = "This looks like a connection pooler; use the server's own host."
     elif any(words in text for words in ("authentication failed", "no password supplied", "does not exist")):
-        hint = f"Check user, password and database in {_SETTING[side]}."
+        hint = f"Check user, password and database in {SETTING[side]}."
     return Unreachable(side, text, hint=hint)

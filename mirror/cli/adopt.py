@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
 from typing import Any
 
@@ -31,9 +32,11 @@ def _adopt(arguments: argparse.Namespace) -> int:
 
 
 async def _work(settings: Settings, *, yes: bool) -> int:
-    source = await Primary.open(settings.source(), Holder("adopt"))
-    transport = await open_transport(settings)
-    try:
+    async with contextlib.AsyncExitStack() as stack:
+        source = await Primary.open(settings.source(), Holder("adopt"))
+        stack.push_async_callback(source.close)
+        transport = await open_transport(settings)
+        stack.push_async_callback(transport.close)
         await source.installed()
         target = Target(transport)
         known, here = (await target.status())["source"], await source.identity()
@@ -47,6 +50,3 @@ async def _work(settings: Settings, *, yes: bool) -> int:
         await source.mark_unmarked()
         show("adopted; the daemon will compare all three tables, and the brake stands guard: see `mirror status`")
         return 0
-    finally:
-        await transport.close()
-        await source.close()

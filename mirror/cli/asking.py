@@ -12,6 +12,7 @@ import psycopg
 from mirror.cli.words import say
 from mirror.config import Settings
 from mirror.errors import Refused, Unreachable
+from mirror.plain import plain
 from mirror.postgres import connect_blocking, refuse_pooled_host, translated
 
 Connection = psycopg.Connection[Any]
@@ -70,7 +71,7 @@ def watch(connection: Connection, request: int, patience_s: float = math.inf) ->
             elif time.monotonic() - since > patience_s:
                 raise _taken_back(connection, request, patience_s)
             if bar:
-                print(f"\r\x1b[K{_line(state)}", end="", file=sys.stderr, flush=True)
+                print(f"\r\x1b[K{plain(_line(state))}", end="", file=sys.stderr, flush=True)
             if state["done_at"] is not None:
                 return state
             if state["state"] == "waiting" and not said_waiting and not somebody_leads(connection):
@@ -78,7 +79,8 @@ def watch(connection: Connection, request: int, patience_s: float = math.inf) ->
                 say("no daemon leads at the moment: the request waits for one")
             time.sleep(WATCH_INTERVAL_S)
     except KeyboardInterrupt:
-        say(f"\nrequest {request} goes on; to end it: select mirror.cancel_resync({request});")
+        say("")
+        say(f"request {request} goes on; to end it: select mirror.cancel_resync({request});")
         raise
     finally:
         if bar:

@@ -11,12 +11,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
-from mirror.cli.words import plain, show, veiled
+from mirror.cli.words import show, veiled
 from mirror.config import load_settings
 from mirror.demo.ink import Ink
 from mirror.doctor import here, pair, source, target
 from mirror.doctor.finding import Finding, exit_code
 from mirror.mapping import load_mapping
+from mirror.plain import plain
 
 WIDTH = 110
 _STYLES = {"ok": "green", "warning": "yellow", "error": "red", "unknown": "cyan"}

@@ -9,6 +9,7 @@ from typing import Any
 from mirror.cli.asking import ask, open_source, watch
 from mirror.cli.words import show
 from mirror.config import load_settings
+from mirror.plain import plain
 from mirror.tables import TABLES
 
 
@@ -43,7 +44,7 @@ def _resync(arguments: argparse.Namespace) -> int:
     if arguments.json:
         show(json.dumps({"request": request, "state": state["state"], "result": state["result"]}))
     else:
-        show("\n".join(_lines(state)))
+        show("\n".join(map(plain, _lines(state))))
     return 0 if state["state"] == "done" else 1
 
 

@@ -10,9 +10,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from mirror.cli.sides import Report, Sides
-from mirror.cli.words import plain, show
+from mirror.cli.words import show
 from mirror.config import load_settings
 from mirror.demo.ink import Ink
+from mirror.plain import plain
 
 EXIT_CODES = {"fresh": 0, "stale": 1, "not primed": 1, "not installed": 1, "unknown": 3}
 _STYLES = {"fresh": "green", "stale": "red", "not primed": "yellow", "not installed": "yellow", "unknown": "red"}
@@ -54,11 +55,9 @@ def _text(report: Report, *, as_json: bool) -> str:
 def _lines(report: Report, ink: Ink) -> Iterator[str]:
     target, source = report["target"], report["source"]
     yield ink(_headline(report["verdict"], target), "bold", _STYLES[report["verdict"]])
-    if source:
-        yield from _source_lines(source)
-    if target:
-        yield from _target_lines(target)
-    yield from (f"error: {error}" for error in report["errors"])
+    yield from map(plain, _source_lines(source) if source else ())
+    yield from map(plain, _target_lines(target) if target else ())
+    yield from (plain(f"error: {error}") for error in report["errors"])
 
 
 def _headline(verdict: str, target: Report | None) -> str:
@@ -84,9 +83,9 @@ def _source_lines(source: Report) -> Iterator[str]:
         f"the outbox takes {source['outbox_bytes'] / 1024:.0f} kB."
     )
     if lead := source["lead"]:
-        yield plain(f"lead: {lead['name']}, session {lead['pid']} of the primary, since {lead['since']}.")
+        yield f"lead: {lead['name']}, session {lead['pid']} of the primary, since {lead['since']}."
     for stranger in source["strangers"]:
-        yield plain(
+        yield (
             f"stranger: pid {stranger['pid']} (role {stranger['role']}, application {stranger['application']!r}) "
             f"holds the mirror's lock {stranger['lock']}; `mirror doctor` says what that costs, and the cure."
         )
@@ -113,4 +112,4 @@ def _target_lines(target: Report) -> Iterator[str]:
         )
     for parked in target["parked"]:
         key = "/".join(k for k in (parked["k1"], parked["k2"]) if k)
-        yield plain(f"parked: {parked['tbl']} {key}: {parked['reason']} (tried {parked['tries']} times)")
+        yield f"parked: {parked['tbl']} {key}: {parked['reason']} (tried {parked['tries']} times)"

@@ -17,6 +17,7 @@ from mirror.cli.words import show
 from mirror.compare import compare
 from mirror.config import Settings, load_settings
 from mirror.errors import Incompatible, Refused
+from mirror.plain import plain
 from mirror.source.lead import Holder
 from mirror.source.primary import Primary
 from mirror.tables import TABLES
@@ -37,7 +38,7 @@ def _verify(arguments: argparse.Namespace) -> int:
     settings = load_settings()
     check(settings)
     result = _ask_the_daemon(settings, arguments.table) or asyncio.run(_look(settings, arguments.table))
-    show(json.dumps(result) if arguments.json else "\n".join(_lines(result)))
+    show(json.dumps(result) if arguments.json else "\n".join(map(plain, _lines(result))))
     found = result["tables"].values()
     if any(table["unreadable"] for table in found):
         return 3

@@ -10,10 +10,11 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
-from mirror.cli.words import plain, show
+from mirror.cli.words import show
 from mirror.config import load_settings
 from mirror.demo.ink import Ink
 from mirror.mapping import load_mapping
+from mirror.plain import plain
 from mirror.why.answer import Answer, connected, enters, judge
 from mirror.why.evidence import Channel, Evidence, Mirror, Primary, Row
 from mirror.why.look import look
@@ -56,8 +57,8 @@ def _lines(evidence: Evidence, answer: Answer, still: str, ink: Ink) -> Iterator
         yield f"-> {plain(answer.cure)}"
     yield from (f"{name:<10}{what:<12}{plain(said)}" for name, what, said in _rows(evidence))
     if still:
-        yield from textwrap.wrap(f"connected {still}", WIDTH, subsequent_indent=" " * 10, break_long_words=False)
-    yield from (f"not asked {error}" for error in evidence.errors)
+        yield from textwrap.wrap(plain(f"connected {still}"), WIDTH, subsequent_indent=" " * 10, break_long_words=False)
+    yield from (plain(f"not asked {error}") for error in evidence.errors)
 
 
 def _rows(evidence: Evidence) -> Iterator[tuple[str, str, str]]:

@@ -9,6 +9,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from urllib.parse import unquote
 
+from mirror.plain import plain
+
 SECRET_SETTINGS = (
     "MIRROR_SOURCE_URL", "MIRROR_TARGET_URL", "SUPABASE_SECRET_KEY", "SUPABASE_SERVICE_ROLE_KEY", "MIRROR_ADMIN_TOKEN",
 )  # fmt: skip
@@ -25,13 +27,8 @@ def show(text: str) -> None:
         raise SystemExit(0) from None
 
 
-def plain(text: str) -> str:
-    """What comes out of a database may be anything: a trip's name must not write to the terminal's title."""
-    return "".join(c if c.isprintable() else "?" for c in text)
-
-
 def say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+    print(plain(line), file=sys.stderr, flush=True)
 
 
 def bug(error: BaseException) -> str:

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from mirror.config import Settings
 from mirror.doctor.finding import Finding, Side
 from mirror.errors import ConfigError
-from mirror.postgres import parameters
+from mirror.postgres import SETTING, parameters
+from mirror.tls import PERMISSION, weaknesses
 
 NEON = ".neon.tech"
 NEON_SLEEPS_AFTER_S = 300.0  # idle for so long, a compute that scales to zero sleeps
@@ -47,6 +48,17 @@ def neon(url: str, settings: Settings) -> Iterator[Finding]:
         f"asking only every {beat_s:g} s lets this Neon compute sleep and cut the doorbell: changes may be as late",
         "If seconds matter, leave MIRROR_POLL_INTERVAL and MIRROR_HEARTBEAT_INTERVAL at their defaults.",
     )
+
+
+def unverified(url: str, side: Side) -> Iterator[Finding]:
+    for option, value in weaknesses(url).items():
+        yield Finding(
+            side,
+            "tls",
+            "warning",
+            f"{SETTING[side]} says {option}={value}, so another server can take the password",
+            f"Take {option} out of it, and {PERMISSION} out of the environment.",
+        )
 
 
 def families(name: str) -> set[socket.AddressFamily]:

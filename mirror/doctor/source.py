@@ -44,6 +44,7 @@ def examine(settings: Settings, mapping: Mapping, notes: dict[str, Any]) -> Iter
     try:
         url = settings.source()
         refuse_pooled_host(url)
+        yield from address.unverified(url, "source")
         yield from address.neon(url, settings)
         asyncio.run(Doorbell(url, asyncio.Event()).check())
         yield _said("doorbell", "ok", "a NOTIFY sent through one connection arrives at another")

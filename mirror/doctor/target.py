@@ -46,6 +46,7 @@ def examine(settings: Settings, mapping: Mapping, notes: dict[str, Any]) -> Iter
 
 def _direct(url: str, mapping: Mapping, notes: dict[str, Any]) -> Iterator[Finding]:
     try:
+        yield from address.unverified(url, "target")
         yield from address.ipv6_only(url)
         with connect_blocking(url, "target") as connection, translated("target"):
             yield from _connected(connection, mapping, notes)

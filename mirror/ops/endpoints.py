@@ -16,11 +16,12 @@ from starlette.applications import Starlette
 from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mirror.ops import page
+from mirror.ops.answers import JSONResponse
 from mirror.ops.history import INTERVAL_S, History, seconds
 from mirror.ops.metrics import Metrics
 from mirror.ops.record import Record
@@ -34,6 +35,7 @@ from mirror.target.target import Transport
 
 LIVE_WITHIN_S = 120.0  # longer than any bounded wait of the loop
 SCRAPE_KEPT_S = 0.2
+NOT_OURS = "this is not a name of this daemon: put it into MIRROR_HTTP_HOSTS, or ask for localhost or an address"
 _GUARDED = {
     "cache-control": "no-store",
     "content-security-policy": "default-src 'none'; frame-ancestors 'none'",
@@ -54,7 +56,7 @@ class Told:
     open_target: Callable[[], Awaitable[Transport]]
     transport: str
     admin_token: SecretStr | None
-    host: str  # to which it is bound
+    hosts: frozenset[str]  # what it may be called, besides localhost and addresses
 
 
 def application(told: Told) -> Starlette:
@@ -66,13 +68,13 @@ def application(told: Told) -> Starlette:
         Route("/metrics", _Scrape(told.metrics).show),
         Route("/livez", _livez(told.vitals)),
         Route("/readyz", _readyz(told.vitals)),
-        Route("/wait", _nobody, methods=["GET"]),  # for the methods that are refused; see _Guard
+        Route("/wait", _never_here, methods=["GET"]),  # for the methods that are refused; see _Guard
         Route("/api/status", status.show),
         Route("/api/resyncs/{id}", resyncs.show),
         Route("/resync", resyncs.ask, methods=["POST"]),
     ]
     app = Starlette(routes=routes, lifespan=_beside(history, told.waiters), exception_handlers={HTTPException: _refuse})
-    app.add_middleware(_Guard, wait=Waiting(told.waiters, told.vitals), loopback=_is_loopback(told.host))
+    app.add_middleware(_Guard, wait=Waiting(told.waiters, told.vitals), hosts=told.hosts)
     return app
 
 
@@ -165,8 +167,8 @@ class _Status:
         return JSONResponse(document | {"source": source, "target": target} | more)
 
 
-async def _nobody(_: Request) -> Response:
-    raise AssertionError("GET /wait does not come here")
+async def _never_here(_: Request) -> Response:
+    raise AssertionError("_Guard answers GET and HEAD of /wait")
 
 
 def _number(request: Request, name: str, default: float) -> float:
@@ -186,24 +188,24 @@ async def _refuse(_: Request, error: Exception) -> Response:
 
 
 class _Guard:
-    """Headers that keep a browser from doing more with an answer than showing it. And while only this machine is
-    served, only names of this machine: a page whose own name was bent to 127.0.0.1 may not read along.
+    """Headers that keep a browser from doing more with an answer than showing it. And only names that are ours: a page
+    whose own name was bent to our address (DNS rebinding) may not read along, wherever we listen.
 
     Whoever waits is let through on the shortest way: ten thousand times what Starlette keeps for a request under way is
     a heap that the garbage collector stops the whole process for."""
 
-    def __init__(self, app: ASGIApp, *, wait: ASGIApp, loopback: bool) -> None:
+    def __init__(self, app: ASGIApp, *, wait: ASGIApp, hosts: frozenset[str]) -> None:
         self._app = app
         self._wait = wait
-        self._loopback = loopback
+        self._hosts = hosts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
-        elif self._loopback and not _is_of_this_machine(Request(scope).headers.get("host", "")):
-            refusal = JSONResponse({"error": "ask for localhost or for an address, not for another name"}, 421)
+        elif not _is_ours(Request(scope).headers.get("host", ""), self._hosts):
+            refusal = JSONResponse({"error": NOT_OURS}, 421)
             await refusal(scope, receive, _guarded(send))
-        elif scope["path"] == "/wait" and scope["method"] == "GET":
+        elif scope["path"] == "/wait" and scope["method"] in {"GET", "HEAD"}:
             await self._wait(scope, receive, _guarded(send))
         else:
             await self._app(scope, receive, _guarded(send))
@@ -220,15 +222,10 @@ def _guarded(send: Send) -> Send:
     return send_guarded
 
 
-def _is_loopback(host: str) -> bool:
-    with contextlib.suppress(ValueError):
-        return ipaddress.ip_address(host).is_loopback
-    return host == "localhost"
-
-
-def _is_of_this_machine(host: str) -> bool:
-    name = host.rpartition(":")[0] if host.rpartition(":")[2].isdecimal() else host
-    if name in {"", "localhost"} or name.endswith(".localhost"):
+def _is_ours(host: str, hosts: frozenset[str]) -> bool:
+    """Rebinding needs a name: who asks for an address (a probe of Kubernetes asks for the pod's) has looked none up."""
+    name = (host.rpartition(":")[0] if host.rpartition(":")[2].isdecimal() else host).lower()
+    if name in {"", "localhost"} or name in hosts or name.endswith(".localhost"):
         return True
     with contextlib.suppress(ValueError):
         ipaddress.ip_address(name.strip("[]"))

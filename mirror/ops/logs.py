@@ -9,6 +9,8 @@ import sys
 from datetime import UTC, datetime
 from typing import Literal, TextIO
 
+from mirror.plain import plain
+
 _STANDARD = frozenset(logging.LogRecord("", 0, "", 0, "", None, None).__dict__) | {"message", "asctime", "taskName"}
 
 
@@ -28,10 +30,11 @@ class Json(logging.Formatter):
 class Human(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         at = datetime.fromtimestamp(record.created).astimezone().strftime("%H:%M:%S.%f")[:-3]
-        said = "".join(f"  {name}={_short(value)}" for name, value in _fields(record).items())
+        said = "".join(f"  {name}={plain(_short(value))}" for name, value in _fields(record).items())
         level = "" if record.levelno <= logging.INFO else f"{record.levelname} "
-        line = f"{at} {level}{record.getMessage()}{said}"
-        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+        line = f"{at} {level}{plain(record.getMessage())}{said}"
+        trace = self.formatException(record.exc_info).split("\n") if record.exc_info else []
+        return "\n".join([line, *map(plain, trace)])
 
 
 def _short(value: object) -> str:

@@ -21,9 +21,10 @@ from pydantic import (
 )
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from mirror.errors import MirrorError, Refused
+from mirror.ops.answers import JSONResponse
 from mirror.ops.sides import Primary
 from mirror.ops.vitals import Vitals
 from mirror.tables import TableName

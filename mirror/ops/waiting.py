@@ -6,9 +6,10 @@ import time
 from functools import partial
 from urllib.parse import parse_qs
 
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from mirror.ops.answers import JSONResponse
 from mirror.ops.vitals import Vitals
 from mirror.ops.wait import Answer, Waiters
 from mirror.token import Garbage, Token, read_token

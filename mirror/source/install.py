@@ -208,7 +208,7 @@ def _grants_are_right(connection: Connection, source: Source) -> bool:
     wanted = {(source.of(table).origin.oid, column) for table in TABLES for column in source.of(table).columns}
     rows = connection.execute(
         "select a.attrelid, a.attname from pg_attribute a, aclexplode(a.attacl) g "
-        "where g.grantee = 'mirror_daemon'::regrole and g.privilege_type = 'SELECT'"
+        "where g.grantee = 'mirror_daemon'::regrole and g.privilege_type = 'SELECT' and not a.attisdropped"
     )
     usage = connection.execute(
         "select bool_and(has_schema_privilege('mirror_daemon', s, 'usage')) from unnest(%s::text[]) s",

@@ -11,7 +11,7 @@ import httpx
 
 from mirror.config import Https
 from mirror.errors import Unreachable
-from mirror.target.rest import translate
+from mirror.target.rest import proxies_usable, translate
 
 TIMEOUT_S = 10.0
 
@@ -39,5 +39,7 @@ def opened(https: Https) -> Iterator[Api]:
     headers = {"apikey": key, "Content-Type": "application/json"}
     if key.count(".") == 2:
         headers["Authorization"] = f"Bearer {key}"
-    with httpx.Client(base_url=https.url, headers=headers, timeout=TIMEOUT_S) as client:
+    with proxies_usable():
+        client = httpx.Client(base_url=https.url, headers=headers, timeout=TIMEOUT_S, trust_env=https.proxied)
+    with client:
         yield Api(client)

@@ -25,7 +25,7 @@ import httpx
 from postgrest import AsyncPostgrestClient
 
 from mirror.config import INSTALL_BY_HAND, Https
-from mirror.errors import MirrorError, Refused, UnknownOutcome, Unreachable
+from mirror.errors import ConfigError, MirrorError, Refused, UnknownOutcome, Unreachable
 from mirror.postgres import UNDEFINED_FUNCTION, answer
 
 CALL_TIMEOUT_S = 30.0  # sending, the 8 s that the target gives a statement, and waiting for its locks
@@ -86,7 +86,8 @@ class Rest:
         headers = {"apikey": key}
         if key.count(".") == 2:  # a legacy key is a JWT
             headers["Authorization"] = f"Bearer {key}"
-        self._wire = _Wire(http2=False, timeout=_TIMEOUT, limits=_LIMITS)
+        with proxies_usable():
+            self._wire = _Wire(http2=False, timeout=_TIMEOUT, limits=_LIMITS, trust_env=https.proxied)
         self._client = AsyncPostgrestClient(
             f"{https.url}/rest/v1", headers=headers, retry_enabled=False, http_client=self._wire
         )
@@ -106,11 +107,23 @@ class Rest:
 
 
 @contextmanager
+def proxies_usable() -> Iterator[None]:
+    """httpx looks at the environment's proxies when a client is made."""
+    try:
+        yield
+    except (ImportError, ValueError, httpx.InvalidURL):
+        raise ConfigError(
+            "the proxy that HTTPS_PROXY or ALL_PROXY names cannot be used",
+            hint="It has to be an http:// URL; NO_PROXY names the hosts that are asked without one.",
+        ) from None  # the cause may carry the proxy's password
+
+
+@contextmanager
 def _translated(function: str) -> Iterator[None]:
     """Whatever happened to the conversation. Only what never left is certain not to have been done."""
     try:
         yield
-    except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
+    except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError) as error:
         raise Unreachable("target", _text(error)) from error
     except TimeoutError as error:
         raise UnknownOutcome("target", f"no reply to {function} within {CALL_TIMEOUT_S:.0f} s") from error

@@ -21,7 +21,7 @@ where not exists (select from pg_proc as p, aclexplode(coalesce(p.proacl, acldef
    or not exists (select from pg_namespace as n, aclexplode(n.nspacl) as g
                   where n.nspname = 'mirror' and g.grantee = 0 and g.privilege_type = 'USAGE')
 
--- check others' rights: only the mirror's own roles may touch what is the mirror's
+-- check rights of others: only the mirror's own roles may touch what is the mirror's
 select 'error', format('%s may %s %s', coalesce(quote_ident(r.rolname), 'PUBLIC'), string_agg(distinct lower(g.privilege_type), ', '), g.object),
        'Run `mirror install source`: it takes that away. (alter default privileges, without IN SCHEMA, gives it again at each install.)'
 from ({{given}}) as g left join pg_roles as r on r.oid = g.grantee

@@ -1,27 +1,28 @@
 -- Nothing stays: the triggers are gone already, the schema takes functions, outbox and metadata with it. Rights are revoked
--- one by one (DROP OWNED is refused to whoever is no member of the role). The role goes too, unless another database of
--- this server, or something that is not ours, still needs it.
+-- one by one (DROP OWNED is refused to whoever is no member of the role), but for those of dropped columns, which go with the
+-- table. The roles go too, unless another database of this server, or something that is not ours, still needs them.
 drop schema if exists mirror cascade;
 do $mirror$
 declare
+  _role text;
   _right text;
 begin
-  if to_regrole('mirror_daemon') is null then
-    return;
-  end if;
-  for _right in
-    select format('revoke all (%I) on %s from mirror_daemon', a.attname, a.attrelid::regclass)
-    from pg_attribute as a, aclexplode(a.attacl) as g where g.grantee = 'mirror_daemon'::regrole
-    union
-    select format('revoke all on schema %I from mirror_daemon', n.nspname)
-    from pg_namespace as n, aclexplode(n.nspacl) as g where g.grantee = 'mirror_daemon'::regrole
-  loop
-    execute _right;
+  foreach _role in array array['mirror_daemon', 'mirror_capture'] loop
+    continue when to_regrole(_role) is null;
+    for _right in
+      select format('revoke all (%I) on %s from %I', a.attname, a.attrelid::regclass, _role)
+      from pg_attribute as a, aclexplode(a.attacl) as g where g.grantee = to_regrole(_role) and not a.attisdropped
+      union
+      select format('revoke all on schema %I from %I', n.nspname, _role)
+      from pg_namespace as n, aclexplode(n.nspacl) as g where g.grantee = to_regrole(_role)
+    loop
+      execute _right;
+    end loop;
+    begin
+      execute format('drop role %I', _role);
+    exception when dependent_objects_still_exist or insufficient_privilege then
+      raise warning 'role % stays (%)', _role, sqlerrm;
+    end;
   end loop;
-  begin
-    drop role mirror_daemon;
-  exception when dependent_objects_still_exist or insufficient_privilege then
-    raise warning 'role mirror_daemon stays (%)', sqlerrm;
-  end;
 end
 $mirror$;

@@ -116,6 +116,21 @@ async def test_the_container_says_that_it_is_healthy(compose: Compose) -> None:
     assert readiness()["ready"], readiness()
 
 
+async def test_the_image_finds_the_roots_to_verify_databases_with(compose: Compose) -> None:
+    """psycopg's own OpenSSL does not (see mirror/tls.py)."""
+    roots = docker(
+        "exec", compose.container("mirror"), "python", "-c", "from mirror.tls import roots; print(open(roots()).read())"
+    )
+    assert "BEGIN CERTIFICATE" in roots
+
+
+async def test_a_container_answers_to_its_own_name_and_no_other(compose: Compose) -> None:
+    address = compose.address("mirror", 9464)
+    for host, status in (("mirror:9464", 200), (address, 200), ("evil.example", 421)):
+        async with httpx.AsyncClient(trust_env=False) as client:
+            assert (await client.get(f"http://{address}/livez", headers={"host": host})).status_code == status, host
+
+
 async def test_nothing_has_more_rights_than_it_needs(compose: Compose, primary: psycopg.AsyncConnection) -> None:
     assert docker("exec", compose.container("mirror"), "id", "-u").strip() == "10001"
     for service, port in (("primary", 5432), ("target", 5432), ("mirror", 9464), ("prometheus", 9090)):

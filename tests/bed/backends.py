@@ -6,7 +6,8 @@ embedded (default)  PostgreSQL 16 as the source; as the target 17, which hosted 
 debian              Debian's PostgreSQL 15 on both sides
 docker              two containers through testcontainers, image from MIRROR_TEST_IMAGE (default postgres:16)
 urls                servers that are there: MIRROR_TEST_SOURCE_URL and MIRROR_TEST_TARGET_URL, of superusers; they must
-                    let everybody in (trust), since tests log in as the roles they have made
+                    let everybody in (trust), since tests log in as the roles they have made, and be on this machine,
+                    since they have no TLS
 """
 
 import os
@@ -113,7 +114,8 @@ def _container(stack: ExitStack) -> Side:
     container.with_command(["postgres", *(f"--{key}={value}" for key, value in SETTINGS.items())])
     # Everybody may log in as anybody, as on the embedded servers: tests log in as the roles they have made.
     container.with_env("POSTGRES_HOST_AUTH_METHOD", "trust")
-    return Side(stack.enter_context(container).get_connection_url())
+    # Not the bridge's address, at which they are there as well: they have no TLS, so only this machine is trusted.
+    return Side(stack.enter_context(container).get_connection_url(host="127.0.0.1"))
 
 
 def _urls(_: ExitStack) -> Pair:

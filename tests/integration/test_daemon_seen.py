@@ -161,7 +161,7 @@ async def test_no_password_is_ever_printed(source_url: str, target_url: str) -> 
             ({"MIRROR_SOURCE_URL": nobody}, "refused"),
             ({"MIRROR_SOURCE_URL": missing}, "no_such_db"),
             ({"MIRROR_TARGET_URL": wrong}, "password authentication failed"),
-            ({"MIRROR_SOURCE_URL": f"{wrong}?sslmode=require"}, "SSL"),
+            ({"MIRROR_SOURCE_URL": f"{wrong}?sslmode=require"}, "does not offer TLS"),
             ({"MIRROR_SOURCE_URL": locked.url()}, "mirror install source"),
         ):
             async with process(environ(source_url, target_url) | settings) as daemon:

@@ -267,6 +267,61 @@ async def test_other_methods_paths_and_names_are_refused_in_words(source_url: st
             assert (await client.ask("GET", "/api/status", headers={"host": host})).status == status, host
 
 
+ROUTES = (
+    "/", "/metrics", "/livez", "/readyz", "/wait", "/wait?token=x", "/api/status", "/api/resyncs/1", "/api/resyncs/x",
+    "/resync", "/nothing", "/wait/", "/%77ait", "//wait", "*", "/api/resyncs/%00", "/wait?token=%00&timeout=%ff",
+)  # fmt: skip
+METHODS = (
+    "GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT", "PROPFIND", "BREW", "get", "head",
+    "A" * 200,
+)  # fmt: skip
+
+
+async def test_no_method_on_no_route_is_an_error_of_ours(source_url: str, target_url: str) -> None:
+    async with serving(source_url, target_url) as (_, client):
+        for path in ROUTES:
+            for method in METHODS:
+                reply = await client.ask(method, path)
+                assert reply.status < 500 or (path == "/readyz" and reply.status == 503), (method, path, reply)
+                if method not in ("GET", "HEAD", "POST"):
+                    assert reply.status in (404, 405, 307), (method, path, reply)
+                if method == "HEAD":
+                    assert not reply.body, path
+
+
+async def test_head_waits_like_get(source: Connection, source_url: str, target_url: str) -> None:
+    """Whoever only wants the status may leave out the rest."""
+    async with serving(source_url, target_url) as (_, client):
+        token = await written(source)
+        assert (await client.ask("HEAD", "/wait", query={"token": token})).status == 200
+        assert (await client.ask("HEAD", "/wait", query={"token": "garbage"})).status == 400
+
+
+@pytest.mark.parametrize("listening", ["127.0.0.1", "0.0.0.0"])  # noqa: S104 - the second is a container's
+async def test_a_page_that_bends_its_own_name_to_this_daemon_reads_nothing(
+    source_url: str, target_url: str, listening: str
+) -> None:
+    """DNS rebinding: the browser believes that this is the page's own server, and says so."""
+    hosts = {"MIRROR_HTTP_HOST": listening, "MIRROR_HTTP_HOSTS": "mirror, Mirror.Example.org"}
+    async with serving(source_url, target_url, hosts) as (_, client):
+        for host in (
+            "evil.example", "evil.example:9464", "127.0.0.1.nip.io", "localhost.evil.example", "localhost.",
+            "mirror.evil", "xmirror", "mirror.example.org.", "mirror@evil.example", "[::1].evil.example",
+            "10.0.0.1:evil", "0x7f.1", "*",
+        ):  # fmt: skip
+            for path in ("/", "/api/status", "/metrics", "/livez", "/readyz", "/wait", "/resync", "/nothing"):
+                reply = await client.ask("GET", path, headers={"host": host})
+                assert reply.status == 421, (host, path, reply)
+                assert "MIRROR_HTTP_HOSTS" in reply.json["error"]
+        two = await client.raw(b"GET /livez HTTP/1.1\r\nhost: localhost\r\nhost: evil.example\r\n\r\n")
+        assert (await two.rest()).startswith("HTTP/1.1 400 ")
+        for host in (
+            "mirror", "MIRROR:9464", "mirror.example.org", "localhost:9464", "10.0.0.1", "10.0.0.1:9464",
+            "[fe80::1]:9464", "[::1]", listening,
+        ):  # fmt: skip
+            assert (await client.ask("GET", "/livez", headers={"host": host})).status == 200, host
+
+
 async def test_the_status_tells_what_happened(
     source: Connection, target: Connection, source_url: str, target_url: str
 ) -> None:

@@ -195,12 +195,12 @@ def test_default_privileges_give_nothing_of_ours(source_url: str, admin: Connect
             admin.execute(f"grant select, delete on mirror.outbox to {name} with grant option")
             admin.execute(f"grant usage on schema mirror to {name}; set role {name}")
             admin.execute(f"grant delete on mirror.outbox to {friend}; reset role")
-            found = [f for f in examine(source_url) if f.check == "others' rights"]
+            found = [f for f in examine(source_url) if f.check == "rights of others"]
             assert {f.verdict for f in found} == {"error"}
             assert f"{name} may delete, select mirror.outbox" in [f.sentence for f in found]
             install(source_url)
             assert given_to(admin, name) == given_to(admin, friend) == []
-            assert {f.verdict for f in examine(source_url) if f.check == "others' rights"} <= {"ok"}
+            assert {f.verdict for f in examine(source_url) if f.check == "rights of others"} <= {"ok"}
         finally:
             for statement in GENEROUS:
                 admin.execute(statement.format(name).replace(" grant ", " revoke ").replace(" to ", " from "))
@@ -291,3 +291,16 @@ def test_a_source_in_sql_ascii(any_bytes_url: str) -> None:
     refused = [r for s in json.loads(f"[{scopes}]") for r in s.get("refused", [])]
     assert [r["k1"] for r in refused] == [an_id(2)]
     assert "invalid byte sequence" in refused[0]["reason"]
+
+
+def test_a_dropped_column_keeps_nothing_from_being_installed_or_taken_away(source_url: str, admin: Connection) -> None:
+    """It keeps its rights in the catalog, under a name that no statement takes."""
+    install(source_url)
+    admin.execute("alter table users drop column email")
+    mapping = Mapping.model_validate({"users": {"email": "null"}})
+    install(source_url, mapping)
+    assert install(source_url, mapping) == ["source: everything is in place already."]
+    uninstall(source_url)
+    install(source_url, mapping)
+    uninstall(source_url)
+    assert admin.execute("select from pg_namespace where nspname = 'mirror'").rowcount == 0

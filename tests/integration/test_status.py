@@ -97,4 +97,4 @@ async def test_a_hostile_reason_does_not_reach_the_terminal(target: Connection, 
     )
     said = await status()
     assert "\x1b" not in said
-    assert "parked: users ?]0;owned?: ?[2J" in said
+    assert r"parked: users \x1b]0;owned\x07: \x1b[2J" in said

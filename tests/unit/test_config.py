@@ -68,6 +68,13 @@ def test_a_wrong_value_is_one_sentence(name: str, value: str, sentence: str) -> 
     assert said({name: value}) == sentence
 
 
+def test_host_names_are_told_apart_from_everything_else() -> None:
+    names = load_settings({"MIRROR_HTTP_HOSTS": " Mirror,mirror.example.org , a_b "}).http_hosts
+    assert names == {"mirror", "mirror.example.org", "a_b"}
+    for wrong in ("mirror:9464", "http://mirror", "*", "*.example.org", "mirror,,x", "a b", "mirror.", "\u00e9"):
+        assert said({"MIRROR_HTTP_HOSTS": wrong}).startswith("MIRROR_HTTP_HOSTS must be host names without a port")
+
+
 def test_every_setting_can_end_that_sentence() -> None:
     for name, field in Settings.model_fields.items():
         assert field.description, name

@@ -143,11 +143,11 @@ def test_nothing_secret_nobodys_address_and_no_escape(monkeypatch: pytest.Monkey
     monkeypatch.setenv("MIRROR_SOURCE_URL", "postgresql://u:hunter2@h/d")
     said = Finding("source", "x", "error", "ana@example.org \x1b]0;owned\x07 hunter2", "ask bob@example.org")
     discreet = doctor._discreet(said)
-    assert (discreet.sentence, discreet.cure) == ("*** ?]0;owned? ***", "ask ***")
+    assert (discreet.sentence, discreet.cure) == ("*** \\x1b]0;owned\\x07 ***", "ask ***")
 
 
 def test_checks_of_a_file_have_names_of_their_own() -> None:
-    names_of_places = "relations columns fingerprint policies foreign_subjects status_filtered let_send active"
+    names_of_places = "relations columns fingerprint given policies foreign_subjects status_filtered let_send active"
     places = dict.fromkeys([*names_of_places.split(), *source.LIMITS], "x")
     for side in ("source", "target"):
         names = [c.name for file in ("doctor", "doctor_installed") for c in checks(f"{side}/{file}.sql", places)]

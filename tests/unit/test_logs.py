@@ -39,6 +39,32 @@ def test_people_get_one_line() -> None:
     assert stream.getvalue().strip().endswith("WARNING starting over  error=gone  rows=users:1 upsert")
 
 
+HOSTILE = "Rome\x1b[2J\u202e\x9b31m\u200f\nlevel=fine\u2028\x85\u061c"
+
+
+def test_what_a_name_says_is_not_said_to_a_terminal() -> None:
+    stream = io.StringIO()
+    logs.configure("human", stream)
+    try:
+        int(HOSTILE)
+    except ValueError:
+        fields = {"error": HOSTILE, "keys": {HOSTILE: [HOSTILE]}, "list": [HOSTILE]}
+        logging.getLogger("mirror.x").exception(HOSTILE, extra=fields)
+    said = stream.getvalue()
+    assert all(line.isprintable() for line in said.split("\n")), said
+    assert "Traceback" in said
+    first = said.split("\n")[0]
+    assert "error=Rome\\x1b[2J\\u202e\\x9b31m\\u200f\\nlevel=fine" in first
+
+
+def test_json_is_ascii() -> None:
+    stream = io.StringIO()
+    logs.configure("json", stream)
+    logging.getLogger("mirror.x").info(HOSTILE, extra={"error": HOSTILE})
+    assert stream.getvalue().isascii()
+    assert stream.getvalue()[:-1].isprintable()
+
+
 def test_an_exception_is_told_in_both() -> None:
     for style in ("human", "json"):
         stream = io.StringIO()
