@@ -41,6 +41,8 @@ class SliceProducer(Protocol):
 class Source(Protocol):
     async def drain(self, request: Request) -> Reading: ...
 
+    async def assure_lead(self) -> None: ...
+
 
 class Target(Protocol):
     @property
@@ -130,6 +132,7 @@ class Applier:
         if reading.scopes or asked is not None or self._found or (position and self._is_due(look.began)):
             notes = self._notes(look)
             self._read_ahead(source, target, look)
+            await source.assure_lead()  # a reading ahead may be old by now
             sent_at = self._clock()
             outcome = await self._apply(target, look, position=position, notes=notes)
             ended_at = self._clock()

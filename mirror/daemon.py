@@ -8,9 +8,9 @@ import json
 import logging
 import random
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from datetime import datetime
-from typing import Literal
+from typing import Any, Literal
 
 from mirror.applier import Applier
 from mirror.config import Settings
@@ -29,7 +29,8 @@ from mirror.postgres import UNDEFINED_FUNCTION, refuse_pooled_host
 from mirror.producers.findings import Order
 from mirror.source.capture import VERSION
 from mirror.source.doorbell import Doorbell
-from mirror.source.primary import Primary
+from mirror.source.lead import Holder
+from mirror.source.primary import Primary, silence_s
 from mirror.target import ways
 from mirror.target.key import key_ends
 from mirror.target.target import Target
@@ -38,9 +39,9 @@ log = logging.getLogger(__name__)
 
 STANDBY_INTERVAL_S = 1.0
 COLLAPSE_ENTRIES = 2_000_000  # more is not worth replaying key by key
+HUNG_PAUSE_S = 4 * STANDBY_INTERVAL_S  # a daemon that hung leaves a standby the time to take the lead
 PAUSE_MIN_S, PAUSE_MAX_S = 0.1, 5.0
 STOP_GRACE_S = 1.0  # for the batch under way; after that its connections are ended, which loses nothing
-LEASE_MIN_S = 120.0  # longer than the slowest batch is given in the target
 
 
 class _StoppedError(Exception):
@@ -54,6 +55,8 @@ class Daemon:
         self._source_url = settings.source()
         refuse_pooled_host(self._source_url)
         ways.check(settings)
+        self._holder = Holder("run")
+        self._sleep_s = min(settings.poll_interval_s, settings.heartbeat_interval_s)  # at most
         self._wake = asyncio.Event()
         self._stopping = asyncio.Event()
         self._doorbell = Doorbell(self._source_url, self._wake)
@@ -116,16 +119,17 @@ class Daemon:
     async def _work(self) -> None:
         while not self._stopping.is_set():
             try:
-                async with self._session() as session:
-                    await self._loop.lead(session, self._worked)
+                async with self._leading() as source:
+                    await _first_of(self._lead(source), source.lease.keep(self._source_url, self._is_alive))
             except ConfigError:
                 raise
             except _StoppedError:
                 return
             except MirrorError as error:
+                pause_s = self._pause_s if self._is_alive() else HUNG_PAUSE_S
                 self._note_failure(error)
                 asked_s = error.retry_after_s if isinstance(error, Unreachable) else 0.0
-                await self._pause(self._pause_s, asked_s)
+                await self._pause(pause_s, asked_s)
                 self._pause_s = min(PAUSE_MAX_S, self._pause_s * 2)
 
     def _reconcile_soon(self) -> None:
@@ -157,34 +161,40 @@ class Daemon:
             await asyncio.wait_for(self._stopping.wait(), jittered_s)
 
     @contextlib.asynccontextmanager
-    async def _session(self) -> AsyncIterator[Session]:
-        """Both sides open, this daemon the leader, the target claimed, the doorbell listening."""
-        async with contextlib.AsyncExitStack() as stack:
+    async def _leading(self) -> AsyncIterator[Primary]:
+        """The source open, this daemon the leader."""
+        try:
+            await self._doorbell.check()
+            source = await Primary.open(self._source_url, self._holder, self._sleep_s)
             try:
-                await self._doorbell.check()
-                source = await Primary.open(self._source_url, self._lease_s())
-                stack.push_async_callback(source.close)
                 self._opened("source")
                 await self._check_install(source)
                 self.vitals.source_up = True
                 await self._wait_to_lead(source)
-                transport = await ways.open_transport(self._settings)
-                stack.push_async_callback(transport.close)
-                self._opened("target")
-                target = Target(transport)
-                await self._claim(source, target)
-                stack.push_async_callback(_cancelled, asyncio.create_task(self._doorbell.run()))
-                yield Session(source, target, await source.rings())
+                yield source
             finally:
-                self.vitals.ended()
+                await source.close()
+        finally:
+            self.vitals.ended()
+
+    async def _lead(self, source: Primary) -> None:
+        """The target claimed, the doorbell listening: turns the loop until told to stop."""
+        async with contextlib.AsyncExitStack() as stack:
+            transport = await ways.open_transport(self._settings)
+            stack.push_async_callback(transport.close)
+            self._opened("target")
+            target = Target(transport)
+            await self._claim(source, target)
+            stack.push_async_callback(_cancelled, asyncio.create_task(self._doorbell.run()))
+            await self._loop.lead(Session(source, target, await source.rings()), self._worked)
 
     def _opened(self, side: str) -> None:
         self.metrics.reconnects.labels(side).inc()
         self.record.opened[side] += 1
 
-    def _lease_s(self) -> float:
-        """While it leads, the loop is heard of by the source at least as often as it polls or beats."""
-        return max(LEASE_MIN_S, 3 * min(self._settings.poll_interval_s, self._settings.heartbeat_interval_s))
+    def _is_alive(self) -> bool:
+        """The loop turns. One that hangs does not keep the lead."""
+        return self.vitals.turned_ago_s < silence_s(self._sleep_s)
 
     async def _check_install(self, source: Primary) -> None:
         version, document = await source.installed()
@@ -212,6 +222,7 @@ class Daemon:
             await self._pause(STANDBY_INTERVAL_S)
             if self._stopping.is_set():
                 raise _StoppedError
+        self.vitals.turned()
 
     async def _claim(self, source: Primary, target: Target) -> None:
         try:
@@ -246,6 +257,20 @@ class Daemon:
         self.record.leads(claim.epoch, claim.proof)
         self.waiters.leads(identity["install"], self._step_soon)
         log.info("leading", extra={"epoch": claim.epoch, "primed": claim.primed})
+
+
+async def _first_of(*works: Coroutine[Any, Any, None]) -> None:
+    """Until the first of them ends, well or not; the others are given up."""
+    tasks = [asyncio.create_task(work) for work in works]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    for task in tasks:
+        if not task.cancelled():
+            task.result()
 
 
 async def _cancelled(task: asyncio.Task[None] | asyncio.Task[Literal[True]]) -> None:

@@ -75,6 +75,7 @@ class Loop:
     _inspected_at: float = field(default=float("-inf"))
     _asked_at: float = field(default=float("-inf"))
     _channels: Channels = field(default=Channels("ready"))
+    _rings_in_vain: int = field(default=0)
 
     async def lead(self, session: Session, turned: Callable[[], None]) -> None:
         """Until told to stop. `turned` is called after every turn that worked out."""
@@ -97,6 +98,8 @@ class Loop:
             await self._tell(session.source)
             await self._look_for_faults(session.source)
             await self._look_at_channels(session.target)
+            if step.worked or step.outcome is not None:
+                self._rings_in_vain = 0
             if step.worked:
                 may_sleep, wait_s = False, WAIT_MIN_S
                 await asyncio.sleep(breath_s(step.reading))
@@ -120,6 +123,7 @@ class Loop:
         try:
             await asyncio.wait_for(self.wake.wait(), min(poll_s, due_s))
             self._woke(Woken.RUNG)
+            await self._rung()
         except TimeoutError:
             self._woke(Woken.POLL if poll_s < due_s else Woken.CLOCK)
         finally:
@@ -130,6 +134,14 @@ class Loop:
         self._woke(Woken.AWAKE)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self.wake.wait(), wait_s)
+            await self._rung()
+
+    async def _rung(self) -> None:
+        """Any role may ring. Each ring in vain makes the next one wait a moment longer, so that no flood of them keeps
+        the daemon and the source busy; one that meant something makes the next one heard at once."""
+        if self._rings_in_vain:
+            await asyncio.sleep(min(WAIT_MAX_S, WAIT_MIN_S * self._rings_in_vain))
+        self._rings_in_vain += 1
 
     def _woke(self, woken: Woken) -> None:
         self.metrics.wakeups.labels(woken.value).inc()
@@ -214,6 +226,12 @@ class Loop:
         for table, reason in step.newly_broken.items():
             log.error(
                 "a table cannot be read; its changes wait, the others go on", extra={"table": table, "error": reason}
+            )
+        if reading.dropped:
+            self.metrics.errors.labels("UnreadableEntry").inc(reading.dropped)
+            log.warning(
+                "entries of the outbox that no trigger of the mirror has written were dropped",
+                extra={"entries": reading.dropped},
             )
         if outcome is not None and (outcome.rows or reading.entries or step.walked):
             log.info("batch", extra=_told(step, outcome.counts, outcome.parked))

@@ -44,7 +44,7 @@ _KEEPALIVE: dict[str, Any] = {
     "keepalives_count": 3,
     "tcp_user_timeout": 30_000,
 }
-# What the target's functions raise on purpose (HTTP statuses through PostgREST).
+# What our functions raise on purpose (HTTP statuses through PostgREST).
 _ANSWERS: dict[str, type[MirrorError]] = {"PT409": Superseded, "PT412": Incompatible, "PT428": Incompatible}
 SETTING = {"source": "MIRROR_SOURCE_URL", "target": "MIRROR_TARGET_URL"}
 
@@ -175,7 +175,7 @@ def answer(state: str, text: str, hint: str, side: str, detail: str = "") -> Mir
     if state.startswith("PT") and detail:
         text = f"{text}: {' '.join(detail.split())}"
     if state in _ANSWERS:
-        return _ANSWERS[state](f"target: {text}", hint=hint)
+        return _ANSWERS[state](f"{side}: {text}", hint=hint)
     if state == "42501":
         return Refused(side, text, hint="The role of this URL lacks a right; see `mirror install`.", sqlstate=state)
     if state[:2] in ("08", "57") and state != "57014":

@@ -12,11 +12,10 @@ from mirror.cli.words import show
 from mirror.config import Settings, load_settings
 from mirror.errors import Refused
 from mirror.postgres import refuse_pooled_host
+from mirror.source.lead import Holder
 from mirror.source.primary import Primary
 from mirror.target.target import Target
 from mirror.target.ways import check, open_transport
-
-LEASE_S = 120.0
 
 
 def register(commands: Any) -> None:
@@ -34,7 +33,7 @@ def _adopt(arguments: argparse.Namespace) -> int:
 
 async def _work(settings: Settings, *, yes: bool) -> int:
     async with contextlib.AsyncExitStack() as stack:
-        source = await Primary.open(settings.source(), LEASE_S)
+        source = await Primary.open(settings.source(), Holder("adopt"))
         stack.push_async_callback(source.close)
         transport = await open_transport(settings)
         stack.push_async_callback(transport.close)

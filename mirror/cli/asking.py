@@ -19,10 +19,7 @@ Connection = psycopg.Connection[Any]
 
 WATCH_INTERVAL_S = 0.2
 BAR = 24
-_LEADER = """
-    select exists (select from pg_locks where locktype = 'advisory' and classid = 1835627122 and objid = 2 and granted
-                     and database = (select oid from pg_database where datname = current_database()))
-"""
+_LEADER = "select exists (select from mirror.leader())"
 
 
 def open_source(settings: Settings) -> Connection:

@@ -23,9 +23,8 @@ Report = dict[str, Any]
 
 _WAITING = """
     select count(*), coalesce(extract(epoch from now() - min(at)), 0)::float8,
-           exists (select from pg_locks
-                   where locktype = 'advisory' and classid = 1835627122 and objid = 2 and granted
-                     and database = (select oid from pg_database where datname = current_database())),
+           (select to_jsonb(l) from mirror.leader() as l),
+           (select coalesce(jsonb_agg(to_jsonb(s)), '[]') from mirror.strangers() as s),
            (select sum(pg_total_relation_size(c.oid))::float8 from pg_class as c
             where c.relnamespace = to_regnamespace('mirror') and c.relkind = 'r' and c.relname ~ '^outbox'),
            mirror.faults()
@@ -128,9 +127,11 @@ def _source(connection: Connection) -> Report:
     return {
         "installed": True,
         "outbox_entries": row[0],
-        "outbox_bytes": int(row[3]),
+        "outbox_bytes": int(row[4]),
         "lag_seconds": row[1],
-        "leader": row[2],
-        "faults": row[4],
+        "leader": row[2] is not None,
+        "lead": row[2],
+        "strangers": row[3],
+        "faults": row[5],
         "resync": resync[0] if resync else None,
     }

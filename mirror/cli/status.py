@@ -83,6 +83,13 @@ def _source_lines(source: Report) -> Iterator[str]:
         f"source: {leader}; {source['outbox_entries']} entries wait, the oldest for {source['lag_seconds']:.1f} s; "
         f"the outbox takes {source['outbox_bytes'] / 1024:.0f} kB."
     )
+    if lead := source["lead"]:
+        yield f"lead: {lead['name']}, session {lead['pid']} of the primary, since {lead['since']}."
+    for stranger in source["strangers"]:
+        yield (
+            f"stranger: pid {stranger['pid']} (role {stranger['role']}, application {stranger['application']!r}) "
+            f"holds the mirror's lock {stranger['lock']}; `mirror doctor` says what that costs, and the cure."
+        )
     for fault in source["faults"]:
         yield f"fault: {fault}; run `mirror install source`."
     if resync := source["resync"]:

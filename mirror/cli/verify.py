@@ -18,12 +18,12 @@ from mirror.compare import compare
 from mirror.config import Settings, load_settings
 from mirror.errors import Incompatible, Refused
 from mirror.plain import plain
+from mirror.source.lead import Holder
 from mirror.source.primary import Primary
 from mirror.tables import TABLES
 from mirror.target.target import Target
 from mirror.target.ways import check, open_transport
 
-LEASE_S = 120.0
 PATIENCE_S = 60.0  # a slice takes milliseconds; whoever asks for a proof should not wait for ever
 
 
@@ -57,7 +57,7 @@ def _ask_the_daemon(settings: Settings, table: str | None) -> dict[str, Any] | N
 
 
 async def _look(settings: Settings, table: str | None) -> dict[str, Any]:
-    source = await Primary.open(settings.source(), LEASE_S)
+    source = await Primary.open(settings.source(), Holder("verify"))
     try:
         if not await source.lead():
             raise Refused("source", "a daemon took the lead this moment", hint="Ask again.")

@@ -14,6 +14,7 @@ VERSION = 1
 EVENTS = ("insert", "update", "delete")
 DOORBELL = "1835627122, 1"  # the advisory lock that says that the daemon sleeps
 KEY_BYTES_MAX = 1_000  # of an id that is text; a row with a longer one is not mirrored: no index could hold it
+VALUE_BYTES_MAX = 16_384  # of any other value; a row with a larger one is refused by its key, and nobody waits for it
 _RINGS = "pg_catalog.current_setting('max_prepared_transactions') operator(pg_catalog.=) '0'"
 # Which of the four outboxes a transaction writes to; null, or an error, when that is gone or may not be written to.
 _PLACE = (
@@ -40,8 +41,9 @@ _PLAIN = re.compile(rf"\s*{_TERM}(?: (?:and|or) {_TERM})*\s*", re.IGNORECASE)
 def functions_sql(source: Source) -> str:
     """Everything but the triggers. None of it locks a table of the application."""
     tables = [_table_sql(source, table) for table in TABLES]
-    base, drain = render("source/base.sql", _SHARED), template("source/drain.sql")
-    return "\n".join([base, *tables, _requests_sql(source), drain, _grants_sql(source)])
+    base, lead = render("source/base.sql", _SHARED), template("source/lead.sql")
+    drain = render("source/drain.sql", {"key_bytes": str(KEY_BYTES_MAX)})
+    return "\n".join([base, *tables, _requests_sql(source), lead, drain, _grants_sql(source)])
 
 
 def triggers_sql(source: Source, table: Table) -> str:
@@ -108,7 +110,15 @@ def _ordered(p: Projection, i: int) -> str:
 def _columns(p: Projection) -> str:
     kinds = {c: p.types[c] if c in (*p.table.keys, "created_by") else "text" for c in p.table.columns}
     typed = {c: f"({p.expressions[c]}\n)::{kind}" for c, kind in kinds.items()}
-    return ", ".join(f"{_readable(p, typed[c], kind)} as {c}" for c, kind in kinds.items())
+    return ", ".join(f"{_bounded(p, c, _readable(p, typed[c], kind), kind)} as {c}" for c, kind in kinds.items())
+
+
+def _bounded(p: Projection, column: str, value: str, kind: str) -> str:
+    """A value, or an error that refuses its row: for its length a large one is not fetched from where it is stored."""
+    if kind != "text" or column in p.table.keys:
+        return value
+    size, most = f"octet_length({value})", VALUE_BYTES_MAX
+    return f"case when {size} > {most} then mirror.too_large('{column}', {size}, {most}) else {value} end"
 
 
 def _has_key(p: Projection) -> str:

@@ -90,7 +90,7 @@ def mark_sql(table: Table) -> str:
 def _prepare(connection: Connection, say: Say) -> None:
     connection.execute(f"set lock_timeout = {LOOK_LOCK_TIMEOUT_MS}; set client_min_messages = warning")
     connection.add_notice_handler(lambda notice: say(f"source: {notice.message_primary}"))
-    take_turn(connection)
+    take_turn(connection, say)
 
 
 def _install_functions(connection: Connection, mapping: Mapping, source: Source, say: Say) -> set[Table]:

@@ -23,21 +23,32 @@ SETTLE_TIMEOUT_S = 60.0
 _WRITERS = ["RowExclusiveLock", "ShareRowExclusiveLock", "ExclusiveLock", "AccessExclusiveLock"]
 
 
-def take_turn(connection: Connection) -> None:
-    """One install or uninstall at a time; the lock ends with the session."""
+# Who holds the lock of installs, and whether that role could install: only then is it one.
+_INSTALLERS = """
+    select l.pid, a.usesysid::regrole::text, a.application_name, pg_has_role(a.usesysid, coalesce(
+             (select nspowner from pg_namespace where nspname = 'mirror'), current_user::regrole), 'member')
+    from pg_locks as l join pg_stat_activity as a using (pid)
+    where l.locktype = 'advisory' and l.classid = 1835627122 and l.objid = 3 and l.granted
+      and l.database = (select oid from pg_database where datname = current_database())
+"""
+
+
+def take_turn(connection: Connection, say: Say) -> None:
+    """One install or uninstall at a time; the lock ends with the session. Any role can take that lock, so one that
+    could not install keeps nobody out."""
     deadline = time.monotonic() + TURN_TIMEOUT_S
     while True:
         row = connection.execute("select pg_try_advisory_lock(1835627122, 3), pg_sleep(0)").fetchone()
         if row and row[0]:
             return
+        holders = connection.execute(_INSTALLERS).fetchall()
+        named = ", ".join(_named(pid, role, application, None, None) for pid, role, application, _ in holders)
+        if holders and not any(may_install for *_, may_install in holders):
+            say(f"source: {named} holds the lock of installs and may not install: it is not waited for.")
+            return
         if time.monotonic() > deadline:
-            break
+            raise Refused("source", f"another install or uninstall is running: {named or 'it has just ended'}")
         connection.execute("select pg_sleep(0.1)")
-    row = connection.execute(
-        "select string_agg(pid::text, ', ') from pg_locks where locktype = 'advisory' and classid = 1835627122 "
-        "and objid = 3 and granted and database = (select oid from pg_database where datname = current_database())"
-    ).fetchone()
-    raise Refused("source", f"another install or uninstall is running (pid {row[0] if row else '?'})")
 
 
 def with_lock(connection: Connection, relation: str, statements: str, say: Say) -> None:

@@ -1,7 +1,7 @@
 """The working session with the primary: leadership, identity, and the drain, one round trip per batch.
 
-Both advisory locks (leader, asleep) belong to this session: when it dies, somebody else may lead and nobody rings in
-vain.
+The lease of the lead names this session, and the lock of the doorbell belongs to it: when it dies, another daemon may
+lead and nobody rings in vain.
 """
 
 from __future__ import annotations
@@ -14,13 +14,15 @@ from typing import Any
 from psycopg import AsyncConnection
 
 from mirror.batch import Reading, Request, Taken
-from mirror.errors import ConfigError, Unreachable
+from mirror.errors import ConfigError, Superseded, Unreachable
 from mirror.postgres import connect, translated
 from mirror.scope import Wide
+from mirror.source.lead import Holder, Lease, lease_s
 
 ANSWER_TIMEOUT_S = 90.0
 TIDY_BYTES = 400_000  # of the four tables together
-_LEASE = """
+SILENCE_MIN_S = 120.0  # longer than the slowest batch is given in the target
+_SILENCE = """
     select set_config('idle_session_timeout', %s, false), set_config('tcp_keepalives_idle', '10', false),
            set_config('tcp_keepalives_interval', '5', false), set_config('tcp_keepalives_count', '3', false)
 """
@@ -33,24 +35,32 @@ _MARK_UNMARKED = """
 """
 
 
+def silence_s(sleep_s: float) -> float:
+    """For how long nothing may be heard of a daemon that sleeps so long at most."""
+    return max(SILENCE_MIN_S, 3 * sleep_s)
+
+
 class Primary:
-    def __init__(self, connection: AsyncConnection[Any]) -> None:
+    def __init__(self, connection: AsyncConnection[Any], lease: Lease) -> None:
         self._connection = connection
+        self.lease = lease
         self._asleep = False
 
     @classmethod
-    async def open(cls, url: str, lease_s: float) -> Primary:
-        """`lease_s`: how long the server keeps this session, and with it the lead, when it hears nothing. A daemon that
-        hangs, or whose machine is gone, must not keep the standby out; the target refuses it if it ever comes back."""
-        primary = cls(await connect(url, "source"))
+    async def open(cls, url: str, holder: Holder, sleep_s: float = 0.0) -> Primary:
+        """`sleep_s`: the source hears of this session at least as often, while it leads. The server ends one that it
+        hears nothing of for much longer: a daemon whose machine is gone."""
+        connection = await connect(url, "source")
+        primary = cls(connection, Lease(connection, holder, lease_s(sleep_s)))
         try:
-            await primary._row(_LEASE, [f"{lease_s * 1000:.0f}"])
+            await primary._row(_SILENCE, [f"{silence_s(sleep_s) * 1000:.0f}"])
         except BaseException:
             await primary.close()
             raise
         return primary
 
     async def close(self) -> None:
+        await self.lease.give_back()
         await self._connection.close()
 
     async def _row(self, query: str, arguments: list[Any] | None = None) -> Any:
@@ -64,10 +74,15 @@ class Primary:
 
     async def installed(self) -> tuple[int, dict[str, Any]]:
         """The schema version and the mapping that this source was rendered from."""
-        row = await self._row("select to_regclass('mirror.install') is not null")
+        row = await self._row(
+            "select to_regclass('mirror.install') is not null, to_regclass('mirror.lead') is not null"
+        )
+        leads = row[1]
         row = await self._row("select version, mapping from mirror.install") if row[0] else None
         if row is None:
             raise ConfigError("the mirror is not installed in the source", hint="Run `mirror install source`.")
+        if not leads:
+            raise ConfigError("the source was installed by an older release", hint="Run `mirror install source`.")
         return row[0], row[1]
 
     async def identity(self) -> dict[str, Any]:
@@ -79,7 +94,12 @@ class Primary:
 
     async def lead(self) -> bool:
         """Try to become the leader. Never waits inside a statement: that would hold a snapshot and stop vacuum."""
-        return bool((await self._row("select pg_try_advisory_lock(1835627122, 2)"))[0])
+        return await self.lease.take()
+
+    async def assure_lead(self) -> None:
+        """Before anything is written: is the lead certainly ours? Mostly that is one look at the clock."""
+        if self.lease.left_s <= 0 and not await self.lead():
+            raise Superseded("another daemon took the lead")
 
     async def drain(self, request: Request) -> Reading:
         document: dict[str, Any] = {
@@ -100,9 +120,14 @@ class Primary:
             document["in_hand"] = request.in_hand.id
         if request.slice is not None:
             document["slice"] = request.slice.request()
+        lead = self.lease.request()
+        if lead is not None:
+            document["lead"] = lead
         forget = [[taken.at for taken in request.forget], [taken.id for taken in request.forget]]
         reply, scopes, at, entry_id = await self._row(_DRAIN, [json.dumps(document), *forget])
         self._asleep = reply["asleep"]
+        if lead is not None:
+            self.lease.renewed()
         return _reading(reply, scopes or "", Taken(at, entry_id) if entry_id else None)
 
     async def mark_unmarked(self) -> None:
@@ -158,4 +183,5 @@ def _reading(reply: dict[str, Any], scopes: str, taken: Taken | None) -> Reading
         requests=tuple(reply["requests"] or ()),
         keys=reply["keys"],
         gone_left=reply["gone_left"],
+        dropped=reply["dropped"],
     )

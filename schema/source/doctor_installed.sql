@@ -7,7 +7,7 @@ from (select c.oid::regclass::text, v.verb
       from pg_class as c, unnest(array['select', 'delete', 'truncate']) as v(verb)
       where c.relnamespace = to_regnamespace('mirror') and c.relkind = 'r' and c.relname ~ '^outbox'
       union all
-      values ('mirror.request', 'update'), ('mirror.install', 'select')) as w(name, verb)
+      values ('mirror.request', 'update'), ('mirror.lead', 'update'), ('mirror.install', 'select')) as w(name, verb)
 where not has_schema_privilege('mirror', 'usage') or not has_table_privilege(w.name, w.verb)
 union all
 select 'error', format('%I may not call mirror.drain', current_user), 'Run `mirror install source` as the owner of the tables.'
@@ -50,10 +50,16 @@ select case when age > 3600 or n >= 100000 then 'error' else 'warning' end,
               round(age), case when leads then 'a daemon leads' else 'no daemon leads' end),
        case when leads then 'See `mirror status` and the daemon''s log.' else 'Start it: mirror run' end
 from (select count(*) as n, extract(epoch from clock_timestamp() - min(at)) as age,
-             exists (select from pg_locks where locktype = 'advisory' and classid = 1835627122 and objid = 2 and granted
-                       and database = (select oid from pg_database where datname = current_database())) as leads
+             exists (select from mirror.leader()) as leads
       from (select at from mirror.outbox limit 100000) as o) as w
 where age > {{waits_seconds}}
+
+-- check locks: only the mirror and those who write hold its locks
+select 'warning',
+       format('pid %s (role %s, application %s) holds the mirror''s lock %s: %s', pid, role, quote_literal(application), lock,
+              case lock when 1 then 'the daemon cannot sleep, and each change pays for a NOTIFY' else 'two installs at the same time may disturb each other' end),
+       format('End that session: select pg_terminate_backend(%s); and ask who owns that role.', pid)
+from mirror.strangers()
 
 -- check outbox size: its tables are small
 select 'warning', format('the outbox takes %s MB on disk', round(bytes / 1048576)),

@@ -65,14 +65,54 @@ begin
 end
 $mirror$;
 
--- A scope of exact keys, each of which may be named more than once. When a projection raises on some row, the keys are tried
--- one at a time, so that only that row is refused; an error that is not about a row goes to the caller.
+-- A value that is longer than what is mirrored: its row is refused like any other that cannot be read, and it is never built.
+create or replace function mirror.too_large(what text, bytes integer, bytes_max integer) returns text
+language plpgsql stable as $mirror$
+begin
+  raise exception '% has % bytes, at most % are mirrored', what, bytes, bytes_max using errcode = 'string_data_right_truncation';
+end
+$mirror$;
+
+-- Which of these keys can be read, and which are refused, with the reason: found by halving.
+create or replace function mirror.sort_out(tbl text, keys1 text[], keys2 text[],
+                                           out good1 text[], out good2 text[], out refused jsonb)
+language plpgsql stable as $mirror$
+declare
+  _half integer := cardinality(keys1) / 2;
+  _part record;
+begin
+  good1 := '{}'; good2 := '{}'; refused := '[]';
+  begin
+    perform mirror.keys(tbl, keys1, keys2);
+    good1 := keys1;
+    good2 := keys2;
+    return;
+  exception when data_exception or raise_exception then
+    if _half = 0 then
+      if mirror.possible(tbl, keys1[1], keys2[1]) then
+        refused := jsonb_build_array(jsonb_build_object(
+          'k1', keys1[1], 'k2', keys2[1], 'reason', format('the source cannot read it (%s): %s', sqlstate, left(sqlerrm, 300))));
+      end if;
+      return;
+    end if;
+  end;
+  for _part in
+    select * from mirror.sort_out(tbl, keys1[:_half], keys2[:_half]) union all
+    select * from mirror.sort_out(tbl, keys1[_half + 1:], keys2[_half + 1:])
+  loop
+    good1 := good1 || _part.good1;
+    good2 := good2 || _part.good2;
+    refused := refused || _part.refused;
+  end loop;
+end
+$mirror$;
+
+-- A scope of exact keys, each of which may be named more than once. When a projection raises on some row, only that row is
+-- refused; an error that is not about a row goes to the caller.
 create or replace function mirror.read_keys(tbl text, keys1 text[], keys2 text[], out scope text, out n integer)
 language plpgsql stable as $mirror$
 declare
-  _good1 text[] := '{}';
-  _good2 text[] := '{}';
-  _refused jsonb := '[]';
+  _sorted record;
   _read record;
 begin
   begin
@@ -84,23 +124,10 @@ begin
     null;
   end;
   _read := mirror.once(keys1, keys2);
-  keys1 := _read.keys1;
-  keys2 := _read.keys2;
-  for i in 1 .. cardinality(keys1) loop
-    begin
-      perform mirror.keys(tbl, keys1[i:i], keys2[i:i]);
-      _good1 := _good1 || keys1[i];
-      _good2 := _good2 || keys2[i];
-    exception when data_exception or raise_exception then
-      if mirror.possible(tbl, keys1[i], keys2[i]) then
-        _refused := _refused || jsonb_build_object('k1', keys1[i], 'k2', keys2[i],
-                                                   'reason', format('the source cannot read it (%s): %s', sqlstate, sqlerrm));
-      end if;
-    end;
-  end loop;
-  _read := mirror.keys(tbl, _good1, _good2);
-  n := cardinality(keys1);
-  scope := concat('{"table":"', tbl, '","rows":', _read.rows, ',"gone":', _read.gone, ',"refused":', _refused, '}');
+  _sorted := mirror.sort_out(tbl, _read.keys1, _read.keys2);
+  n := cardinality(_read.keys1);
+  _read := mirror.keys(tbl, _sorted.good1, _sorted.good2);
+  scope := concat('{"table":"', tbl, '","rows":', _read.rows, ',"gone":', _read.gone, ',"refused":', _sorted.refused, '}');
 end
 $mirror$;
 
@@ -170,7 +197,7 @@ $mirror$;
 --            tables that cannot be read for now. backlog: there was one at the last look; seek: then what is gone comes first.
 --            slice: one slice (table, trip, after, upto, rows) or some keys. count: count the entries and measure the outbox too.
 --   reply    snapshot, as_of; entries (taken), keys (of them), backlog (there are more), gone_left (of what is gone, too),
---            waiting (count), lag and ages (seconds) of the oldest, wide (marks of a whole table or of a large trip, left in place), broken (tables, why), slice (what
+--            dropped (of those taken, entries that nobody can read), waiting (count), lag and ages (seconds) of the oldest, wide (marks of a whole table or of a large trip, left in place), broken (tables, why), slice (what
 --            came of it, or its error), requests (of operators, open).
 --   taken_*  what to forget once this batch is applied.
 create or replace function mirror.look(request jsonb, out reply jsonb, out scopes text, out taken_at text, out taken_id text)
@@ -197,6 +224,7 @@ begin
     'snapshot', pg_current_snapshot()::text, 'as_of', now(), 'entries', _taken.n, 'keys', _taken.keys,
     'backlog', _taken.more, 'gone_left', _taken.gone_left, 'wide', _taken.wide, 'broken', _taken.broken, 'slice', _slice, 'ages', _taken.ages,
     'lag', greatest(0, extract(epoch from now() - _taken.oldest)),
+    'dropped', _taken.dropped,
     'requests', (select jsonb_agg(to_jsonb(r)) from (select * from mirror.request where done_at is null order by id limit 5) as r));
   if (request->>'count')::boolean then
     reply := reply || jsonb_build_object(
@@ -211,12 +239,13 @@ $mirror$;
 -- asks for it ("seek") a few times a second, and not with every batch. What is too big is read again with half as many.
 create or replace function mirror.take(request jsonb, out n integer, out keys integer, out more boolean, out scopes text,
                                        out places tid[], out ids int8multirange, out wide jsonb[], out broken jsonb,
-                                       out oldest timestamptz, out ages jsonb, out gone_left boolean)
+                                       out oldest timestamptz, out ages jsonb, out gone_left boolean, out dropped integer)
 language plpgsql as $mirror$
 declare
   _seek boolean := coalesce((request->>'seek')::boolean, true);
   _past_marks boolean := coalesce((request->>'backlog')::boolean, false);
   _entries integer := coalesce(request->>'entries', request->>'rows')::integer;
+  _tables text[] := array['users', 'trips', 'trip_memberships'];
   _gone boolean;
   _marked text[];
   _read record;
@@ -224,7 +253,8 @@ begin
   loop
     if _past_marks and _seek and _gone is null then
       select coalesce(bool_or(o.k1 is not null), false), coalesce(array_agg(distinct o.tbl) filter (where o.k1 is null), '{}')
-      into _gone, _marked from mirror.outbox as o where (o.gone or o.k1 is null) and not request->'skip' ? o.tbl;
+      into _gone, _marked from mirror.outbox as o
+      where (o.gone or o.k1 is null and o.k2 is null) and o.tbl = any (_tables) and not request->'skip' ? o.tbl;
     end if;
     _read := mirror.read_entries(request, _entries, _past_marks, coalesce(_gone, false));
     if _gone and _read.n = 0 and _read.broken = '{}' then
@@ -237,7 +267,8 @@ begin
     end if;
   end loop;
   if _past_marks and _marked is null and not _read.more then
-    _marked := array(select distinct o.tbl from mirror.outbox as o where o.k1 is null and not request->'skip' ? o.tbl);
+    _marked := array(select distinct o.tbl from mirror.outbox as o
+                     where o.k1 is null and o.k2 is null and o.tbl = any (_tables) and not request->'skip' ? o.tbl);
   end if;
   n := _read.n;
   keys := _read.keys;
@@ -251,18 +282,21 @@ begin
   broken := _read.broken;
   oldest := _read.oldest;
   ages := _read.ages;
+  dropped := _read.dropped;
 end
 $mirror$;
 
 -- Some entries with the rows of their keys, table by table: an error in one table's projection leaves the others working,
 -- since revocations must not wait for a renamed column. The ids say which entries are to be forgotten, the places where to
--- look for them.
+-- look for them. An entry that cannot be about any row (no trigger of ours has written it) is dropped, not waited for.
 create or replace function mirror.read_entries(request jsonb, row_limit integer, past_marks boolean, only_gone boolean,
                                                out n integer, out keys integer, out more boolean, out too_big boolean,
                                                out scopes text, out places tid[], out ids int8multirange, out marked text[],
-                                               out wide_trips text[], out broken jsonb, out oldest timestamptz, out ages jsonb)
+                                               out wide_trips text[], out broken jsonb, out oldest timestamptz, out ages jsonb,
+                                               out dropped integer)
 language plpgsql as $mirror$
 declare
+  _tables text[] := array['users', 'trips', 'trip_memberships'];
   _skip text[] := array(select jsonb_array_elements_text(request->'skip'));
   _in_hand int8multirange := request->>'in_hand';
   _rows integer := (request->>'rows')::integer;
@@ -270,18 +304,30 @@ declare
   _part record;
   _read record;
 begin
-  n := 0; keys := 0; more := false; too_big := false; scopes := '';
+  n := 0; keys := 0; more := false; too_big := false; scopes := ''; dropped := 0;
   ids := '{}'; marked := '{}'; wide_trips := '{}'; broken := '{}'; ages := '{}';
   for _part in
     select t.tbl, t.k1 is null as whole, count(*) as n, min(t.at) as oldest, min(t.place) as first, max(t.place) as last,
            range_agg(int8range(t.id, t.id, '[]')) as ids, array_agg(t.k1) as keys1, array_agg(t.k2) as keys2
-    from (select o.ctid as place, o.id, o.tbl, o.k1, o.k2, o.at from mirror.outbox as o
-          where o.tbl <> all (_skip) and (not past_marks or o.k1 is not null) and (not only_gone or o.gone)
+    from (select o.ctid as place, o.id, o.at, r.tbl, case when r.tbl is not null then o.k1 end as k1,
+                 case when r.tbl is not null then o.k2 end as k2
+          from mirror.outbox as o, lateral (
+            select case when o.tbl = any (_tables) and coalesce(octet_length(o.k1) <= {{key_bytes}}, o.k2 is null)
+                             and octet_length(o.k2) > {{key_bytes}} is not true then o.tbl end as tbl) as r
+          where o.tbl <> all (_skip) and (not only_gone or o.gone)
+            and (not past_marks or o.k1 is not null or o.k2 is not null or o.tbl <> all (_tables))
             and (_in_hand is null or not o.id <@ _in_hand)
           limit row_limit) as t
     group by 1, 2
   loop
     _found := _found + _part.n;
+    if _part.tbl is null then
+      dropped := _part.n;
+      n := n + _part.n;
+      places := array[least(places[1], _part.first), greatest(places[2], _part.last)];
+      ids := ids + _part.ids;
+      continue;
+    end if;
     oldest := least(oldest, _part.oldest);
     if _part.whole then
       marked := marked || _part.tbl;
@@ -396,6 +442,7 @@ $mirror$;
 -- One round trip: forget what the last batch applied, then look. Forgetting commits by itself, so that the snapshot of the
 -- look sees it as done (a token of the application must not wait for a transaction of ours). With "sleep", and nothing
 -- found, the lock of the doorbell is taken and the outbox looked at once more; see mirror.rings for why that is enough.
+--   lead         who asks has led for a while, and its lease is to be renewed (mirror.lead): {holder, seconds, name}
 --   reached      the target's position, now and then: see mirror.reached
 --   forget_wide  marks of whole tables or trips whose walk is complete: exactly those visible when it began.
 create or replace procedure mirror.drain(request jsonb, forget_at text[], forget_id text[],
@@ -407,6 +454,10 @@ declare
 begin
   if (request->>'asleep')::boolean then
     perform pg_advisory_unlock(1835627122, 1);
+  end if;
+  if request ? 'lead' and not mirror.lead((request->'lead'->>'holder')::uuid, (request->'lead'->>'seconds')::double precision,
+                                          request->'lead'->>'name', pg_backend_pid()) then
+    raise exception 'superseded: another daemon has the lead' using errcode = 'PT409';
   end if;
   for i in 1 .. coalesce(cardinality(forget_id), 0) loop
     perform mirror.forget(forget_at[i]::tid[], forget_id[i]::int8multirange);

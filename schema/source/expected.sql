@@ -19,6 +19,20 @@ create table mirror.install (
   constraint install_pkey PRIMARY KEY (one)
 );
 
+create table mirror.lead (
+  one boolean not null default true,
+  holder uuid,
+  name text,
+  pid integer,
+  backend_start timestamp with time zone,
+  taken_at timestamp with time zone,
+  renewed_at timestamp with time zone,
+  until timestamp with time zone,
+  constraint lead_one_check CHECK (one),
+  constraint lead_pkey PRIMARY KEY (one)
+);
+alter table mirror.lead set (fillfactor=20);
+
 create table mirror.outbox (
   id bigint not null default nextval('mirror.outbox_id'::regclass),
   xid xid8 not null default pg_current_xact_id(),
@@ -216,6 +230,10 @@ begin
   if (request->>'asleep')::boolean then
     perform pg_advisory_unlock(1835627122, 1);
   end if;
+  if request ? 'lead' and not mirror.lead((request->'lead'->>'holder')::uuid, (request->'lead'->>'seconds')::double precision,
+                                          request->'lead'->>'name', pg_backend_pid()) then
+    raise exception 'superseded: another daemon has the lead' using errcode = 'PT409';
+  end if;
   for i in 1 .. coalesce(cardinality(forget_id), 0) loop
     perform mirror.forget(forget_at[i]::tid[], forget_id[i]::int8multirange);
   end loop;
@@ -301,6 +319,15 @@ begin
 end
 $function$;
 
+CREATE OR REPLACE FUNCTION mirror.is_alive(l mirror.lead)
+ RETURNS boolean
+ LANGUAGE sql
+AS $function$
+  select coalesce(clock_timestamp() between l.renewed_at and l.until, false)
+     and exists (select from pg_stat_get_activity(l.pid) as a
+                 where a.backend_start is null or a.backend_start = l.backend_start)
+$function$;
+
 CREATE OR REPLACE FUNCTION mirror.is_behind(snapshot text)
  RETURNS boolean
  LANGUAGE sql
@@ -330,6 +357,29 @@ begin
 end
 $function$;
 
+CREATE OR REPLACE FUNCTION mirror.lead(holder uuid, seconds double precision, name text, session integer)
+ RETURNS boolean
+ LANGUAGE plpgsql
+AS $function$
+#variable_conflict use_column
+begin
+  update mirror.lead as l
+  set taken_at = case when l.holder = lead.holder then l.taken_at else clock_timestamp() end,
+      holder = lead.holder, name = left(lead.name, 200), pid = lead.session, renewed_at = clock_timestamp(),
+      backend_start = (select a.backend_start from pg_stat_get_activity(lead.session) as a),
+      until = clock_timestamp() + make_interval(secs => lead.seconds)
+  where l.one and (l.holder = lead.holder or not mirror.is_alive(l));
+  return found;
+end
+$function$;
+
+CREATE OR REPLACE FUNCTION mirror.leader(OUT name text, OUT pid integer, OUT since timestamp with time zone, OUT until timestamp with time zone)
+ RETURNS SETOF record
+ LANGUAGE sql
+AS $function$
+  select l.name, l.pid, l.taken_at, l.until from mirror.lead as l where mirror.is_alive(l)
+$function$;
+
 CREATE OR REPLACE FUNCTION mirror.look(request jsonb, OUT reply jsonb, OUT scopes text, OUT taken_at text, OUT taken_id text)
  RETURNS record
  LANGUAGE plpgsql
@@ -356,6 +406,7 @@ begin
     'snapshot', pg_current_snapshot()::text, 'as_of', now(), 'entries', _taken.n, 'keys', _taken.keys,
     'backlog', _taken.more, 'gone_left', _taken.gone_left, 'wide', _taken.wide, 'broken', _taken.broken, 'slice', _slice, 'ages', _taken.ages,
     'lag', greatest(0, extract(epoch from now() - _taken.oldest)),
+    'dropped', _taken.dropped,
     'requests', (select jsonb_agg(to_jsonb(r)) from (select * from mirror.request where done_at is null order by id limit 5) as r));
   if (request->>'count')::boolean then
     reply := reply || jsonb_build_object(
@@ -497,11 +548,12 @@ begin
 end
 $function$;
 
-CREATE OR REPLACE FUNCTION mirror.read_entries(request jsonb, row_limit integer, past_marks boolean, only_gone boolean, OUT n integer, OUT keys integer, OUT more boolean, OUT too_big boolean, OUT scopes text, OUT places tid[], OUT ids int8multirange, OUT marked text[], OUT wide_trips text[], OUT broken jsonb, OUT oldest timestamp with time zone, OUT ages jsonb)
+CREATE OR REPLACE FUNCTION mirror.read_entries(request jsonb, row_limit integer, past_marks boolean, only_gone boolean, OUT n integer, OUT keys integer, OUT more boolean, OUT too_big boolean, OUT scopes text, OUT places tid[], OUT ids int8multirange, OUT marked text[], OUT wide_trips text[], OUT broken jsonb, OUT oldest timestamp with time zone, OUT ages jsonb, OUT dropped integer)
  RETURNS record
  LANGUAGE plpgsql
 AS $function$
 declare
+  _tables text[] := array['users', 'trips', 'trip_memberships'];
   _skip text[] := array(select jsonb_array_elements_text(request->'skip'));
   _in_hand int8multirange := request->>'in_hand';
   _rows integer := (request->>'rows')::integer;
@@ -509,18 +561,30 @@ declare
   _part record;
   _read record;
 begin
-  n := 0; keys := 0; more := false; too_big := false; scopes := '';
+  n := 0; keys := 0; more := false; too_big := false; scopes := ''; dropped := 0;
   ids := '{}'; marked := '{}'; wide_trips := '{}'; broken := '{}'; ages := '{}';
   for _part in
     select t.tbl, t.k1 is null as whole, count(*) as n, min(t.at) as oldest, min(t.place) as first, max(t.place) as last,
            range_agg(int8range(t.id, t.id, '[]')) as ids, array_agg(t.k1) as keys1, array_agg(t.k2) as keys2
-    from (select o.ctid as place, o.id, o.tbl, o.k1, o.k2, o.at from mirror.outbox as o
-          where o.tbl <> all (_skip) and (not past_marks or o.k1 is not null) and (not only_gone or o.gone)
+    from (select o.ctid as place, o.id, o.at, r.tbl, case when r.tbl is not null then o.k1 end as k1,
+                 case when r.tbl is not null then o.k2 end as k2
+          from mirror.outbox as o, lateral (
+            select case when o.tbl = any (_tables) and coalesce(octet_length(o.k1) <= 1000, o.k2 is null)
+                             and octet_length(o.k2) > 1000 is not true then o.tbl end as tbl) as r
+          where o.tbl <> all (_skip) and (not only_gone or o.gone)
+            and (not past_marks or o.k1 is not null or o.k2 is not null or o.tbl <> all (_tables))
             and (_in_hand is null or not o.id <@ _in_hand)
           limit row_limit) as t
     group by 1, 2
   loop
     _found := _found + _part.n;
+    if _part.tbl is null then
+      dropped := _part.n;
+      n := n + _part.n;
+      places := array[least(places[1], _part.first), greatest(places[2], _part.last)];
+      ids := ids + _part.ids;
+      continue;
+    end if;
     oldest := least(oldest, _part.oldest);
     if _part.whole then
       marked := marked || _part.tbl;
@@ -563,9 +627,7 @@ CREATE OR REPLACE FUNCTION mirror.read_keys(tbl text, keys1 text[], keys2 text[]
  STABLE
 AS $function$
 declare
-  _good1 text[] := '{}';
-  _good2 text[] := '{}';
-  _refused jsonb := '[]';
+  _sorted record;
   _read record;
 begin
   begin
@@ -577,23 +639,10 @@ begin
     null;
   end;
   _read := mirror.once(keys1, keys2);
-  keys1 := _read.keys1;
-  keys2 := _read.keys2;
-  for i in 1 .. cardinality(keys1) loop
-    begin
-      perform mirror.keys(tbl, keys1[i:i], keys2[i:i]);
-      _good1 := _good1 || keys1[i];
-      _good2 := _good2 || keys2[i];
-    exception when data_exception or raise_exception then
-      if mirror.possible(tbl, keys1[i], keys2[i]) then
-        _refused := _refused || jsonb_build_object('k1', keys1[i], 'k2', keys2[i],
-                                                   'reason', format('the source cannot read it (%s): %s', sqlstate, sqlerrm));
-      end if;
-    end;
-  end loop;
-  _read := mirror.keys(tbl, _good1, _good2);
-  n := cardinality(keys1);
-  scope := concat('{"table":"', tbl, '","rows":', _read.rows, ',"gone":', _read.gone, ',"refused":', _refused, '}');
+  _sorted := mirror.sort_out(tbl, _read.keys1, _read.keys2);
+  n := cardinality(_read.keys1);
+  _read := mirror.keys(tbl, _sorted.good1, _sorted.good2);
+  scope := concat('{"table":"', tbl, '","rows":', _read.rows, ',"gone":', _read.gone, ',"refused":', _sorted.refused, '}');
 end
 $function$;
 
@@ -749,7 +798,58 @@ AS $function$
                         operator(pg_catalog./) 2::pg_catalog.float8)::pg_catalog.int8, 4::pg_catalog.int8)::pg_catalog.int4
 $function$;
 
-CREATE OR REPLACE FUNCTION mirror.take(request jsonb, OUT n integer, OUT keys integer, OUT more boolean, OUT scopes text, OUT places tid[], OUT ids int8multirange, OUT wide jsonb[], OUT broken jsonb, OUT oldest timestamp with time zone, OUT ages jsonb, OUT gone_left boolean)
+CREATE OR REPLACE FUNCTION mirror.sort_out(tbl text, keys1 text[], keys2 text[], OUT good1 text[], OUT good2 text[], OUT refused jsonb)
+ RETURNS record
+ LANGUAGE plpgsql
+ STABLE
+AS $function$
+declare
+  _half integer := cardinality(keys1) / 2;
+  _part record;
+begin
+  good1 := '{}'; good2 := '{}'; refused := '[]';
+  begin
+    perform mirror.keys(tbl, keys1, keys2);
+    good1 := keys1;
+    good2 := keys2;
+    return;
+  exception when data_exception or raise_exception then
+    if _half = 0 then
+      if mirror.possible(tbl, keys1[1], keys2[1]) then
+        refused := jsonb_build_array(jsonb_build_object(
+          'k1', keys1[1], 'k2', keys2[1], 'reason', format('the source cannot read it (%s): %s', sqlstate, left(sqlerrm, 300))));
+      end if;
+      return;
+    end if;
+  end;
+  for _part in
+    select * from mirror.sort_out(tbl, keys1[:_half], keys2[:_half]) union all
+    select * from mirror.sort_out(tbl, keys1[_half + 1:], keys2[_half + 1:])
+  loop
+    good1 := good1 || _part.good1;
+    good2 := good2 || _part.good2;
+    refused := refused || _part.refused;
+  end loop;
+end
+$function$;
+
+CREATE OR REPLACE FUNCTION mirror.strangers(OUT lock integer, OUT pid integer, OUT role text, OUT application text)
+ RETURNS SETOF record
+ LANGUAGE sql
+AS $function$
+  select h.objid::integer, h.pid, a.usesysid::regrole::text, a.application_name
+  from pg_locks as h left join pg_stat_activity as a on a.pid = h.pid
+  where h.locktype = 'advisory' and h.classid = 1835627122 and h.objid in (1, 3) and h.objsubid = 2 and h.granted
+    and h.database = (select d.oid from pg_database as d where d.datname = current_database())
+    and case when h.objid = 3 then
+               not pg_has_role(a.usesysid, (select n.nspowner from pg_namespace as n where n.nspname = 'mirror'), 'member')
+             when h.mode = 'ExclusiveLock' then h.pid is distinct from (select l.pid from mirror.lead as l)
+             else not exists (select from pg_locks as w join pg_class as c on c.oid = w.relation
+                              where w.virtualtransaction = h.virtualtransaction and w.mode = 'RowExclusiveLock'
+                                and w.database = h.database and c.relnamespace = to_regnamespace('mirror')) end
+$function$;
+
+CREATE OR REPLACE FUNCTION mirror.take(request jsonb, OUT n integer, OUT keys integer, OUT more boolean, OUT scopes text, OUT places tid[], OUT ids int8multirange, OUT wide jsonb[], OUT broken jsonb, OUT oldest timestamp with time zone, OUT ages jsonb, OUT gone_left boolean, OUT dropped integer)
  RETURNS record
  LANGUAGE plpgsql
 AS $function$
@@ -757,6 +857,7 @@ declare
   _seek boolean := coalesce((request->>'seek')::boolean, true);
   _past_marks boolean := coalesce((request->>'backlog')::boolean, false);
   _entries integer := coalesce(request->>'entries', request->>'rows')::integer;
+  _tables text[] := array['users', 'trips', 'trip_memberships'];
   _gone boolean;
   _marked text[];
   _read record;
@@ -764,7 +865,8 @@ begin
   loop
     if _past_marks and _seek and _gone is null then
       select coalesce(bool_or(o.k1 is not null), false), coalesce(array_agg(distinct o.tbl) filter (where o.k1 is null), '{}')
-      into _gone, _marked from mirror.outbox as o where (o.gone or o.k1 is null) and not request->'skip' ? o.tbl;
+      into _gone, _marked from mirror.outbox as o
+      where (o.gone or o.k1 is null and o.k2 is null) and o.tbl = any (_tables) and not request->'skip' ? o.tbl;
     end if;
     _read := mirror.read_entries(request, _entries, _past_marks, coalesce(_gone, false));
     if _gone and _read.n = 0 and _read.broken = '{}' then
@@ -777,7 +879,8 @@ begin
     end if;
   end loop;
   if _past_marks and _marked is null and not _read.more then
-    _marked := array(select distinct o.tbl from mirror.outbox as o where o.k1 is null and not request->'skip' ? o.tbl);
+    _marked := array(select distinct o.tbl from mirror.outbox as o
+                     where o.k1 is null and o.k2 is null and o.tbl = any (_tables) and not request->'skip' ? o.tbl);
   end if;
   n := _read.n;
   keys := _read.keys;
@@ -791,6 +894,7 @@ begin
   broken := _read.broken;
   oldest := _read.oldest;
   ages := _read.ages;
+  dropped := _read.dropped;
 end
 $function$;
 
@@ -832,6 +936,16 @@ CREATE OR REPLACE FUNCTION mirror.token()
 AS $function$
   select pg_catalog.concat_ws('/', (select incarnation from mirror.install),
     coalesce(pg_catalog.pg_current_xact_id_if_assigned()::text, '-'), pg_catalog.pg_current_snapshot()::text)
+$function$;
+
+CREATE OR REPLACE FUNCTION mirror.too_large(what text, bytes integer, bytes_max integer)
+ RETURNS text
+ LANGUAGE plpgsql
+ STABLE
+AS $function$
+begin
+  raise exception '% has % bytes, at most % are mirrored', what, bytes, bytes_max using errcode = 'string_data_right_truncation';
+end
 $function$;
 
 CREATE OR REPLACE FUNCTION mirror.trip_memberships_delete()
@@ -946,9 +1060,13 @@ begin
 ), ("user_id"
 )) ("trip_id"
 )::uuid as trip_id, ("user_id"
-)::uuid as user_id, ("role"
-)::text as role, ("status"
-)::text as status from "public"."trip_memberships" as "trip_memberships"
+)::uuid as user_id, case when octet_length(("role"
+)::text) > 16384 then mirror.too_large('role', octet_length(("role"
+)::text), 16384) else ("role"
+)::text end as role, case when octet_length(("status"
+)::text) > 16384 then mirror.too_large('status', octet_length(("status"
+)::text), 16384) else ("status"
+)::text end as status from "public"."trip_memberships" as "trip_memberships"
           where ("trip_id"
 ) is not null and ("user_id"
 ) is not null and (true
@@ -966,9 +1084,13 @@ begin
 ), ("user_id"
 )) ("trip_id"
 )::uuid as trip_id, ("user_id"
-)::uuid as user_id, ("role"
-)::text as role, ("status"
-)::text as status from "public"."trip_memberships" as "trip_memberships"
+)::uuid as user_id, case when octet_length(("role"
+)::text) > 16384 then mirror.too_large('role', octet_length(("role"
+)::text), 16384) else ("role"
+)::text end as role, case when octet_length(("status"
+)::text) > 16384 then mirror.too_large('status', octet_length(("status"
+)::text), 16384) else ("status"
+)::text end as status from "public"."trip_memberships" as "trip_memberships"
           where ("trip_id"
 ) is not null and ("user_id"
 ) is not null and (true
@@ -1094,9 +1216,13 @@ begin
   left join lateral (
     select ("trip_id"
 )::uuid as trip_id, ("user_id"
-)::uuid as user_id, ("role"
-)::text as role, ("status"
-)::text as status from "public"."trip_memberships" as "trip_memberships" where ("trip_id"
+)::uuid as user_id, case when octet_length(("role"
+)::text) > 16384 then mirror.too_large('role', octet_length(("role"
+)::text), 16384) else ("role"
+)::text end as role, case when octet_length(("status"
+)::text) > 16384 then mirror.too_large('status', octet_length(("status"
+)::text), 16384) else ("status"
+)::text end as status from "public"."trip_memberships" as "trip_memberships" where ("trip_id"
 ) = _wanted.k1 and ("user_id"
 ) = _wanted.k2 and ("trip_id"
 ) is not null and ("user_id"
@@ -1139,9 +1265,13 @@ begin
 ), ("user_id"
 )) ("trip_id"
 )::uuid as trip_id, ("user_id"
-)::uuid as user_id, ("role"
-)::text as role, ("status"
-)::text as status from "public"."trip_memberships" as "trip_memberships"
+)::uuid as user_id, case when octet_length(("role"
+)::text) > 16384 then mirror.too_large('role', octet_length(("role"
+)::text), 16384) else ("role"
+)::text end as role, case when octet_length(("status"
+)::text) > 16384 then mirror.too_large('status', octet_length(("status"
+)::text), 16384) else ("status"
+)::text end as status from "public"."trip_memberships" as "trip_memberships"
                 where ("trip_id"
 ) = (_wanted.k1)::uuid and ("trip_id"
 ) is not null and ("user_id"
@@ -1172,9 +1302,13 @@ begin
 ), ("user_id"
 )) ("trip_id"
 )::uuid as trip_id, ("user_id"
-)::uuid as user_id, ("role"
-)::text as role, ("status"
-)::text as status from "public"."trip_memberships" as "trip_memberships"
+)::uuid as user_id, case when octet_length(("role"
+)::text) > 16384 then mirror.too_large('role', octet_length(("role"
+)::text), 16384) else ("role"
+)::text end as role, case when octet_length(("status"
+)::text) > 16384 then mirror.too_large('status', octet_length(("status"
+)::text), 16384) else ("status"
+)::text end as status from "public"."trip_memberships" as "trip_memberships"
           where ("user_id"
 ) = (user_key)::uuid and ("trip_id"
 ) is not null and ("user_id"
@@ -1236,9 +1370,13 @@ begin
 ) as trip_id, ("user_id"
 ) as user_id $slice$ else $slice$ ("trip_id"
 )::uuid as trip_id, ("user_id"
-)::uuid as user_id, ("role"
-)::text as role, ("status"
-)::text as status $slice$ end
+)::uuid as user_id, case when octet_length(("role"
+)::text) > 16384 then mirror.too_large('role', octet_length(("role"
+)::text), 16384) else ("role"
+)::text end as role, case when octet_length(("status"
+)::text) > 16384 then mirror.too_large('status', octet_length(("status"
+)::text), 16384) else ("status"
+)::text end as status $slice$ end
     || $slice$ from "public"."trip_memberships" as "trip_memberships" where $slice$
     || case when after1 is null then $slice$ ("trip_id"
 ) is not null and ("user_id"
@@ -1518,8 +1656,10 @@ begin
     into result, n, last1, last2
     from (select distinct on (("id"
 )) ("id"
-)::uuid as id, ("name"
-)::text as name, ("created_by"
+)::uuid as id, case when octet_length(("name"
+)::text) > 16384 then mirror.too_large('name', octet_length(("name"
+)::text), 16384) else ("name"
+)::text end as name, ("created_by"
 )::uuid as created_by from "public"."trips" as "trips"
           where ("id"
 ) is not null and (true
@@ -1530,8 +1670,10 @@ begin
     into result, n, last1, last2
     from (select distinct on (("id"
 )) ("id"
-)::uuid as id, ("name"
-)::text as name, ("created_by"
+)::uuid as id, case when octet_length(("name"
+)::text) > 16384 then mirror.too_large('name', octet_length(("name"
+)::text), 16384) else ("name"
+)::text end as name, ("created_by"
 )::uuid as created_by from "public"."trips" as "trips"
           where ("id"
 ) is not null and (true
@@ -1641,8 +1783,10 @@ begin
   from (select distinct (_key.k1)::uuid, null from (select unnest(keys1) as k1, unnest(keys2) as k2) as _key) as _wanted(k1, k2)
   left join lateral (
     select ("id"
-)::uuid as id, ("name"
-)::text as name, ("created_by"
+)::uuid as id, case when octet_length(("name"
+)::text) > 16384 then mirror.too_large('name', octet_length(("name"
+)::text), 16384) else ("name"
+)::text end as name, ("created_by"
 )::uuid as created_by from "public"."trips" as "trips" where ("id"
 ) = _wanted.k1 and ("id"
 ) is not null and (true
@@ -1696,8 +1840,10 @@ begin
 )) $slice$
     || case want when 'keys' then $slice$ ("id"
 ) as id $slice$ else $slice$ ("id"
-)::uuid as id, ("name"
-)::text as name, ("created_by"
+)::uuid as id, case when octet_length(("name"
+)::text) > 16384 then mirror.too_large('name', octet_length(("name"
+)::text), 16384) else ("name"
+)::text end as name, ("created_by"
 )::uuid as created_by $slice$ end
     || $slice$ from "public"."trips" as "trips" where $slice$
     || case when after1 is null then $slice$ ("id"
@@ -1856,6 +2002,13 @@ AS $function$
   select mirror.slot()
 $function$;
 
+CREATE OR REPLACE FUNCTION mirror.unlead(holder uuid)
+ RETURNS void
+ LANGUAGE sql
+AS $function$
+  update mirror.lead as l set holder = null, name = null, pid = null, until = null where l.one and l.holder = unlead.holder
+$function$;
+
 CREATE OR REPLACE FUNCTION mirror.users_delete()
  RETURNS trigger
  LANGUAGE plpgsql
@@ -1960,10 +2113,16 @@ begin
     into result, n, last1, last2
     from (select distinct on (("id"
 )) ("id"
-)::uuid as id, ("id"
-)::text as subject, ("email"
-)::text as email, ("username"
-)::text as username from "public"."users" as "users"
+)::uuid as id, case when octet_length(("id"
+)::text) > 16384 then mirror.too_large('subject', octet_length(("id"
+)::text), 16384) else ("id"
+)::text end as subject, case when octet_length(("email"
+)::text) > 16384 then mirror.too_large('email', octet_length(("email"
+)::text), 16384) else ("email"
+)::text end as email, case when octet_length(("username"
+)::text) > 16384 then mirror.too_large('username', octet_length(("username"
+)::text), 16384) else ("username"
+)::text end as username from "public"."users" as "users"
           where ("id"
 ) is not null and (true
 ) order by ("id"
@@ -1973,10 +2132,16 @@ begin
     into result, n, last1, last2
     from (select distinct on (("id"
 )) ("id"
-)::uuid as id, ("id"
-)::text as subject, ("email"
-)::text as email, ("username"
-)::text as username from "public"."users" as "users"
+)::uuid as id, case when octet_length(("id"
+)::text) > 16384 then mirror.too_large('subject', octet_length(("id"
+)::text), 16384) else ("id"
+)::text end as subject, case when octet_length(("email"
+)::text) > 16384 then mirror.too_large('email', octet_length(("email"
+)::text), 16384) else ("email"
+)::text end as email, case when octet_length(("username"
+)::text) > 16384 then mirror.too_large('username', octet_length(("username"
+)::text), 16384) else ("username"
+)::text end as username from "public"."users" as "users"
           where ("id"
 ) is not null and (true
 ) and (("id"
@@ -2087,10 +2252,16 @@ begin
   from (select distinct (_key.k1)::uuid, null from (select unnest(keys1) as k1, unnest(keys2) as k2) as _key) as _wanted(k1, k2)
   left join lateral (
     select ("id"
-)::uuid as id, ("id"
-)::text as subject, ("email"
-)::text as email, ("username"
-)::text as username from "public"."users" as "users" where ("id"
+)::uuid as id, case when octet_length(("id"
+)::text) > 16384 then mirror.too_large('subject', octet_length(("id"
+)::text), 16384) else ("id"
+)::text end as subject, case when octet_length(("email"
+)::text) > 16384 then mirror.too_large('email', octet_length(("email"
+)::text), 16384) else ("email"
+)::text end as email, case when octet_length(("username"
+)::text) > 16384 then mirror.too_large('username', octet_length(("username"
+)::text), 16384) else ("username"
+)::text end as username from "public"."users" as "users" where ("id"
 ) = _wanted.k1 and ("id"
 ) is not null and (true
 ) limit 1) as _found on true;
@@ -2143,10 +2314,16 @@ begin
 )) $slice$
     || case want when 'keys' then $slice$ ("id"
 ) as id $slice$ else $slice$ ("id"
-)::uuid as id, ("id"
-)::text as subject, ("email"
-)::text as email, ("username"
-)::text as username $slice$ end
+)::uuid as id, case when octet_length(("id"
+)::text) > 16384 then mirror.too_large('subject', octet_length(("id"
+)::text), 16384) else ("id"
+)::text end as subject, case when octet_length(("email"
+)::text) > 16384 then mirror.too_large('email', octet_length(("email"
+)::text), 16384) else ("email"
+)::text end as email, case when octet_length(("username"
+)::text) > 16384 then mirror.too_large('username', octet_length(("username"
+)::text), 16384) else ("username"
+)::text end as username $slice$ end
     || $slice$ from "public"."users" as "users" where $slice$
     || case when after1 is null then $slice$ ("id"
 ) is not null and (true
@@ -2352,9 +2529,15 @@ grant execute on function mirror.forget(tid[],int8multirange) to mirror_daemon;
 
 grant execute on function mirror.identity() to mirror_daemon;
 
+grant execute on function mirror.is_alive(mirror.lead) to mirror_daemon;
+
 grant execute on function mirror.is_behind(text) to mirror_daemon;
 
 grant execute on function mirror.keys(text,text[],text[]) to mirror_daemon;
+
+grant execute on function mirror.lead(uuid,double precision,text,integer) to mirror_daemon;
+
+grant execute on function mirror.leader() to mirror_daemon;
 
 grant execute on function mirror.look(jsonb) to mirror_daemon;
 
@@ -2396,6 +2579,10 @@ grant execute on function mirror.slot() to mirror_capture;
 
 grant execute on function mirror.slot() to mirror_daemon;
 
+grant execute on function mirror.sort_out(text,text[],text[]) to mirror_daemon;
+
+grant execute on function mirror.strangers() to mirror_daemon;
+
 grant execute on function mirror.take(jsonb) to mirror_daemon;
 
 grant execute on function mirror.tidy(bigint) to mirror_daemon;
@@ -2403,6 +2590,8 @@ grant execute on function mirror.tidy(bigint) to mirror_daemon;
 grant execute on function mirror.token() to public;
 
 grant execute on function mirror.token() to mirror_daemon;
+
+grant execute on function mirror.too_large(text,integer,integer) to mirror_daemon;
 
 grant execute on function mirror.trip_memberships_delete() to mirror_daemon;
 
@@ -2448,6 +2637,8 @@ grant execute on function mirror.turn() to mirror_capture;
 
 grant execute on function mirror.turn() to mirror_daemon;
 
+grant execute on function mirror.unlead(uuid) to mirror_daemon;
+
 grant execute on function mirror.users_delete() to mirror_daemon;
 
 grant execute on function mirror.users_digest(text,text,integer) to mirror_daemon;
@@ -2473,6 +2664,8 @@ grant usage on schema mirror to mirror_capture;
 grant usage on schema mirror to mirror_daemon;
 
 grant select on table mirror.install to mirror_daemon;
+
+grant select, update on table mirror.lead to mirror_daemon;
 
 grant insert on table mirror.outbox to mirror_capture;
 

@@ -51,5 +51,4 @@ where (tbl = 'users' and coalesce(k1, {{user}}) = {{user}} or tbl = 'trips' and 
 group by 1, 2 order by 3 desc
 
 -- query leads: is there a daemon that works this off
-select exists (select from pg_locks where locktype = 'advisory' and classid = 1835627122 and objid = 2 and granted
-                 and database = (select oid from pg_database where datname = current_database())) as leads
+select exists (select from mirror.leader()) as leads

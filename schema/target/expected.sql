@@ -450,7 +450,9 @@ begin
                  and not exists (select from jsonb_array_elements($2) as w where w->'trips' ? u.k1 and u.k2 <> ''))
     select jsonb_build_object('table', $1->>'table',
       'missing', count(*) filter (where direction = 'missing'), 'extra', count(*) filter (where direction = 'extra'),
-      'changed', count(*) filter (where direction = 'changed'), 'parked', (select count(*) from u where is_parked),
+      'changed', count(*) filter (where direction = 'changed'),
+      'parked', (select count(*) from u where is_parked)
+                + (select count(*) from mirror.refused($1) as f where (f->>'k1', coalesce(f->>'k2', '')) not in (select k1, k2 from u)),
       'refused', (select count(*) from mirror.refused($1) as f
                   where (f->>'k1', coalesce(f->>'k2', '')) not in (select p.k1, p.k2 from mirror.parked as p where p.tbl = $1->>'table')),
       'rows', coalesce((select jsonb_agg(to_jsonb(f)) from (
@@ -943,7 +945,8 @@ begin
   on conflict (tbl, k1, k2) do update
   set reason = excluded.reason, tries = p.tries + 1, settled = false,
       retry_at = now() + least(interval '1 hour', interval '5 seconds' * power(2, least(p.tries, 10)));
-  if (select count(*) from mirror.parked) > 1000 then
+  -- Many that are refused mean a mistake, and it is not for the mirror to revoke them all. Any user can make values too large.
+  if park.reason not like '%(22001)%are mirrored' and (select count(*) from mirror.parked) > 1000 then
     raise exception 'more than 1000 rows are refused, the last one of % because %', park.tbl, park.reason
       using errcode = 'PT422', hint = 'Put the table right; the mirror tries again by itself.';
   end if;

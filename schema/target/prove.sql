@@ -51,7 +51,9 @@ begin
                  and not exists (select from jsonb_array_elements($2) as w where w->'trips' ? u.k1 and u.k2 <> ''))
     select jsonb_build_object('table', $1->>'table',
       'missing', count(*) filter (where direction = 'missing'), 'extra', count(*) filter (where direction = 'extra'),
-      'changed', count(*) filter (where direction = 'changed'), 'parked', (select count(*) from u where is_parked),
+      'changed', count(*) filter (where direction = 'changed'),
+      'parked', (select count(*) from u where is_parked)
+                + (select count(*) from mirror.refused($1) as f where (f->>'k1', coalesce(f->>'k2', '')) not in (select k1, k2 from u)),
       'refused', (select count(*) from mirror.refused($1) as f
                   where (f->>'k1', coalesce(f->>'k2', '')) not in (select p.k1, p.k2 from mirror.parked as p where p.tbl = $1->>'table')),
       'rows', coalesce((select jsonb_agg(to_jsonb(f)) from (

@@ -2,6 +2,7 @@
 daemon comes back by itself."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -53,10 +54,7 @@ async def test_cut_while_asleep(source: Connection, target: Connection, away: Aw
 async def test_a_lost_working_session_is_noticed_at_once(source: Connection, away: Away) -> None:
     daemon, _ = away
     await asleep(source)
-    await source.execute(
-        "select pg_terminate_backend(pid) from pg_locks where locktype = 'advisory' and classid = 1835627122 "
-        "and objid = 2 and database = (select oid from pg_database where datname = current_database())"
-    )
+    await source.execute("select pg_terminate_backend(pid) from mirror.leader()")
     await eventually(lambda: failures(daemon) == 1, 1.0)
     assert daemon._doorbell.reconnects == 0, "it was not the doorbell that told"
 
@@ -168,3 +166,25 @@ async def test_a_slow_network_is_only_slow(source: Connection, target: Connectio
         proxy.delay_s = 0.05
     await source.execute(INSERT)
     assert await becomes_equal(source, target) < 2.0
+
+
+@pytest.mark.slow
+async def test_a_daemon_that_is_cut_off_from_the_primary_steps_aside_and_another_one_leads(
+    source: Connection, target: Connection, source_url: str, target_url: str
+) -> None:
+    """It knows by its own clock that its lease is over."""
+    install(source_url, target_url)
+    async with Proxy.to(source_url) as proxy, running(proxy.url(source_url), target_url) as alone:
+        await leading(alone)
+        async with running(source_url, target_url) as other:
+            await eventually(lambda: other.vitals.standby)
+            proxy.stall()
+            began = time.monotonic()
+            await eventually(lambda: not alone.vitals.leader, 15.0)
+            await leading(other, 15.0 - (time.monotonic() - began))
+            await source.execute(INSERT)
+            assert await becomes_equal(source, target) < 3.0
+            epoch = await value(target, "select epoch from mirror.state")
+            proxy.resume()
+            await eventually(lambda: alone.vitals.standby, 20.0)
+            assert await value(target, "select epoch from mirror.state") == epoch

@@ -57,7 +57,12 @@ def test_it_can_do_its_work(daemon: Connection, admin: Connection) -> None:
     row = daemon.execute("select mirror.identity(), mirror.rings(), mirror.token()").fetchone()
     assert row is not None
     assert row[0]["install"] == str(row[2]).split("/")[0]
-    daemon.execute("select pg_try_advisory_lock(1835627122, 2)")
+    row = daemon.execute(
+        "select mirror.lead(id, 10, 'me', pg_backend_pid()), (select count(*) from mirror.leader() where name = 'me'), "
+        "mirror.unlead(id) is null, (select count(*) from mirror.strangers()) from gen_random_uuid() as id"
+    ).fetchone()
+    assert row is not None
+    assert row[0]
 
 
 def test_a_schema_it_may_not_enter_is_an_error_of_its_tables(daemon: Connection, admin: Connection) -> None:

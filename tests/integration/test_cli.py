@@ -98,11 +98,13 @@ async def test_a_whole_life(mirror: Mirror, source_url: str, target_url: str) ->
         assert found["errors"] == []
         size = found["source"].pop("outbox_bytes")
         assert size > 0
+        assert found["source"].pop("lead")["name"].startswith("mirror run on ")
         expected = {
             "installed": True,
             "outbox_entries": 0,
             "lag_seconds": 0.0,
             "leader": True,
+            "strangers": [],
             "faults": [],
             "resync": None,
         }

@@ -26,10 +26,7 @@ END_LISTENER = (
     "select pg_terminate_backend(pid) from pg_stat_activity "
     "where application_name = 'mirror' and datname = current_database() and query ~* 'listen|notify'"
 )
-END_WORKER = (
-    "select pg_terminate_backend(l.pid) from pg_locks as l where l.locktype = 'advisory' and l.classid = 1835627122 "
-    "and l.objid = 2 and l.granted and l.database = (select oid from pg_database where datname = current_database())"
-)
+END_WORKER = "select pg_terminate_backend(pid) from mirror.leader()"
 
 
 class Arrivals:

@@ -155,7 +155,8 @@ async def test_a_daemon_that_makes_no_progress_is_not_waited_for_for_ever(
     source: Connection, source_url: str, target_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     install(source_url, target_url)
-    await source.execute("select pg_advisory_lock(1835627122, 2)")  # somebody leads, and does nothing
+    leads = "select mirror.lead(gen_random_uuid(), 60, 'one that does nothing', pg_backend_pid())"
+    assert await value(source, leads)
     monkeypatch.setattr(mirror.cli.verify, "PATIENCE_S", 0.3)
     for name, value_ in environ(source_url, target_url).items():
         monkeypatch.setenv(name, value_)

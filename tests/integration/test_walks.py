@@ -218,7 +218,7 @@ async def test_in_a_backlog_revocations_go_first_and_the_position_waits(
     assert names == 200
 
 
-@pytest.mark.parametrize(("size", "rows"), [(10_000, 600), (1_000_000, 12)])
+@pytest.mark.parametrize(("size", "rows"), [(1_000, 6000), (16_384, 700)])
 async def test_a_batch_is_bounded_in_bytes(
     source: Connection,
     target: Connection,

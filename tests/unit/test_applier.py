@@ -8,7 +8,7 @@ import pytest
 
 from mirror.applier import BYTES_MAX, Applier
 from mirror.batch import Fence, Outcome, Reading, Request, Taken
-from mirror.errors import Refused, Unreachable
+from mirror.errors import Refused, Superseded, Unreachable
 from mirror.pace import SLICE_EVERY
 from mirror.scope import Keys, Range, Wide
 from tests.unit.test_walk import reading
@@ -26,6 +26,7 @@ class Both:
         self.outcome = Outcome()
         self.calls: list[str] = []
         self.fails = False
+        self.leads = True
         self.read_meanwhile = 0
         self._batch = 0
 
@@ -33,6 +34,10 @@ class Both:
         self.calls.append("drain")
         self.asked.append(request)
         return self.answers.pop(0)
+
+    async def assure_lead(self) -> None:
+        if not self.leads:
+            raise Superseded("another daemon took the lead")
 
     def next_fence(self) -> Fence:
         self.calls.append("fence")
@@ -83,6 +88,14 @@ async def test_the_fence_is_taken_before_the_snapshot() -> None:
     await turning.step(entries())
     assert turning.both.calls == ["fence", "drain", "apply"]
     assert turning.both.applied == [(Fence(1, 1), True, 100.0)]
+
+
+async def test_without_the_lead_nothing_is_applied() -> None:
+    turning = Turning()
+    turning.both.leads = False
+    with pytest.raises(Superseded):
+        await turning.step(entries())
+    assert turning.both.calls == ["fence", "drain"]
 
 
 async def test_exactly_what_was_applied_is_forgotten_and_only_then() -> None:

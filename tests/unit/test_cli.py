@@ -249,7 +249,7 @@ def test_ctrl_c_and_refusals_have_their_codes(mirror: Mirror, monkeypatch: pytes
 
 SOURCE = {
     "installed": True, "outbox_entries": 3, "outbox_bytes": 40960, "lag_seconds": 0.25, "leader": True, "faults": [],
-    "resync": None,
+    "resync": None, "lead": None, "strangers": [],
 }  # fmt: skip
 RESYNC = {"id": 7, "state": "running", "reason": "resync", "phase": "compare", "table": "trips", "done_rows": 5}
 TARGET = {
@@ -280,6 +280,16 @@ def test_a_fresh_copy_says_how_fresh() -> None:
         ("not installed", {"target": {"installed": False}}, "target: the mirror is not installed."),
         ("not installed", {"source": {"installed": False}}, "source: the mirror is not installed."),
         ("fresh", {"source": {**SOURCE, "leader": False}}, "source: NO daemon leads; 3 entries wait, the oldest"),
+        (
+            "fresh",
+            {"source": {**SOURCE, "lead": {"name": "mirror run on a", "pid": 7, "since": "2026-01-01"}}},
+            "lead: mirror run on a, session 7 of the primary, since 2026-01-01.",
+        ),
+        (
+            "fresh",
+            {"source": {**SOURCE, "strangers": [{"pid": 7, "role": "app", "application": "\x1b[2J", "lock": 1}]}},
+            "stranger: pid 7 (role app, application '\\x1b[2J') holds the mirror's lock 1;",
+        ),
         ("fresh", {"source": {**SOURCE, "faults": ["no trigger"]}}, "fault: no trigger; run `mirror install source`."),
         (
             "fresh",

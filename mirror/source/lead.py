@@ -1,0 +1,133 @@
+"""The lead, as this process holds it: a lease in a row of the primary (schema/source/lead.sql), judged by its clock.
+
+Here it is trusted for less than it lasts, on the monotonic clock, from before the request: who was paused, or cut off,
+writes nothing more. The drain renews it on its way; only a batch that takes very long needs a renewal of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import time
+import uuid
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+from psycopg import AsyncConnection
+
+from mirror.errors import MirrorError, Superseded, Unreachable
+from mirror.postgres import connect, translated
+
+LEASE_MIN_S = 12.0  # with a standby's next look, another daemon leads within 15 s
+LEASE_SLEEPS = 2.4  # a daemon that sleeps renews when it looks, so that its lease outlasts two sleeps
+RENEW_AFTER, KEEP_AFTER, TRUST = 1 / 3, 1 / 2, 0.9  # of a lease
+TAKE_S, GIVE_BACK_S = 10.0, 0.5
+AGAIN_S = 0.5
+_LEAD = "select mirror.lead(%s, %s, %s, %s)"
+
+
+def lease_s(sleep_s: float) -> float:
+    """How long a lease lasts for a daemon that sleeps so long at most."""
+    return max(LEASE_MIN_S, LEASE_SLEEPS * sleep_s)
+
+
+class Holder:
+    """Who leads: this process, through all its sessions. One that lost its session need not wait for its own lease."""
+
+    def __init__(self, command: str) -> None:
+        self.id = str(uuid.uuid4())
+        self.name = f"mirror {command} on {socket.gethostname()}, process {os.getpid()}"
+
+
+class Lease:
+    """`session`: the working session, by whose life the others judge whether the holder is alive."""
+
+    def __init__(
+        self,
+        session: AsyncConnection[Any],
+        holder: Holder,
+        seconds: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._session = session
+        self._holder = holder
+        self._seconds = seconds
+        self._clock = clock
+        self._renewed_at: float | None = None  # None: not ours
+        self._asked_at = 0.0
+
+    @property
+    def left_s(self) -> float:
+        """For how long it may be trusted."""
+        if self._renewed_at is None:
+            return 0.0
+        return self._renewed_at + TRUST * self._seconds - self._clock()
+
+    async def take(self, session: AsyncConnection[Any] | None = None) -> bool:
+        """Takes it or renews it, in this session or another one."""
+        began = self._clock()
+        values = [self._holder.id, self._seconds, self._holder.name, self._session.info.backend_pid]
+        try:
+            async with asyncio.timeout(TAKE_S):
+                with translated("source"):
+                    row = await (await (session or self._session).execute(_LEAD, values)).fetchone()
+        except TimeoutError as error:
+            raise Unreachable("source", f"no answer within {TAKE_S:.0f} s") from error
+        if not (row and row[0]):
+            self._renewed_at = None
+            return False
+        self._renewed_at = began
+        return True
+
+    def request(self) -> dict[str, Any] | None:
+        """What a drain takes along to renew it, when that is due."""
+        self._asked_at = self._clock()
+        if self._renewed_at is None or self._asked_at - self._renewed_at < RENEW_AFTER * self._seconds:
+            return None
+        return {"holder": self._holder.id, "seconds": self._seconds, "name": self._holder.name}
+
+    def renewed(self) -> None:
+        """That drain has answered."""
+        self._renewed_at = self._asked_at
+
+    async def keep(self, url: str, is_alive: Callable[[], bool]) -> None:
+        """Beside the loop, for a batch that takes longer than drains are apart: renews over a session of its own, since
+        the working one may be busy. Ends with an error when the lead is lost, or the loop hangs."""
+        while True:
+            if self._renewed_at is None:
+                raise Superseded("another daemon took the lead")
+            wait_s = self._renewed_at + KEEP_AFTER * self._seconds - self._clock()
+            if wait_s > 0:
+                await asyncio.sleep(wait_s)
+                continue
+            if not is_alive():
+                raise Superseded("nothing was done for too long: the lead is given up")
+            try:
+                async with asyncio.timeout(max(0.0, self.left_s)):
+                    await self._renew_beside(url)
+            except (MirrorError, TimeoutError) as error:
+                if isinstance(error, Superseded):
+                    raise
+                if self.left_s <= AGAIN_S:
+                    raise Superseded("the lead could not be renewed in time") from error
+                await asyncio.sleep(AGAIN_S)
+
+    async def _renew_beside(self, url: str) -> None:
+        session = await connect(url, "source")
+        try:
+            if not await self.take(session):
+                raise Superseded("another daemon took the lead")
+        finally:
+            await session.close()
+
+    async def give_back(self) -> None:
+        """The standby need not wait. Where that does not work, the end of the session says the same."""
+        if self._renewed_at is None:
+            return
+        self._renewed_at = None
+        with suppress(MirrorError, TimeoutError):
+            async with asyncio.timeout(GIVE_BACK_S):
+                with translated("source"):
+                    await self._session.execute("select mirror.unlead(%s)", [self._holder.id])
