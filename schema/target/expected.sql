@@ -160,7 +160,8 @@ begin
   _back := coalesce(pg_snapshot_xmax(_new) < pg_snapshot_xmax(_state.snapshot::pg_snapshot)
                  or pg_snapshot_xmin(_new) < pg_snapshot_xmin(_state.snapshot::pg_snapshot), false);
   if _back and _state.position_epoch = _state.epoch then
-    raise exception 'superseded: the position would go back from % to %', _state.snapshot, _new using errcode = 'PT409';
+    raise exception 'superseded' using errcode = 'PT409',
+      detail = format('the position would go back from %s to %s', _state.snapshot, _new);
   end if;
   if _back then
     _state.as_of := null;
@@ -234,7 +235,7 @@ CREATE OR REPLACE FUNCTION mirror.asks(expression text)
  LANGUAGE sql
  IMMUTABLE
  SET search_path TO 'pg_catalog', 'pg_temp'
-AS $function$
+AS $function$ -- permission mirror
   select regexp_replace(expression, '\mauth\.role\(\)|\(*(\s*select\s+)?auth\.(uid|jwt|email)\(\)(\s+as\s+\w+)?\)*\s+is\s+not\s+null', ' ', 'gi')
          ~* '\mauth\.(uid|jwt|email)\(|current_setting\(|\m(my_user_id|my_trips|my_companions|is_trip_member|is_topic_member|is_own_topic|current_topic)\('
 $function$;
@@ -261,7 +262,8 @@ begin
   end;
 exception when others then
   if sqlstate in ('40001', '40P01') then
-    raise exception '%', sqlerrm using errcode = 'PT503';  -- PostgREST would try it again without end
+    -- PostgREST would try it again without end.
+    raise exception 'the target was busy with others' using errcode = 'PT423', detail = sqlerrm;
   elsif not mirror.is_objection(sqlstate) then
     raise;
   end if;
@@ -370,8 +372,8 @@ declare _state mirror.state;
 begin
   select * into strict _state from mirror.state for update;
   if (check_fence.epoch = _state.epoch and check_fence.batch > _state.batch) is not true then
-    raise exception 'superseded: epoch % batch % is not newer than epoch % batch %',
-      check_fence.epoch, check_fence.batch, _state.epoch, _state.batch using errcode = 'PT409';
+    raise exception 'superseded' using errcode = 'PT409', detail = format('epoch %s batch %s is not newer than epoch %s batch %s',
+      check_fence.epoch, check_fence.batch, _state.epoch, _state.batch);
   end if;
 end
 $function$;
@@ -468,7 +470,7 @@ CREATE OR REPLACE FUNCTION mirror.exposed()
  LANGUAGE sql
  STABLE
  SET search_path TO 'pg_catalog', 'pg_temp'
-AS $function$
+AS $function$ -- permission mirror
   select n.oid from pg_catalog.pg_namespace as n
   where n.nspname = 'public' or n.nspname in (
     select trim(both ' "' from s) from pg_catalog.pg_db_role_setting as d
@@ -517,7 +519,7 @@ CREATE OR REPLACE FUNCTION mirror.folded(name text)
  LANGUAGE sql
  IMMUTABLE
  SET search_path TO 'pg_catalog', 'pg_temp'
-AS $function$
+AS $function$ -- permission mirror
   select case when name like '"%' then trim(both '"' from name) else lower(name) end
 $function$;
 
@@ -535,7 +537,7 @@ AS $function$ -- permission mirror
   -- (mirror.functions), and nothing else.
   values ('mirror_claim', '{service_role}'), ('mirror_apply', '{service_role}'), ('mirror_status', '{service_role}'),
          ('mirror_adopt', '{service_role}'), ('mirror_compare', '{service_role}'), ('mirror_insecurities', '{service_role}'),
-         ('mirror_open_channels', '{service_role}'),
+         ('mirror_open_channels', '{service_role}'), ('mirror_try', '{service_role}'),
          ('mirror_staleness', '{authenticated,service_role}'), ('mirror_is_fresh', '{authenticated,service_role}'),
          ('mirror_has', '{authenticated,service_role}'), ('mirror_check_token', '{authenticated,service_role}'),
          ('my_companions', '{authenticated,service_role}'),
@@ -565,7 +567,7 @@ CREATE OR REPLACE FUNCTION mirror.holes()
  LANGUAGE sql
  STABLE
  SET search_path TO 'pg_catalog', 'pg_temp'
-AS $function$
+AS $function$ -- permission mirror
   with roles as (
     select r.oid, r.rolname as name, r.rolsuper, r.rolbypassrls from pg_catalog.pg_roles as r where r.rolname in ('anon', 'authenticated')
   ), tables as (
@@ -740,7 +742,7 @@ CREATE OR REPLACE FUNCTION mirror.is_invoker(options text[])
  LANGUAGE sql
  IMMUTABLE
  SET search_path TO 'pg_catalog', 'pg_temp'
-AS $function$
+AS $function$ -- permission mirror
   select exists (select from pg_options_to_table(options) as o
                  where o.option_name = 'security_invoker' and o.option_value in ('true', 'on', '1', 'yes'))
 $function$;
@@ -803,7 +805,7 @@ CREATE OR REPLACE FUNCTION mirror.named(source text)
  LANGUAGE sql
  IMMUTABLE
  SET search_path TO 'pg_catalog', 'pg_temp'
-AS $function$
+AS $function$ -- permission mirror
   select distinct m[1] ~* '^(insert|merge|delete|truncate|update|copy)', mirror.folded(m[2]), mirror.folded(m[3])
   from regexp_matches(source, '(\m(?:insert\s+into|merge\s+into|delete\s+from|truncate(?:\s+table)?|update|copy|from|join|using|table)\s|,)'
                            || '\s*(?:only\s+)?\(*\s*(?:("[^"]+"|\w+)\s*\.\s*)?("[^"]+"|\w+)', 'gi') as m
@@ -947,8 +949,9 @@ begin
       retry_at = now() + least(interval '1 hour', interval '5 seconds' * power(2, least(p.tries, 10)));
   -- Many that are refused mean a mistake, and it is not for the mirror to revoke them all. Any user can make values too large.
   if park.reason not like '%(22001)%are mirrored' and (select count(*) from mirror.parked) > 1000 then
-    raise exception 'more than 1000 rows are refused, the last one of % because %', park.tbl, park.reason
-      using errcode = 'PT422', hint = 'Put the table right; the mirror tries again by itself.';
+    raise exception 'more than 1000 rows are refused' using errcode = 'PT422',
+      detail = format('the last one of %s because %s', park.tbl, park.reason),
+      hint = 'Put the table right; the mirror tries again by itself.';
   end if;
   if park.tbl = 'trip_memberships' then
     perform mirror.revoke(jsonb_build_array(jsonb_build_object('trip_id', _k1, 'user_id', _k2)));
@@ -1180,7 +1183,7 @@ CREATE OR REPLACE FUNCTION mirror.shown()
  LANGUAGE sql
  STABLE
  SET search_path TO 'pg_catalog', 'pg_temp'
-AS $function$
+AS $function$ -- permission mirror
   with recursive sources as materialized (
     select s.function, s.source, p.prosecdef, mirror.asks(s.source) as asks
     from mirror.sources() as s join pg_catalog.pg_proc as p on p.oid = s.function
@@ -1229,7 +1232,7 @@ CREATE OR REPLACE FUNCTION mirror.sources()
  LANGUAGE sql
  STABLE
  SET search_path TO 'pg_catalog', 'pg_temp'
-AS $function$
+AS $function$ -- permission mirror
   select p.oid, regexp_replace(coalesce(pg_get_function_sqlbody(p.oid), p.prosrc), '--[^\n]*|/\*.*?\*/', ' ', 'g')
   from pg_catalog.pg_proc as p
   join pg_catalog.pg_namespace as n on n.oid = p.pronamespace join pg_catalog.pg_language as l on l.oid = p.prolang
@@ -1668,19 +1671,20 @@ begin
   select * into strict _state from mirror.state for update;
   select string_agg(o, '; ') into _reason from mirror.obstacles() as o;
   if _reason is not null then
-    raise exception '%', _reason using errcode = 'PT428';
+    raise exception 'a foreign key would take rows of others along' using errcode = 'PT428', detail = _reason;
   end if;
   -- A database may be renamed; everything else says that it is another one.
   if _state.source is not null
      and _state.source - 'database' is distinct from mirror_claim.source - 'database' - 'snapshot' then
-    raise exception 'the target mirrors another source: it knows %, this is %', _state.source, mirror_claim.source
-      using errcode = 'PT412', hint = 'Check MIRROR_SOURCE_URL and MIRROR_TARGET_URL; if it is meant, run `mirror adopt`.';
+    raise exception 'the target mirrors another source' using errcode = 'PT412',
+      detail = format('it knows %s, this is %s', _state.source, mirror_claim.source),
+      hint = 'Check MIRROR_SOURCE_URL and MIRROR_TARGET_URL; if it is meant, run `mirror adopt`.';
   end if;
   -- Time does not go backwards: a source restored to yesterday knows fewer transactions than its mirror.
   if pg_snapshot_xmax((mirror_claim.source->>'snapshot')::pg_snapshot) < pg_snapshot_xmax(_state.snapshot::pg_snapshot) then
-    raise exception 'the source went back in time: its snapshot is %, the target equals %',
-      mirror_claim.source->>'snapshot', _state.snapshot
-      using errcode = 'PT412', hint = 'If it was restored on purpose, run `mirror adopt`.';
+    raise exception 'the source went back in time' using errcode = 'PT412',
+      detail = format('its snapshot is %s, the target equals %s', mirror_claim.source->>'snapshot', _state.snapshot),
+      hint = 'If it was restored on purpose, run `mirror adopt`.';
   end if;
   update mirror.state set epoch = epoch + 1, batch = 0, source = mirror_claim.source - 'snapshot' where one returning * into _state;
   return jsonb_build_object('epoch', _state.epoch, 'version', _state.version, 'types', _state.types, 'clock', clock_timestamp(),
@@ -1775,6 +1779,37 @@ AS $function$ -- permission mirror
     'parked', (select coalesce(jsonb_agg(to_jsonb(p) - 'settled' order by p.since), '[]')
                from (select * from mirror.parked order by since limit 100) as p))
   from mirror.state as s
+$function$;
+
+CREATE OR REPLACE FUNCTION public.mirror_try()
+ RETURNS jsonb
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'pg_catalog', 'pg_temp'
+ SET lock_timeout TO '5s'
+ SET statement_timeout TO '8s'
+AS $function$ -- permission mirror
+declare
+  _state mirror.state;
+  _table text;
+  _epoch jsonb;
+begin
+  select * into strict _state from mirror.state;
+  begin
+    _epoch := public.mirror_claim(coalesce(_state.source, '{}') || jsonb_build_object('snapshot', _state.snapshot))->'epoch';
+    foreach _table in array array['users', 'trips', 'trip_memberships'] loop
+      perform mirror.attempt('add', _table, '{}'), mirror.attempt('put', _table, '{}'), mirror.attempt('remove', _table, '[]');
+    end loop;
+    perform mirror.attempt('exchange', 'users', '{}'), mirror.revoke('[]');
+    perform public.mirror_apply(jsonb_build_object('epoch', _epoch, 'batch', 1, 'scopes', '[]'::jsonb));
+    perform public.mirror_apply(jsonb_build_object('epoch', _epoch, 'batch', 2, 'scopes', '[]'::jsonb,
+      'position', jsonb_build_object('snapshot', coalesce(_state.snapshot, '1:1:'), 'as_of', now(), 'fresh_at', now())));
+    perform public.mirror_adopt('{}');
+    raise exception 'tried' using errcode = 'MR000';
+  exception when sqlstate 'MR000' then
+    return jsonb_build_object('clock', clock_timestamp());
+  end;
+end
 $function$;
 
 CREATE OR REPLACE FUNCTION public.my_companion_profiles()
@@ -1974,6 +2009,8 @@ grant execute on function public.mirror_staleness() to authenticated;
 grant execute on function public.mirror_staleness() to service_role;
 
 grant execute on function public.mirror_status() to service_role;
+
+grant execute on function public.mirror_try() to service_role;
 
 grant execute on function public.my_companion_profiles() to authenticated;
 
