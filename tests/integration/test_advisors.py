@@ -4,7 +4,6 @@ its reason. Asked by the command line of Supabase itself, where npm can bring it
 import json
 import os
 import re
-import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,8 +18,7 @@ from tests.bed.target_side import UUIDS, as_role, put_in_place
 
 pytestmark = pytest.mark.sql
 
-PACKAGE = "supabase@2.117.0"
-CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "permission-mirror" / PACKAGE
+CLI = Path(__file__).parents[2] / ".venv" / "node" / "node_modules" / ".bin" / "supabase"
 README = Path(__file__).parents[2] / "README.md"
 LOUD = Mapping(access=AccessOptions(topics=("trip:{id}:{epoch}", "trip:{id}"), announce="user:{sub}"))
 MAPPINGS = {"default": Mapping(), "announcing": LOUD}
@@ -36,16 +34,10 @@ def by_design() -> dict[str, set[str]]:
 
 @pytest.fixture(scope="session")
 def supabase() -> Path:
-    """The command line of Supabase: from the cache, or from npm."""
-    program = CACHE / "node_modules" / ".bin" / "supabase"
-    if not program.exists():
-        if shutil.which("npm") is None:
-            pytest.skip(f"there is no npm here to install {PACKAGE}")
-        command = ["npm", "install", "--no-audit", "--no-fund", "--prefix", str(CACHE), PACKAGE]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
-        if done.returncode != 0:
-            pytest.skip(f"npm could not install {PACKAGE}: {done.stderr.strip()[:200]}")
-    return program
+    """The command line of Supabase, as tests/node/package-lock.json names it."""
+    if not CLI.exists():
+        pytest.skip("the npm package supabase is not here: `make node` brings it")
+    return CLI
 
 
 def run(program: Path, directory: Path, *arguments: str, url: str) -> subprocess.CompletedProcess[str]:

@@ -98,7 +98,8 @@ def test_what_is_in_hand_is_not_read_again(app: Connection) -> None:
 def test_a_trip_that_is_left_to_a_walk_is_not_counted_nor_are_its_marks_that_were_not_read(app: Connection) -> None:
     app.execute(f"update trip_memberships set role = 'new' where {OF_ONE}")
     for _ in range(3):
-        app.execute("insert into mirror.outbox (tbl, k1) values ('trip_memberships', %s)", [an_id(11)])
+        mark = "select mirror.mark_keys(mirror.turn(), array['trip_memberships'], array[%s], null, null)"
+        app.execute(mark, [an_id(11)])
     _, ids, n = take(app, rows=10, entries=2)
     assert n == 1
     row = app.execute("select array_agg(k2) from mirror.outbox where id <@ %s::int8multirange", [ids]).fetchone()

@@ -147,12 +147,12 @@ async def test_bodies_are_bounded_however_large_the_rows(
 ) -> None:
     """At most a batch of entries and a slice in one, each of its own bound."""
     await source.execute(
-        "insert into users (id, username) select gen_random_uuid(), repeat('x', 500000) from generate_series(1, 18)"
+        "insert into users (id, username) select gen_random_uuid(), repeat('x', 15000) from generate_series(1, 600)"
     )
     install(source_url, target_url)
     async with api(target_url) as supabase, running(source_url, supabase.url, NEVER) as daemon:
         await leading(daemon, 15.0)
-        await eventually(lambda: value(target, "select count(*) = 18 from public.users"))
+        await eventually(lambda: value(target, "select count(*) = 600 from public.users"))
     sizes = [sent.size for sent in supabase.calls]
     assert sum(sizes) > 9_000_000
     assert max(sizes) < 2 * BYTES_MAX + 10_000

@@ -39,7 +39,7 @@ async def test_a_body_that_a_gateway_refuses_is_halved_until_it_passes(
     source: Source, target: Connection, source_url: str, supabase: Supabase
 ) -> None:
     await source.execute(
-        "insert into users (id, username) select gen_random_uuid(), repeat('x', 100000) from generate_series(1, 30)"
+        "insert into users (id, username) select gen_random_uuid(), repeat('x', 15000) from generate_series(1, 200)"
     )
     supabase.body_max = 700_000
     async with running(source_url, supabase.url, NEVER) as daemon:

@@ -43,8 +43,8 @@ def other_url(source_template: Template) -> Iterator[str]:
 
 @pytest.fixture
 def no_role(admin: Connection) -> None:
-    """Tests before this one have left it: it belongs to the server, not to their databases."""
-    admin.execute("set client_min_messages = error; drop role if exists mirror_daemon")
+    """Tests before this one have left them: roles belong to the server, not to their databases."""
+    admin.execute("set client_min_messages = error; drop role if exists mirror_daemon, mirror_capture")
 
 
 @pytest.fixture

@@ -168,31 +168,32 @@ def a_token(**claims: Any) -> dict[str, str]:
     return {"authorization": f"Bearer {token(role, **claims)}"}
 
 
-NOW = int(time.time())
-TOKENS: dict[str, tuple[dict[str, str], int, str | None]] = {
-    "of the service role": (a_token(), 200, None),
-    "that expires later": (a_token(exp=NOW + 600), 200, None),
-    "that expired within the leeway": (a_token(exp=NOW - 1), 200, None),
-    "that expired": (a_token(exp=NOW - 60), 401, "PGRST303"),
-    "that is not valid yet": (a_token(nbf=NOW + 600), 401, "PGRST303"),
-    "of the future": (a_token(iat=NOW + 600), 401, "PGRST303"),
-    "with a date that is none": (a_token(exp="tomorrow"), 401, "PGRST303"),
-    "without a role": (a_token(role=None), 401, "42501"),
-    "of a role that is none": (a_token(role="nobody_here"), 401, "22023"),
-    "that is a secret key": ({"authorization": f"Bearer {SECRET_KEY}"}, 401, "PGRST301"),
-    "that is garbage": ({"authorization": "Bearer a.b.c"}, 401, "PGRST301"),
-    "that another key has signed": ({"authorization": f"Bearer {token('anon')[:-4]}AAAA"}, 401, "PGRST301"),
-}
+def tokens(now: int) -> dict[str, tuple[dict[str, str], int, str | None]]:
+    """Who asks, and what is answered."""
+    return {
+        "of the service role": (a_token(), 200, None),
+        "that expires later": (a_token(exp=now + 600), 200, None),
+        "that expired within the leeway": (a_token(exp=now - 1), 200, None),
+        "that expired": (a_token(exp=now - 60), 401, "PGRST303"),
+        "that is not valid yet": (a_token(nbf=now + 600), 401, "PGRST303"),
+        "of the future": (a_token(iat=now + 600), 401, "PGRST303"),
+        "with a date that is none": (a_token(exp="tomorrow"), 401, "PGRST303"),
+        "without a role": (a_token(role=None), 401, "42501"),
+        "of a role that is none": (a_token(role="nobody_here"), 401, "22023"),
+        "that is a secret key": ({"authorization": f"Bearer {SECRET_KEY}"}, 401, "PGRST301"),
+        "that is garbage": ({"authorization": "Bearer a.b.c"}, 401, "PGRST301"),
+        "that another key has signed": ({"authorization": f"Bearer {token('anon')[:-4]}AAAA"}, 401, "PGRST301"),
+    }
 
 
-OF_14 = {case for case, (_, status, code) in TOKENS.items() if code in ("PGRST303", "22023") or "leeway" in case}
+OF_14 = {case for case, (_, status, code) in tokens(0).items() if code in ("PGRST303", "22023") or "leeway" in case}
 
 
-@pytest.mark.parametrize("case", [pytest.param(c, marks=of_14) if c in OF_14 else c for c in TOKENS])
+@pytest.mark.parametrize("case", [pytest.param(c, marks=of_14) if c in OF_14 else c for c in tokens(0)])
 async def test_a_token(client: httpx.AsyncClient, target: Connection, case: str) -> None:
     await target.execute("revoke execute on function public.writes() from public; "
                          "grant execute on function public.writes() to service_role")  # fmt: skip
-    headers, status, code = TOKENS[case]
+    headers, status, code = tokens(int(time.time()))[case]
     reply = await client.post("/writes", json={}, headers=headers)
     assert reply.status_code == status
     assert code is None or reply.json()["code"] == code
