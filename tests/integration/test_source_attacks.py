@@ -304,3 +304,36 @@ def test_a_dropped_column_keeps_nothing_from_being_installed_or_taken_away(sourc
     install(source_url, mapping)
     uninstall(source_url)
     assert admin.execute("select from pg_namespace where nspname = 'mirror'").rowcount == 0
+
+
+OWNER = """
+alter database {1} owner to {0}; grant all on schema public to {0};
+alter table users owner to {0}; alter table trips owner to {0}; alter table trip_memberships owner to {0};
+"""
+
+
+@pytest.mark.parametrize(("options", "runs_as"), [("login createrole", "mirror_capture"), ("login", None)])
+def test_who_installs_need_not_be_a_superuser(
+    source_url: str, admin: Connection, options: str, runs_as: str | None
+) -> None:
+    """On Neon nobody is. Without the right to make roles the triggers run as the installer, and that is said."""
+    admin.execute("set client_min_messages = error; drop role if exists mirror_daemon, mirror_capture")
+    name = f"owner_{secrets.token_hex(4)}"
+    with role(source_url, name, options) as url:
+        admin.execute(OWNER.format(name, admin.info.dbname))
+        said = install(url)
+        assert any("no role mirror_capture" in line for line in said) is (runs_as is None)
+        owners = admin.execute(
+            "select distinct proowner::regrole::text from pg_proc "
+            "where pronamespace = 'mirror'::regnamespace and prorettype = 'trigger'::regtype"
+        ).fetchall()
+        assert owners == [(runs_as or name,)]
+        marks(admin)
+        with psycopg.connect(url, autocommit=True) as app:
+            app.execute(ROWS)
+        assert set(users(A)) <= set(marks(admin))
+        assert install(url) == ["source: everything is in place already."]
+        assert install(url, SOFT)[-1].startswith("source: installed")
+        assert "source: uninstalled." in uninstall(url)
+        admin.execute(f"alter database {admin.info.dbname} owner to {admin.info.user}")
+        admin.execute(f"reassign owned by {name} to {admin.info.user}")
