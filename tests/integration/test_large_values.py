@@ -25,7 +25,7 @@ from tests.bed.eventually import eventually
 from tests.bed.proofs import quiet, verified
 from tests.bed.ways import Way
 
-pytestmark = pytest.mark.sql
+pytestmark = [pytest.mark.sql, pytest.mark.slow]
 Connection = psycopg.AsyncConnection[Any]
 BEATING = NEVER | {"MIRROR_HEARTBEAT_INTERVAL": "200ms"}
 # What is done to the tables, which keys that parks, and what the reason says.

@@ -27,7 +27,7 @@ from tests.bed.eventually import eventually
 from tests.bed.source_side import install as install_source
 from tests.bed.source_side import role
 
-pytestmark = pytest.mark.sql
+pytestmark = [pytest.mark.sql, pytest.mark.slow]
 Connection = psycopg.AsyncConnection[Any]
 FLOOR = {"MIRROR_POLL_INTERVAL": "1s", "MIRROR_HEARTBEAT_INTERVAL": "1s"}
 END_WORKER = "select pg_terminate_backend(pid) from mirror.leader()"
