@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import re
-
 from psycopg import sql
 
 from mirror.render import render, row_text, template
-from mirror.source.projection import Projection, Source
-from mirror.tables import MEMBERSHIPS, TABLES, TRIPS, Table
+from mirror.source import dirty
+from mirror.source.projection import KEY_BYTES_MAX, Projection, Source
+from mirror.tables import MEMBERSHIPS, TABLES, Table
 
 VERSION = 1
 EVENTS = ("insert", "update", "delete")
 DOORBELL = "1835627122, 1"  # the advisory lock that says that the daemon sleeps
-KEY_BYTES_MAX = 1_000  # of an id that is text; a row with a longer one is not mirrored: no index could hold it
-VALUE_BYTES_MAX = 16_384  # of any other value; a row with a larger one is refused by its key, and nobody waits for it
+VALUE_BYTES_MAX = 16_384  # of any other value; a row with a larger one is refused by its key, and delays no other
 _RINGS = "pg_catalog.current_setting('max_prepared_transactions') operator(pg_catalog.=) '0'"
 # Which of the four outboxes a transaction writes to; null, or an error, when that is gone or may not be written to.
 _PLACE = (
@@ -32,10 +30,6 @@ _SHARED = {
     "place_of_many": _PLACE_OF_MANY,
     "place_safely": f"begin _place := {_PLACE_OF_MANY}; exception when others then _place := null; end;",
 }
-# An expression of plain columns calls nothing that could be looked up in a schema of the caller's.
-_NAME = r'(?:\w+|"[^"]+")'
-_TERM = rf"(?:not )?{_NAME}(?:\.{_NAME})?(?: is(?: not)? null)?"
-_PLAIN = re.compile(rf"\s*{_TERM}(?: (?:and|or) {_TERM})*\s*", re.IGNORECASE)
 
 
 def functions_sql(source: Source) -> str:
@@ -53,7 +47,8 @@ def triggers_sql(source: Source, table: Table) -> str:
 def _table_sql(source: Source, table: Table) -> str:
     values = _SHARED | _places(source, table)
     values["capture"] = "\n".join(
-        render("source/capture.sql", values | {"event": event} | _queries(source.of(table), event)) for event in EVENTS
+        render("source/capture.sql", values | {"event": event} | dirty.queries(source.of(table), event))
+        for event in EVENTS
     )
     values["of_trips"] = render("source/of_trips.sql", values) if table is MEMBERSHIPS else ""
     return render("source/table.sql", values)
@@ -88,23 +83,18 @@ def _quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
-def _key(p: Projection, i: int) -> str:
-    """The i-th key as an expression over the relation's row."""
-    return f"({p.expressions[p.table.keys[i]]}\n)"
-
-
 def _cast(p: Projection, i: int, text: str) -> str:
     return f"({_readable(p, text, p.types[p.table.keys[i]])})::{p.types[p.table.keys[i]]}"
 
 
 def _readable(p: Projection, text: str, kind: str = "text") -> str:
-    """An error of this row where the bytes are no text that anybody else could read: else all of a batch is refused."""
+    """An error of this row where its bytes are no UTF-8: else all of a batch would be refused."""
     return f"convert_from(convert_to({text}, 'SQL_ASCII'), 'UTF8')" if p.any_bytes and kind == "text" else text
 
 
 def _ordered(p: Projection, i: int) -> str:
     """Text sorts by bytes on both sides, whatever collation a database was created with."""
-    return f'{_key(p, i)} collate "C"' if p.types[p.table.keys[i]] == "text" else _key(p, i)
+    return f'{p.key(i)} collate "C"' if p.types[p.table.keys[i]] == "text" else p.key(i)
 
 
 def _columns(p: Projection) -> str:
@@ -121,26 +111,14 @@ def _bounded(p: Projection, column: str, value: str, kind: str) -> str:
     return f"case when {size} > {most} then mirror.too_large('{column}', {size}, {most}) else {value} end"
 
 
-def _has_key(p: Projection) -> str:
-    """A row without a key is not mirrored (a null key in the outbox would mean the whole table), nor one whose key no
-    index holds."""
-    keys = [f"{_key(p, i)} is not null" for i in range(len(p.table.keys))]
-    keys += [
-        f"pg_catalog.octet_length({_key(p, i)}::pg_catalog.text) operator(pg_catalog.<=) {KEY_BYTES_MAX}"
-        for i, key in enumerate(p.table.keys)
-        if p.types[key] == "text"
-    ]
-    return f"{' and '.join(keys)} and ({p.where}\n)"
-
-
 def _visible(source: Source, p: Projection, after1: str = "") -> str:
     """In the projection. A membership is, only when its trip is. `after1`: no trip before this one matters."""
     if p.table is not MEMBERSHIPS:
-        return _has_key(p)
+        return p.has_key
     t = source.trips
-    trips = f"select {_key(t, 0)} from {t.relation} as {t.alias} where {_has_key(t)}"
+    trips = f"select {t.key(0)} from {t.relation} as {t.alias} where {t.has_key}"
     bound = f" and {_ordered(t, 0)} >= {_cast(t, 0, after1)}" if after1 else ""
-    return f"{_has_key(p)} and {_key(p, 0)} in ({trips}{bound})"
+    return f"{p.has_key} and {p.key(0)} in ({trips}{bound})"
 
 
 def _places(source: Source, table: Table) -> dict[str, str]:
@@ -155,12 +133,12 @@ def _places(source: Source, table: Table) -> dict[str, str]:
         "relation": p.relation,
         "alias": p.alias,
         "columns": _columns(p),
-        "key_columns": ", ".join(f"{_key(p, i)} as {table.keys[i]}" for i in keys),
+        "key_columns": ", ".join(f"{p.key(i)} as {table.keys[i]}" for i in keys),
         "visible": _visible(source, p),
         "visible_after": f"{_visible(source, p, bounds[0])} and {_after(p, bounds)}",
         "visible_after_2": f"{_visible(source, p, '$2')} and {_after(p, ('$2', '$3'))}",
         "wanted": ", ".join([_cast(p, i, f"_key.k{i + 1}") for i in keys] + ["null"] * (2 - len(table.keys))),
-        "key_match": " and ".join(f"{_key(p, i)} = {wanted[i]}" for i in keys),
+        "key_match": " and ".join(f"{p.key(i)} = {wanted[i]}" for i in keys),
         "key_json": "json_build_object(" + ", ".join(f"'{table.keys[i]}', {wanted[i]}::text" for i in keys) + ")",
         "key_cast": ", ".join(_cast(p, i, f"key{i + 1}") for i in keys),
         "order": ordered,
@@ -172,11 +150,11 @@ def _places(source: Source, table: Table) -> dict[str, str]:
         "key": table.keys[0],
         "last_key": _last_key(table, f"{table.name}_digest.row_limit"),
         "last_key_6": _last_key(table, "$6"),
-        "in_trip": f"{_key(p, 0)} = {_cast(p, 0, '$1')}",
-        "in_wanted_trip": f"{_key(p, 0)} = {_cast(p, 0, '_wanted.k1')}",
-        "of_user": f"{_key(p, 1)} = {_cast(p, 1, 'user_key')}" if two else "",
-        "together": together(table),
-        "search_path": _search_path(p),
+        "in_trip": f"{p.key(0)} = {_cast(p, 0, '$1')}",
+        "in_wanted_trip": f"{p.key(0)} = {_cast(p, 0, '_wanted.k1')}",
+        "of_user": f"{p.key(1)} = {_cast(p, 1, 'user_key')}" if two else "",
+        "together": dirty.together(table),
+        "search_path": dirty.search_path(p),
     }
 
 
@@ -201,91 +179,3 @@ def _last_key(table: Table, n: str) -> str:
     """Of the rows of a slice, the n-th one's; null when there are fewer."""
     keys = [f"((array_agg(_projected.{key}))[{n}])::text" for key in table.keys]
     return ", ".join([*keys, "null::text"][:2])
-
-
-def _queries(p: Projection, event: str) -> dict[str, str]:
-    """The keys that one statement made dirty. `one`, of a statement over one row: (k1, k2, changed); if changed is
-    null, it is left to `dirty`, which tells of any: (tbl, k1, k2, gone)."""
-    gone = str(event == "delete").lower()
-    if event == "update":
-        return {"one": _one_update(p), "dirty": _dirty(p, _update(p)), "gone": gone}
-    relation = "new_rows" if event == "insert" else "old_rows"
-    rows = f"from {relation} as {p.alias}"
-    changed = "null::pg_catalog.bool" if p.table is TRIPS else f"({_has_key(p)}) is true"
-    every = f"select {_marked(p)}, true as moved, {gone} as gone {rows} where {_has_key(p)}"
-    return {"one": f"select {_marked(p)}, {changed} as changed {rows}", "dirty": _dirty(p, every), "gone": gone}
-
-
-def _one_update(p: Projection) -> str:
-    """One row is compared with itself byte by byte, which needs no text of it. No expression stands here twice without
-    need: what costs is to make them ready."""
-    keys = [_key(p, i) for i in range(len(p.table.keys))]
-    data = list(dict.fromkeys([*keys, *(f"({p.expressions[c]}\n)" for c in p.table.values)]))
-    named = ", ".join(f"{expression} as c{n}" for n, expression in enumerate(data))
-    old, new = (
-        f"(select {_marked(p)}, ({_has_key(p)}) is true as visible, {named} from {relation} as {p.alias}) as _{side}"
-        for side, relation in (("old", "old_rows"), ("new", "new_rows"))
-    )
-
-    def same(columns: list[str]) -> str:
-        sides = (f"row({', '.join(f'_{side}.{column}' for column in columns)})" for side in ("old", "new"))
-        return f"pg_catalog.record_image_eq({', '.join(sides)})"
-
-    columns = [f"c{n}" for n in range(len(data))]
-    stays = f"_old.visible and _new.visible and {same(columns[: len(keys)])}"
-    return (
-        f"select _new.k1, _new.k2, case when {same(['visible', *columns])} then false "
-        f"when {stays} then true end as changed from {old}, {new}"
-    )
-
-
-def _dirty(p: Projection, keys: str) -> str:
-    """A trip that enters or leaves the projection takes its memberships along; elsewhere `moved` is not asked for."""
-    if p.table is not TRIPS:
-        return f"select '{p.table.name}' as tbl, k1, k2, gone from ({keys}) as _keys"
-    return (
-        f"select tbl, k1, k2, case when tbl operator(pg_catalog.=) '{p.table.name}' then gone else true end as gone "
-        f"from ({keys}) as _keys, pg_catalog.unnest({together(p.table)}) as tbl "
-        f"where moved or tbl operator(pg_catalog.=) '{p.table.name}'"
-    )
-
-
-def together(table: Table) -> str:
-    """A table, and whose rows depend on it."""
-    names = [table.name, MEMBERSHIPS.name] if table is TRIPS else [table.name]
-    return f"array{names}"
-
-
-def _update(p: Projection) -> str:
-    """Compares the projections of both sides, so a change of anything that is not mirrored marks nothing; moved = the
-    trip entered or left the projection, gone = the key left it. Grouping spills to disk; EXCEPT would keep a statement
-    over millions of rows in memory."""
-    data = "".join(f", {_text(p, c)} as {c}" for c in p.table.values)
-    sides = [
-        f"select {_marked(p)}{data}, {side} as _side from {relation} as {p.alias} where {_has_key(p)}"
-        for side, relation in enumerate(("old_rows", "new_rows"))
-    ]
-    return (
-        "select k1, k2, pg_catalog.count(*) operator(pg_catalog.=) 1::pg_catalog.int8 as moved, "
-        "pg_catalog.max(_side) operator(pg_catalog.=) 0 as gone from ("
-        f"select k1, k2, pg_catalog.min(_side) as _side from ({' union all '.join(sides)}) as _sides "
-        f"group by k1, k2, {', '.join(p.table.values)} "
-        "having pg_catalog.min(_side) operator(pg_catalog.=) pg_catalog.max(_side)) as _changed group by k1, k2"
-    )
-
-
-def _marked(p: Projection) -> str:
-    """The key as the outbox carries it."""
-    k2 = _text(p, p.table.keys[1]) if len(p.table.keys) == 2 else "null::pg_catalog.text"
-    return f"{_text(p, p.table.keys[0])} as k1, {k2} as k2"
-
-
-def _text(p: Projection, column: str) -> str:
-    """Compared byte by byte: a collation may take different texts for equal ones."""
-    return f'(({p.expressions[column]}\n)::pg_catalog.text collate pg_catalog."C")'
-
-
-def _search_path(p: Projection) -> str:
-    """What the capture of one table needs; a SET costs 4 us a statement."""
-    plain = all(_PLAIN.fullmatch(text) for text in (*p.expressions.values(), p.where))
-    return "" if plain else " set search_path = pg_catalog, pg_temp"

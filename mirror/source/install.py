@@ -19,6 +19,7 @@ from mirror.mapping import Mapping
 from mirror.postgres import translated
 from mirror.render import digest, template
 from mirror.source import capture
+from mirror.source.dirty import together
 from mirror.source.patience import Connection, Say, settle, take_turn, with_lock
 from mirror.source.projection import Source, look
 from mirror.source.triggers import strays, trigger_faults
@@ -84,7 +85,7 @@ def read_install(connection: Connection) -> dict[str, Any] | None:
 def mark_sql(table: Table) -> str:
     """The mark of a whole table, in the transaction that makes it necessary: a crash cannot come between. The
     visibility of memberships depends on the trips."""
-    return f"select mirror.mark_tables({capture.together(table)});\n"
+    return f"select mirror.mark_tables({together(table)});\n"
 
 
 def _prepare(connection: Connection, say: Say) -> None:

@@ -15,6 +15,7 @@ from mirror.mapping import Mapping
 from mirror.source.expression import Connection, Relation, look_at
 from mirror.tables import TABLES, TRIPS, USERS, Table
 
+KEY_BYTES_MAX = 1_000  # of an id that is text; a row with a longer one is not mirrored: no index could hold it
 KEY_TYPES = {
     "uuid": "uuid",
     "text": "text",
@@ -37,6 +38,22 @@ class Projection:
     types: dict[str, str]  # of the keys and of created_by
     columns: tuple[str, ...]  # of the relation, that the mapping reads
     any_bytes: bool = False  # the database (SQL_ASCII) keeps whatever bytes it is given as text
+
+    def key(self, i: int) -> str:
+        """The i-th key as an expression over the relation's row."""
+        return f"({self.expressions[self.table.keys[i]]}\n)"
+
+    @property
+    def has_key(self) -> str:
+        """A row without a key is not mirrored (a null key in the outbox would mean the whole table), nor one whose key
+        no index holds."""
+        keys = [f"{self.key(i)} is not null" for i in range(len(self.table.keys))]
+        keys += [
+            f"pg_catalog.octet_length({self.key(i)}::pg_catalog.text) operator(pg_catalog.<=) {KEY_BYTES_MAX}"
+            for i, key in enumerate(self.table.keys)
+            if self.types[key] == "text"
+        ]
+        return f"{' and '.join(keys)} and ({self.where}\n)"
 
     @property
     def relation(self) -> str:

@@ -39,11 +39,14 @@ begin
       select pg_catalog.array_agg(tbl), pg_catalog.array_agg(k1), pg_catalog.array_agg(k2), pg_catalog.array_agg(gone)
       into _tbl, _keys1, _keys2, _gone
       from ({{dirty}} limit 1001) as _dirty;
-      if pg_catalog.cardinality(_tbl) operator(pg_catalog.>) 1000 then
+      if _tbl is not null then
+        _place := {{place_of_many}};
+      end if;
+      if _place is not null and pg_catalog.cardinality(_tbl) operator(pg_catalog.>) 1000 then
         _tbl := '{}'; _keys1 := '{}'; _keys2 := '{}'; _gone := '{}';
         for _row in {{dirty}} loop
           if pg_catalog.cardinality(_tbl) operator(pg_catalog.=) 1000 then
-            perform mirror.mark_keys({{place_of_many}}, _tbl, _keys1, _keys2, _gone);
+            perform mirror.mark_keys(_place, _tbl, _keys1, _keys2, _gone);
             _tbl := '{}'; _keys1 := '{}'; _keys2 := '{}'; _gone := '{}';
           end if;
           _tbl := pg_catalog.array_append(_tbl, _row.tbl);
@@ -51,9 +54,6 @@ begin
           _keys2 := pg_catalog.array_append(_keys2, _row.k2);
           _gone := pg_catalog.array_append(_gone, _row.gone);
         end loop;
-      end if;
-      if _tbl is not null then
-        _place := {{place_of_many}};
       end if;
     end if;
   exception when others then

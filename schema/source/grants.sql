@@ -45,7 +45,8 @@ begin
   end loop;
   revoke create on schema mirror from mirror_capture;
 exception when insufficient_privilege then
-  raise warning 'no role mirror_capture (%): the triggers run as %, and whoever owns the tables could run code as %; let an administrator create the role and install again', sqlerrm, current_user, current_user;
+  raise warning 'no role mirror_capture (%): the triggers run as %, and the owners of the tables could run code as that role; '
+    'let an administrator create the role and install again', sqlerrm, current_user;
 end
 $mirror$;
 

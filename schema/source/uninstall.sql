@@ -1,5 +1,5 @@
 -- Nothing stays: the triggers are gone already, the schema takes functions, outbox and metadata with it. Rights are revoked
--- one by one (DROP OWNED is refused to whoever is no member of the role), but for those of dropped columns, which go with the
+-- one by one (DROP OWNED needs membership in the role), but for those of dropped columns, which go with the
 -- table. The roles go too, unless another database of this server, or something that is not ours, still needs them.
 drop schema if exists mirror cascade;
 do $mirror$

@@ -94,7 +94,7 @@ set search_path = {0}, pg_catalog;
 
 
 def test_an_operator_of_the_writers_hides_nothing(stranger: Connection, admin: Connection) -> None:
-    """The filter of the mapping says status = 'ACTIVE'; the writer's = says that nobody is."""
+    """The filter of the mapping says status = 'ACTIVE'; the writer's = denies it."""
     admin.execute(f"grant create on database {admin.info.dbname} to {stranger.info.user}")
     stranger.execute(HIDING.format("evil"))
     stranger.execute("update public.trip_memberships set role = 'king'")
@@ -161,6 +161,13 @@ def test_the_triggers_role_can_write_entries_and_nothing_else(source_url: str, a
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
             admin.execute(refused)
     admin.execute("insert into mirror.outbox (tbl, k1) values ('users', 'x')")
+
+
+def test_what_is_not_mirrored_cannot_be_marked(source_url: str, admin: Connection) -> None:
+    """Not even by the daemon, which may mark whole tables."""
+    install(source_url)
+    with pytest.raises(psycopg.errors.InvalidParameterValue):
+        admin.execute("select mirror.mark_tables(array['users', 'garbage'])")
 
 
 GENEROUS = (
@@ -279,7 +286,7 @@ def any_bytes_url(servers: Pair) -> Iterator[str]:
 
 
 def test_a_source_in_sql_ascii(any_bytes_url: str) -> None:
-    """What is UTF-8 is mirrored; a row that nobody else could read is refused alone."""
+    """What is UTF-8 is mirrored; a row that no client could read is refused alone."""
     install(any_bytes_url)
     with connect_blocking(any_bytes_url, "source") as admin:
         admin.execute(f"insert into public.users (id, username) values ('{an_id(1)}', 'Ünal'), ('{an_id(2)}', null)")
@@ -316,7 +323,7 @@ alter table users owner to {0}; alter table trips owner to {0}; alter table trip
 def test_who_installs_need_not_be_a_superuser(
     source_url: str, admin: Connection, options: str, runs_as: str | None
 ) -> None:
-    """On Neon nobody is. Without the right to make roles the triggers run as the installer, and that is said."""
+    """On Neon no role is one. Without the right to make roles the triggers run as the installer, and that is said."""
     admin.execute("set client_min_messages = error; drop role if exists mirror_daemon, mirror_capture")
     name = f"owner_{secrets.token_hex(4)}"
     with role(source_url, name, options) as url:
@@ -328,6 +335,8 @@ def test_who_installs_need_not_be_a_superuser(
             "where pronamespace = 'mirror'::regnamespace and prorettype = 'trigger'::regtype"
         ).fetchall()
         assert owners == [(runs_as or name,)]
+        warned = [f.sentence for f in examine(url) if f.check == "capture role" and f.verdict == "warning"]
+        assert bool(warned) is (runs_as is None)
         marks(admin)
         with psycopg.connect(url, autocommit=True) as app:
             app.execute(ROWS)

@@ -91,7 +91,8 @@ PATH = "set search_path = pg_catalog, pg_temp"
     [
         ("true", True),
         ('"deleted_at" is null and not banned', True),
-        ("users.deleted_at is not null or archived", True),
+        ("deleted_at is not null or archived", True),
+        ("users.deleted_at is null", False),
         ("status = 'ACTIVE'", False),
         ("status::text is null", False),
         ("lower(status) is null", False),
@@ -100,7 +101,7 @@ PATH = "set search_path = pg_catalog, pg_temp"
     ],
 )
 def test_what_looks_up_a_name_has_a_search_path(source: Source, where: str, plain: bool) -> None:
-    """An operator, a type or a function of the mapping is nobody's but pg_catalog's, unless it is written in full."""
+    """An operator, a type or a function of the mapping is pg_catalog's, unless it is written in full."""
     mapped = replace(source, users=replace(source.users, where=where))
     headers = dict(
         re.findall(r"create or replace function mirror\.(\w+)\(\)[^$]*?language (.*?) as", functions(mapped))
