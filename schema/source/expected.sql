@@ -989,7 +989,10 @@ begin
 ) is not null and ("user_id"
 ) is not null and (true
 )) as _keys limit 1001) as _dirty;
-      if pg_catalog.cardinality(_tbl) operator(pg_catalog.>) 1000 then
+      if _tbl is not null then
+        _place := case when pg_catalog.has_function_privilege('mirror.mark_keys(pg_catalog.int4,pg_catalog.text[],pg_catalog.text[],pg_catalog.text[],pg_catalog.bool[])', 'execute') then case when pg_catalog.has_table_privilege((array['mirror.outbox', 'mirror.outbox_1', 'mirror.outbox_2', 'mirror.outbox_3'])[mirror.turn() operator(pg_catalog.+) 1], 'insert') then mirror.turn() end end;
+      end if;
+      if _place is not null and pg_catalog.cardinality(_tbl) operator(pg_catalog.>) 1000 then
         _tbl := '{}'; _keys1 := '{}'; _keys2 := '{}'; _gone := '{}';
         for _row in select 'trip_memberships' as tbl, k1, k2, gone from (select (("trip_id"
 )::pg_catalog.text collate pg_catalog."C") as k1, (("user_id"
@@ -998,7 +1001,7 @@ begin
 ) is not null and (true
 )) as _keys loop
           if pg_catalog.cardinality(_tbl) operator(pg_catalog.=) 1000 then
-            perform mirror.mark_keys(case when pg_catalog.has_function_privilege('mirror.mark_keys(pg_catalog.int4,pg_catalog.text[],pg_catalog.text[],pg_catalog.text[],pg_catalog.bool[])', 'execute') then case when pg_catalog.has_table_privilege((array['mirror.outbox', 'mirror.outbox_1', 'mirror.outbox_2', 'mirror.outbox_3'])[mirror.turn() operator(pg_catalog.+) 1], 'insert') then mirror.turn() end end, _tbl, _keys1, _keys2, _gone);
+            perform mirror.mark_keys(_place, _tbl, _keys1, _keys2, _gone);
             _tbl := '{}'; _keys1 := '{}'; _keys2 := '{}'; _gone := '{}';
           end if;
           _tbl := pg_catalog.array_append(_tbl, _row.tbl);
@@ -1006,9 +1009,6 @@ begin
           _keys2 := pg_catalog.array_append(_keys2, _row.k2);
           _gone := pg_catalog.array_append(_gone, _row.gone);
         end loop;
-      end if;
-      if _tbl is not null then
-        _place := case when pg_catalog.has_function_privilege('mirror.mark_keys(pg_catalog.int4,pg_catalog.text[],pg_catalog.text[],pg_catalog.text[],pg_catalog.bool[])', 'execute') then case when pg_catalog.has_table_privilege((array['mirror.outbox', 'mirror.outbox_1', 'mirror.outbox_2', 'mirror.outbox_3'])[mirror.turn() operator(pg_catalog.+) 1], 'insert') then mirror.turn() end end;
       end if;
     end if;
   exception when others then
@@ -1149,7 +1149,10 @@ begin
 ) is not null and ("user_id"
 ) is not null and (true
 )) as _keys limit 1001) as _dirty;
-      if pg_catalog.cardinality(_tbl) operator(pg_catalog.>) 1000 then
+      if _tbl is not null then
+        _place := case when pg_catalog.has_function_privilege('mirror.mark_keys(pg_catalog.int4,pg_catalog.text[],pg_catalog.text[],pg_catalog.text[],pg_catalog.bool[])', 'execute') then case when pg_catalog.has_table_privilege((array['mirror.outbox', 'mirror.outbox_1', 'mirror.outbox_2', 'mirror.outbox_3'])[mirror.turn() operator(pg_catalog.+) 1], 'insert') then mirror.turn() end end;
+      end if;
+      if _place is not null and pg_catalog.cardinality(_tbl) operator(pg_catalog.>) 1000 then
         _tbl := '{}'; _keys1 := '{}'; _keys2 := '{}'; _gone := '{}';
         for _row in select 'trip_memberships' as tbl, k1, k2, gone from (select (("trip_id"
 )::pg_catalog.text collate pg_catalog."C") as k1, (("user_id"
@@ -1158,7 +1161,7 @@ begin
 ) is not null and (true
 )) as _keys loop
           if pg_catalog.cardinality(_tbl) operator(pg_catalog.=) 1000 then
-            perform mirror.mark_keys(case when pg_catalog.has_function_privilege('mirror.mark_keys(pg_catalog.int4,pg_catalog.text[],pg_catalog.text[],pg_catalog.text[],pg_catalog.bool[])', 'execute') then case when pg_catalog.has_table_privilege((array['mirror.outbox', 'mirror.outbox_1', 'mirror.outbox_2', 'mirror.outbox_3'])[mirror.turn() operator(pg_catalog.+) 1], 'insert') then mirror.turn() end end, _tbl, _keys1, _keys2, _gone);
+            perform mirror.mark_keys(_place, _tbl, _keys1, _keys2, _gone);
             _tbl := '{}'; _keys1 := '{}'; _keys2 := '{}'; _gone := '{}';
           end if;
           _tbl := pg_catalog.array_append(_tbl, _row.tbl);
@@ -1166,9 +1169,6 @@ begin
           _keys2 := pg_catalog.array_append(_keys2, _row.k2);
           _gone := pg_catalog.array_append(_gone, _row.gone);
         end loop;
-      end if;
-      if _tbl is not null then
-        _place := case when pg_catalog.has_function_privilege('mirror.mark_keys(pg_catalog.int4,pg_catalog.text[],pg_catalog.text[],pg_catalog.text[],pg_catalog.bool[])', 'execute') then case when pg_catalog.has_table_privilege((array['mirror.outbox', 'mirror.outbox_1', 'mirror.outbox_2', 'mirror.outbox_3'])[mirror.turn() operator(pg_catalog.+) 1], 'insert') then mirror.turn() end end;
       end if;
     end if;
   exception when others then
@@ -1491,7 +1491,10 @@ begin
 ) is not null and ("user_id"
 ) is not null and (true
 )) as _sides group by k1, k2, role, status having pg_catalog.min(_side) operator(pg_catalog.=) pg_catalog.max(_side)) as _changed group by k1, k2) as _keys limit 1001) as _dirty;
-      if pg_catalog.cardinality(_tbl) operator(pg_catalog.>) 1000 then
+      if _tbl is not null then
+        _place := case when pg_catalog.has_function_privilege('mirror.mark_keys(pg_catalog.int4,pg_catalog.text[],pg_catalog.text[],pg_catalog.text[],pg_catalog.bool[])', 'execute') then case when pg_catalog.has_table_privilege((array['mirror.outbox', 'mirror.outbox_1', 'mirror.outbox_2', 'mirror.outbox_3'])[mirror.turn() operator(pg_catalog.+) 1], 'insert') then mirror.turn() end end;
+      end if;
+      if _place is not null and pg_catalog.cardinality(_tbl) operator(pg_catalog.>) 1000 then
         _tbl := '{}'; _keys1 := '{}'; _keys2 := '{}'; _gone := '{}';
         for _row in select 'trip_memberships' as tbl, k1, k2, gone from (select k1, k2, pg_catalog.count(*) operator(pg_catalog.=) 1::pg_catalog.int8 as moved, pg_catalog.max(_side) operator(pg_catalog.=) 0 as gone from (select k1, k2, pg_catalog.min(_side) as _side from (select (("trip_id"
 )::pg_catalog.text collate pg_catalog."C") as k1, (("user_id"
@@ -1509,7 +1512,7 @@ begin
 ) is not null and (true
 )) as _sides group by k1, k2, role, status having pg_catalog.min(_side) operator(pg_catalog.=) pg_catalog.max(_side)) as _changed group by k1, k2) as _keys loop
           if pg_catalog.cardinality(_tbl) operator(pg_catalog.=) 1000 then
-            perform mirror.mark_keys(case when pg_catalog.has_function_privilege('mirror.mark_keys(pg_catalog.int4,pg_catalog.text[],pg_catalog.text[],pg_catalog.text[],pg_catalog.bool[])', 'execute') then case when pg_catalog.has_table_privilege((array['mirror.outbox', 'mirror.outbox_1', 'mirror.outbox_2', 'mirror.outbox_3'])[mirror.turn() operator(pg_catalog.+) 1], 'insert') then mirror.turn() end end, _tbl, _keys1, _keys2, _gone);
+            perform mirror.mark_keys(_place, _tbl, _keys1, _keys2, _gone);
             _tbl := '{}'; _keys1 := '{}'; _keys2 := '{}'; _gone := '{}';
           end if;
           _tbl := pg_catalog.array_append(_tbl, _row.tbl);
@@ -1517,9 +1520,6 @@ begin
           _keys2 := pg_catalog.array_append(_keys2, _row.k2);
           _gone := pg_catalog.array_append(_gone, _row.gone);
         end loop;
-      end if;
-      if _tbl is not null then
-        _place := case when pg_catalog.has_function_privilege('mirror.mark_keys(pg_catalog.int4,pg_catalog.text[],pg_catalog.text[],pg_catalog.text[],pg_catalog.bool[])', 'execute') then case when pg_catalog.has_table_privilege((array['mirror.outbox', 'mirror.outbox_1', 'mirror.outbox_2', 'mirror.outbox_3'])[mirror.turn() operator(pg_catalog.+) 1], 'insert') then mirror.turn() end end;
       end if;
     end if;
   exception when others then
@@ -1589,14 +1589,17 @@ begin
 )::pg_catalog.text collate pg_catalog."C") as k1, null::pg_catalog.text as k2, true as moved, true as gone from old_rows as "trips" where ("id"
 ) is not null and (true
 )) as _keys, pg_catalog.unnest(array['trips', 'trip_memberships']) as tbl where moved or tbl operator(pg_catalog.=) 'trips' limit 1001) as _dirty;
-      if pg_catalog.cardinality(_tbl) operator(pg_catalog.>) 1000 then
+      if _tbl is not null then
+        _place := case when pg_catalog.has_function_privilege('mirror.mark_keys(pg_catalog.int4,pg_catalog.text[],pg_catalog.text[],pg_catalog.text[],pg_catalog.bool[])', 'execute') then case when pg_catalog.has_table_privilege((array['mirror.outbox', 'mirror.outbox_1', 'mirror.outbox_2', 'mirror.outbox_3'])[mirror.turn() operator(pg_catalog.+) 1], 'insert') then mirror.turn() end end;
+      end if;
+      if _place is not null and pg_catalog.cardinality(_tbl) operator(pg_catalog.>) 1000 then
         _tbl := '{}'; _keys1 := '{}'; _keys2 := '{}'; _gone := '{}';
         for _row in select tbl, k1, k2, case when tbl operator(pg_catalog.=) 'trips' then gone else true end as gone from (select (("id"
 )::pg_catalog.text collate pg_catalog."C") as k1, null::pg_catalog.text as k2, true as moved, true as gone from old_rows as "trips" where ("id"
 ) is not null and (true
 )) as _keys, pg_catalog.unnest(array['trips', 'trip_memberships']) as tbl where moved or tbl operator(pg_catalog.=) 'trips' loop
           if pg_catalog.cardinality(_tbl) operator(pg_catalog.=) 1000 then
-            perform mirror.mark_keys(case when pg_catalog.has_function_privilege('mirror.mark_keys(pg_catalog.int4,pg_catalog.text[],pg_catalog.text[],pg_catalog.text[],pg_catalog.bool[])', 'execute') then case when pg_catalog.has_table_privilege((array['mirror.outbox', 'mirror.outbox_1', 'mirror.outbox_2', 'mirror.outbox_3'])[mirror.turn() operator(pg_catalog.+) 1], 'insert') then mirror.turn() end end, _tbl, _keys1, _keys2, _gone);
+            perform mirror.mark_keys(_place, _tbl, _keys1, _keys2, _gone);
             _tbl := '{}'; _keys1 := '{}'; _keys2 := '{}'; _gone := '{}';
           end if;
           _tbl := pg_catalog.array_append(_tbl, _row.tbl);
@@ -1604,9 +1607,6 @@ begin
           _keys2 := pg_catalog.array_append(_keys2, _row.k2);
           _gone := pg_catalog.array_append(_gone, _row.gone);
         end loop;
-      end if;
-      if _tbl is not null then
-        _place := case when pg_catalog.has_function_privilege('mirror.mark_keys(pg_catalog.int4,pg_catalog.text[],pg_catalog.text[],pg_catalog.text[],pg_catalog.bool[])', 'execute') then case when pg_catalog.has_table_privilege((array['mirror.outbox', 'mirror.outbox_1', 'mirror.outbox_2', 'mirror.outbox_3'])[mirror.turn() operator(pg_catalog.+) 1], 'insert') then mirror.turn() end end;
       end if;
     end if;
   exception when others then
@@ -1719,14 +1719,17 @@ begin
 )::pg_catalog.text collate pg_catalog."C") as k1, null::pg_catalog.text as k2, true as moved, false as gone from new_rows as "trips" where ("id"
 ) is not null and (true
 )) as _keys, pg_catalog.unnest(array['trips', 'trip_memberships']) as tbl where moved or tbl operator(pg_catalog.=) 'trips' limit 1001) as _dirty;
-      if pg_catalog.cardinality(_tbl) operator(pg_catalog.>) 1000 then
+      if _tbl is not null then
+        _place := case when pg_catalog.has_function_privilege('mirror.mark_keys(pg_catalog.int4,pg_catalog.text[],pg_catalog.text[],pg_catalog.text[],pg_catalog.bool[])', 'execute') then case when pg_catalog.has_table_privilege((array['mirror.outbox', 'mirror.outbox_1', 'mirror.outbox_2', 'mirror.outbox_3'])[mirror.turn() operator(pg_catalog.+) 1], 'insert') then mirror.turn() end end;
+      end if;
+      if _place is not null and pg_catalog.cardinality(_tbl) operator(pg_catalog.>) 1000 then
         _tbl := '{}'; _keys1 := '{}'; _keys2 := '{}'; _gone := '{}';
         for _row in select tbl, k1, k2, case when tbl operator(pg_catalog.=) 'trips' then gone else true end as gone from (select (("id"
 )::pg_catalog.text collate pg_catalog."C") as k1, null::pg_catalog.text as k2, true as moved, false as gone from new_rows as "trips" where ("id"
 ) is not null and (true
 )) as _keys, pg_catalog.unnest(array['trips', 'trip_memberships']) as tbl where moved or tbl operator(pg_catalog.=) 'trips' loop
           if pg_catalog.cardinality(_tbl) operator(pg_catalog.=) 1000 then
-            perform mirror.mark_keys(case when pg_catalog.has_function_privilege('mirror.mark_keys(pg_catalog.int4,pg_catalog.text[],pg_catalog.text[],pg_catalog.text[],pg_catalog.bool[])', 'execute') then case when pg_catalog.has_table_privilege((array['mirror.outbox', 'mirror.outbox_1', 'mirror.outbox_2', 'mirror.outbox_3'])[mirror.turn() operator(pg_catalog.+) 1], 'insert') then mirror.turn() end end, _tbl, _keys1, _keys2, _gone);
+            perform mirror.mark_keys(_place, _tbl, _keys1, _keys2, _gone);
             _tbl := '{}'; _keys1 := '{}'; _keys2 := '{}'; _gone := '{}';
           end if;
           _tbl := pg_catalog.array_append(_tbl, _row.tbl);
@@ -1734,9 +1737,6 @@ begin
           _keys2 := pg_catalog.array_append(_keys2, _row.k2);
           _gone := pg_catalog.array_append(_gone, _row.gone);
         end loop;
-      end if;
-      if _tbl is not null then
-        _place := case when pg_catalog.has_function_privilege('mirror.mark_keys(pg_catalog.int4,pg_catalog.text[],pg_catalog.text[],pg_catalog.text[],pg_catalog.bool[])', 'execute') then case when pg_catalog.has_table_privilege((array['mirror.outbox', 'mirror.outbox_1', 'mirror.outbox_2', 'mirror.outbox_3'])[mirror.turn() operator(pg_catalog.+) 1], 'insert') then mirror.turn() end end;
       end if;
     end if;
   exception when others then
@@ -1935,7 +1935,10 @@ begin
 )::pg_catalog.text collate pg_catalog."C") as created_by, 1 as _side from new_rows as "trips" where ("id"
 ) is not null and (true
 )) as _sides group by k1, k2, name, created_by having pg_catalog.min(_side) operator(pg_catalog.=) pg_catalog.max(_side)) as _changed group by k1, k2) as _keys, pg_catalog.unnest(array['trips', 'trip_memberships']) as tbl where moved or tbl operator(pg_catalog.=) 'trips' limit 1001) as _dirty;
-      if pg_catalog.cardinality(_tbl) operator(pg_catalog.>) 1000 then
+      if _tbl is not null then
+        _place := case when pg_catalog.has_function_privilege('mirror.mark_keys(pg_catalog.int4,pg_catalog.text[],pg_catalog.text[],pg_catalog.text[],pg_catalog.bool[])', 'execute') then case when pg_catalog.has_table_privilege((array['mirror.outbox', 'mirror.outbox_1', 'mirror.outbox_2', 'mirror.outbox_3'])[mirror.turn() operator(pg_catalog.+) 1], 'insert') then mirror.turn() end end;
+      end if;
+      if _place is not null and pg_catalog.cardinality(_tbl) operator(pg_catalog.>) 1000 then
         _tbl := '{}'; _keys1 := '{}'; _keys2 := '{}'; _gone := '{}';
         for _row in select tbl, k1, k2, case when tbl operator(pg_catalog.=) 'trips' then gone else true end as gone from (select k1, k2, pg_catalog.count(*) operator(pg_catalog.=) 1::pg_catalog.int8 as moved, pg_catalog.max(_side) operator(pg_catalog.=) 0 as gone from (select k1, k2, pg_catalog.min(_side) as _side from (select (("id"
 )::pg_catalog.text collate pg_catalog."C") as k1, null::pg_catalog.text as k2, (("name"
@@ -1949,7 +1952,7 @@ begin
 ) is not null and (true
 )) as _sides group by k1, k2, name, created_by having pg_catalog.min(_side) operator(pg_catalog.=) pg_catalog.max(_side)) as _changed group by k1, k2) as _keys, pg_catalog.unnest(array['trips', 'trip_memberships']) as tbl where moved or tbl operator(pg_catalog.=) 'trips' loop
           if pg_catalog.cardinality(_tbl) operator(pg_catalog.=) 1000 then
-            perform mirror.mark_keys(case when pg_catalog.has_function_privilege('mirror.mark_keys(pg_catalog.int4,pg_catalog.text[],pg_catalog.text[],pg_catalog.text[],pg_catalog.bool[])', 'execute') then case when pg_catalog.has_table_privilege((array['mirror.outbox', 'mirror.outbox_1', 'mirror.outbox_2', 'mirror.outbox_3'])[mirror.turn() operator(pg_catalog.+) 1], 'insert') then mirror.turn() end end, _tbl, _keys1, _keys2, _gone);
+            perform mirror.mark_keys(_place, _tbl, _keys1, _keys2, _gone);
             _tbl := '{}'; _keys1 := '{}'; _keys2 := '{}'; _gone := '{}';
           end if;
           _tbl := pg_catalog.array_append(_tbl, _row.tbl);
@@ -1957,9 +1960,6 @@ begin
           _keys2 := pg_catalog.array_append(_keys2, _row.k2);
           _gone := pg_catalog.array_append(_gone, _row.gone);
         end loop;
-      end if;
-      if _tbl is not null then
-        _place := case when pg_catalog.has_function_privilege('mirror.mark_keys(pg_catalog.int4,pg_catalog.text[],pg_catalog.text[],pg_catalog.text[],pg_catalog.bool[])', 'execute') then case when pg_catalog.has_table_privilege((array['mirror.outbox', 'mirror.outbox_1', 'mirror.outbox_2', 'mirror.outbox_3'])[mirror.turn() operator(pg_catalog.+) 1], 'insert') then mirror.turn() end end;
       end if;
     end if;
   exception when others then
@@ -2046,14 +2046,17 @@ begin
 )::pg_catalog.text collate pg_catalog."C") as k1, null::pg_catalog.text as k2, true as moved, true as gone from old_rows as "users" where ("id"
 ) is not null and (true
 )) as _keys limit 1001) as _dirty;
-      if pg_catalog.cardinality(_tbl) operator(pg_catalog.>) 1000 then
+      if _tbl is not null then
+        _place := case when pg_catalog.has_function_privilege('mirror.mark_keys(pg_catalog.int4,pg_catalog.text[],pg_catalog.text[],pg_catalog.text[],pg_catalog.bool[])', 'execute') then case when pg_catalog.has_table_privilege((array['mirror.outbox', 'mirror.outbox_1', 'mirror.outbox_2', 'mirror.outbox_3'])[mirror.turn() operator(pg_catalog.+) 1], 'insert') then mirror.turn() end end;
+      end if;
+      if _place is not null and pg_catalog.cardinality(_tbl) operator(pg_catalog.>) 1000 then
         _tbl := '{}'; _keys1 := '{}'; _keys2 := '{}'; _gone := '{}';
         for _row in select 'users' as tbl, k1, k2, gone from (select (("id"
 )::pg_catalog.text collate pg_catalog."C") as k1, null::pg_catalog.text as k2, true as moved, true as gone from old_rows as "users" where ("id"
 ) is not null and (true
 )) as _keys loop
           if pg_catalog.cardinality(_tbl) operator(pg_catalog.=) 1000 then
-            perform mirror.mark_keys(case when pg_catalog.has_function_privilege('mirror.mark_keys(pg_catalog.int4,pg_catalog.text[],pg_catalog.text[],pg_catalog.text[],pg_catalog.bool[])', 'execute') then case when pg_catalog.has_table_privilege((array['mirror.outbox', 'mirror.outbox_1', 'mirror.outbox_2', 'mirror.outbox_3'])[mirror.turn() operator(pg_catalog.+) 1], 'insert') then mirror.turn() end end, _tbl, _keys1, _keys2, _gone);
+            perform mirror.mark_keys(_place, _tbl, _keys1, _keys2, _gone);
             _tbl := '{}'; _keys1 := '{}'; _keys2 := '{}'; _gone := '{}';
           end if;
           _tbl := pg_catalog.array_append(_tbl, _row.tbl);
@@ -2061,9 +2064,6 @@ begin
           _keys2 := pg_catalog.array_append(_keys2, _row.k2);
           _gone := pg_catalog.array_append(_gone, _row.gone);
         end loop;
-      end if;
-      if _tbl is not null then
-        _place := case when pg_catalog.has_function_privilege('mirror.mark_keys(pg_catalog.int4,pg_catalog.text[],pg_catalog.text[],pg_catalog.text[],pg_catalog.bool[])', 'execute') then case when pg_catalog.has_table_privilege((array['mirror.outbox', 'mirror.outbox_1', 'mirror.outbox_2', 'mirror.outbox_3'])[mirror.turn() operator(pg_catalog.+) 1], 'insert') then mirror.turn() end end;
       end if;
     end if;
   exception when others then
@@ -2188,14 +2188,17 @@ begin
 )::pg_catalog.text collate pg_catalog."C") as k1, null::pg_catalog.text as k2, true as moved, false as gone from new_rows as "users" where ("id"
 ) is not null and (true
 )) as _keys limit 1001) as _dirty;
-      if pg_catalog.cardinality(_tbl) operator(pg_catalog.>) 1000 then
+      if _tbl is not null then
+        _place := case when pg_catalog.has_function_privilege('mirror.mark_keys(pg_catalog.int4,pg_catalog.text[],pg_catalog.text[],pg_catalog.text[],pg_catalog.bool[])', 'execute') then case when pg_catalog.has_table_privilege((array['mirror.outbox', 'mirror.outbox_1', 'mirror.outbox_2', 'mirror.outbox_3'])[mirror.turn() operator(pg_catalog.+) 1], 'insert') then mirror.turn() end end;
+      end if;
+      if _place is not null and pg_catalog.cardinality(_tbl) operator(pg_catalog.>) 1000 then
         _tbl := '{}'; _keys1 := '{}'; _keys2 := '{}'; _gone := '{}';
         for _row in select 'users' as tbl, k1, k2, gone from (select (("id"
 )::pg_catalog.text collate pg_catalog."C") as k1, null::pg_catalog.text as k2, true as moved, false as gone from new_rows as "users" where ("id"
 ) is not null and (true
 )) as _keys loop
           if pg_catalog.cardinality(_tbl) operator(pg_catalog.=) 1000 then
-            perform mirror.mark_keys(case when pg_catalog.has_function_privilege('mirror.mark_keys(pg_catalog.int4,pg_catalog.text[],pg_catalog.text[],pg_catalog.text[],pg_catalog.bool[])', 'execute') then case when pg_catalog.has_table_privilege((array['mirror.outbox', 'mirror.outbox_1', 'mirror.outbox_2', 'mirror.outbox_3'])[mirror.turn() operator(pg_catalog.+) 1], 'insert') then mirror.turn() end end, _tbl, _keys1, _keys2, _gone);
+            perform mirror.mark_keys(_place, _tbl, _keys1, _keys2, _gone);
             _tbl := '{}'; _keys1 := '{}'; _keys2 := '{}'; _gone := '{}';
           end if;
           _tbl := pg_catalog.array_append(_tbl, _row.tbl);
@@ -2203,9 +2206,6 @@ begin
           _keys2 := pg_catalog.array_append(_keys2, _row.k2);
           _gone := pg_catalog.array_append(_gone, _row.gone);
         end loop;
-      end if;
-      if _tbl is not null then
-        _place := case when pg_catalog.has_function_privilege('mirror.mark_keys(pg_catalog.int4,pg_catalog.text[],pg_catalog.text[],pg_catalog.text[],pg_catalog.bool[])', 'execute') then case when pg_catalog.has_table_privilege((array['mirror.outbox', 'mirror.outbox_1', 'mirror.outbox_2', 'mirror.outbox_3'])[mirror.turn() operator(pg_catalog.+) 1], 'insert') then mirror.turn() end end;
       end if;
     end if;
   exception when others then
@@ -2416,7 +2416,10 @@ begin
 )::pg_catalog.text collate pg_catalog."C") as username, 1 as _side from new_rows as "users" where ("id"
 ) is not null and (true
 )) as _sides group by k1, k2, subject, email, username having pg_catalog.min(_side) operator(pg_catalog.=) pg_catalog.max(_side)) as _changed group by k1, k2) as _keys limit 1001) as _dirty;
-      if pg_catalog.cardinality(_tbl) operator(pg_catalog.>) 1000 then
+      if _tbl is not null then
+        _place := case when pg_catalog.has_function_privilege('mirror.mark_keys(pg_catalog.int4,pg_catalog.text[],pg_catalog.text[],pg_catalog.text[],pg_catalog.bool[])', 'execute') then case when pg_catalog.has_table_privilege((array['mirror.outbox', 'mirror.outbox_1', 'mirror.outbox_2', 'mirror.outbox_3'])[mirror.turn() operator(pg_catalog.+) 1], 'insert') then mirror.turn() end end;
+      end if;
+      if _place is not null and pg_catalog.cardinality(_tbl) operator(pg_catalog.>) 1000 then
         _tbl := '{}'; _keys1 := '{}'; _keys2 := '{}'; _gone := '{}';
         for _row in select 'users' as tbl, k1, k2, gone from (select k1, k2, pg_catalog.count(*) operator(pg_catalog.=) 1::pg_catalog.int8 as moved, pg_catalog.max(_side) operator(pg_catalog.=) 0 as gone from (select k1, k2, pg_catalog.min(_side) as _side from (select (("id"
 )::pg_catalog.text collate pg_catalog."C") as k1, null::pg_catalog.text as k2, (("id"
@@ -2432,7 +2435,7 @@ begin
 ) is not null and (true
 )) as _sides group by k1, k2, subject, email, username having pg_catalog.min(_side) operator(pg_catalog.=) pg_catalog.max(_side)) as _changed group by k1, k2) as _keys loop
           if pg_catalog.cardinality(_tbl) operator(pg_catalog.=) 1000 then
-            perform mirror.mark_keys(case when pg_catalog.has_function_privilege('mirror.mark_keys(pg_catalog.int4,pg_catalog.text[],pg_catalog.text[],pg_catalog.text[],pg_catalog.bool[])', 'execute') then case when pg_catalog.has_table_privilege((array['mirror.outbox', 'mirror.outbox_1', 'mirror.outbox_2', 'mirror.outbox_3'])[mirror.turn() operator(pg_catalog.+) 1], 'insert') then mirror.turn() end end, _tbl, _keys1, _keys2, _gone);
+            perform mirror.mark_keys(_place, _tbl, _keys1, _keys2, _gone);
             _tbl := '{}'; _keys1 := '{}'; _keys2 := '{}'; _gone := '{}';
           end if;
           _tbl := pg_catalog.array_append(_tbl, _row.tbl);
@@ -2440,9 +2443,6 @@ begin
           _keys2 := pg_catalog.array_append(_keys2, _row.k2);
           _gone := pg_catalog.array_append(_gone, _row.gone);
         end loop;
-      end if;
-      if _tbl is not null then
-        _place := case when pg_catalog.has_function_privilege('mirror.mark_keys(pg_catalog.int4,pg_catalog.text[],pg_catalog.text[],pg_catalog.text[],pg_catalog.bool[])', 'execute') then case when pg_catalog.has_table_privilege((array['mirror.outbox', 'mirror.outbox_1', 'mirror.outbox_2', 'mirror.outbox_3'])[mirror.turn() operator(pg_catalog.+) 1], 'insert') then mirror.turn() end end;
       end if;
     end if;
   exception when others then
