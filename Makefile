@@ -4,6 +4,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 NODE := .venv/node
 NODE_INSTALLED := $(NODE)/.installed
+SBOM ?= dist/sbom.json
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # The same releases for every Python and machine, each with the hashes of all its files; no index is written down.
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --custom-compile-command 'make lock'
@@ -61,11 +62,11 @@ lock: $(INSTALLED)
 audit: $(INSTALLED)
 	$(BIN)/python -m tests.audit
 
-# What the daemon's image is made of, as CycloneDX JSON in dist/; needs no network.
+# What the daemon's image is made of, as CycloneDX JSON; needs no network.
 sbom: $(INSTALLED)
-	mkdir -p dist
+	mkdir -p $(dir $(SBOM))
 	$(BIN)/python -W ignore::UserWarning -m cyclonedx_py requirements requirements.lock --pyproject pyproject.toml \
-	  --output-reproducible --validate --output-file dist/sbom.json
+	  --output-reproducible --validate --output-file $(SBOM)
 
 clean:
 	rm -rf .venv build dist reports .coverage .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache

@@ -84,6 +84,19 @@ async def test_every_verdict_has_a_word_and_a_shape_of_its_own(browser: Browser)
     assert len({word for word, _ in seen.values()}) == len({shape for _, shape in seen.values()}) == len(seen) == 6
 
 
+async def test_closed_channels_are_said_beside_a_fresh_copy(browser: Browser) -> None:
+    with canned() as server:
+        async with visit(browser, server.url) as page:
+            supabase = page.locator('[data-side="target"] .detail')
+            for channels, said in (("ready", "are open"), ("missing", "are closed"), ("closed", "are closed")):
+                server.status = status(channels=channels)
+                await look_again(page)
+                await expect(supabase).to_contain_text(f"private channels {said}")
+            server.status = status(channels=None)  # not known: a target of an earlier release
+            await look_again(page)
+            await expect(supabase).not_to_contain_text("channels")
+
+
 async def test_what_rows_and_errors_carry_is_text_and_nothing_else(browser: Browser) -> None:
     with canned() as server:
         server.status = troubled(HOSTILE)

@@ -64,11 +64,11 @@ def open_pair() -> Iterator[Pair]:
 
 
 def _embedded(stack: ExitStack) -> Pair:
-    source, target = embedded_majors()
+    source, target = _embedded_majors()
     return Pair(_server(stack, source), _server(stack, target))
 
 
-def embedded_majors() -> tuple[int, int]:
+def _embedded_majors() -> tuple[int, int]:
     source = int(os.environ.get("MIRROR_TEST_SOURCE_MAJOR", "16"))
     return source, int(os.environ.get("MIRROR_TEST_TARGET_MAJOR") or first_available(*TARGETS))
 
@@ -78,7 +78,7 @@ def chosen() -> str:
     backend = os.environ.get("MIRROR_TEST_BACKEND", "embedded")
     if backend != "embedded":
         return f"servers: {backend}"
-    source, target = embedded_majors()
+    source, target = _embedded_majors()
     said = f"servers: embedded, source PostgreSQL {source}, target PostgreSQL {target}"
     if os.environ.get("MIRROR_TEST_TARGET_MAJOR") or target == TARGETS[0]:
         return said

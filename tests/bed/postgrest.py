@@ -56,7 +56,7 @@ class _Call:
 
 @dataclass
 class Postgrest:
-    """`url`: of the target, for somebody whom it lets in as the role authenticator. Tests set the delays."""
+    """`url`: of the target, for a login that it lets in as the role authenticator. Tests set the delays."""
 
     url: str
     schemas: tuple[str, ...] = ("public",)

@@ -66,21 +66,23 @@ def test_a_stranger_may_call_nothing_but_token(stranger: Connection) -> None:
     assert touchable == []
 
 
-@pytest.mark.parametrize(
-    "attack",
-    [
-        "select mirror.mark('garbage', 'x', null)",
-        "select mirror.mark('trip_memberships', null, 'x')",
-        "select mirror.mark('users', repeat('x', 70000000), null)",
-        "select mirror.mark_tables(array['users'])",
-        "select mirror.mark_keys(0, array['garbage'], null, null, null)",
-        "insert into mirror.outbox (tbl) values ('garbage')",
-        "create trigger mine after insert on mine for each row execute function mirror.users_insert()",
-    ],
-)
-def test_a_stranger_cannot_mark(stranger: Connection, admin: Connection, attack: str) -> None:
+REFUSED, GONE = psycopg.errors.InsufficientPrivilege, psycopg.errors.UndefinedFunction
+ATTACKS = {
+    "select mirror.mark('garbage', 'x', null)": GONE,
+    "select mirror.mark('trip_memberships', null, 'x')": GONE,
+    "select mirror.mark_tables(array['users'])": REFUSED,
+    "select mirror.mark_keys(0, array['garbage'], null, null, null)": REFUSED,
+    "insert into mirror.outbox (tbl) values ('garbage')": REFUSED,
+    "create trigger mine after insert on mine for each row execute function mirror.users_insert()": REFUSED,
+}
+
+
+@pytest.mark.parametrize(("attack", "answer"), ATTACKS.items())
+def test_a_stranger_cannot_mark(
+    stranger: Connection, admin: Connection, attack: str, answer: type[psycopg.Error]
+) -> None:
     stranger.execute("create table public.mine (id uuid, email text, username text)")
-    with pytest.raises((psycopg.errors.InsufficientPrivilege, psycopg.errors.UndefinedFunction)):
+    with pytest.raises(answer):
         stranger.execute(attack)
     assert marks(admin) == []
 

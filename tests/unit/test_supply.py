@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import tomllib
+import zipfile
 from collections.abc import Iterator
 from importlib.metadata import packages_distributions
 from pathlib import Path
@@ -77,6 +78,25 @@ def test_what_is_tested_is_what_runs(lock: str) -> None:
     assert pins(lock).items() <= pins("tests/requirements.lock").items()
 
 
+def test_a_changed_file_on_the_index_is_not_installed(tmp_path: Path) -> None:
+    """A release that the lock names, with what an attacker wrote: pip asks for hashes because the lock has some."""
+    name, release = "h11", pins("requirements.lock")["h11"]
+    with zipfile.ZipFile(tmp_path / f"{name}-{release}-py3-none-any.whl", "w") as wheel:
+        wheel.writestr(f"{name}/__init__.py", "raise SystemExit('attacked')")
+        for file, text in (("METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: {release}\n"), ("RECORD", "")):
+            wheel.writestr(f"{name}-{release}.dist-info/{file}", text)
+        wheel.writestr(f"{name}-{release}.dist-info/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
+    entry = re.search(rf"^{name}==.*?(?=^\S)", (ROOT / "requirements.lock").read_text(), re.MULTILINE | re.DOTALL)
+    assert entry is not None
+    lock, place = tmp_path / "lock.txt", tmp_path / "place"
+    pip = [sys.executable, "-m", "pip", "install", "--no-index", f"--find-links={tmp_path}", f"--target={place}"]
+    for text, refused in ((entry[0], True), (f"{name}=={release}\n", False)):
+        lock.write_text(text)
+        done = subprocess.run([*pip, "--requirement", str(lock)], check=False, capture_output=True, text=True)
+        assert ("DO NOT MATCH THE HASHES" in done.stderr) is refused, done.stderr
+        assert (place / name).exists() is not refused
+
+
 def test_what_is_not_tried_yet_is_not_installed() -> None:
     open_ended = {one.name for one in DECLARED if not any(clause.operator == "<" for clause in one.specifier)}
     assert open_ended == UNBOUNDED
@@ -129,9 +149,9 @@ def test_images_have_an_exact_tag_and_can_be_set() -> None:
 @pytest.mark.slow
 def test_the_bill_of_materials_is_valid_and_names_what_runs(tmp_path: Path) -> None:
     made = tmp_path / "sbom.json"
-    command = [sys.executable, "-W", "ignore::UserWarning", "-m", "cyclonedx_py", "requirements"]
-    options = ["--pyproject", "pyproject.toml", "--output-reproducible", "--output-file", str(made)]
-    subprocess.run([*command, "requirements.lock", *options], check=True, capture_output=True, cwd=ROOT)
+    # The environment that the tests run in is not made anew.
+    command = ["make", "--old-file=.venv/.installed", "sbom", f"SBOM={made}"]
+    subprocess.run(command, check=True, capture_output=True, cwd=ROOT)
     assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(made.read_text()) is None
     bill = json.loads(made.read_text())
     assert bill["metadata"]["component"]["name"] == PROJECT["project"]["name"]
