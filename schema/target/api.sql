@@ -4,7 +4,8 @@
 -- plain ASCII without anybody's data, and the rest is the detail.
 
 -- Reasons not to write here at all. (Of a partitioned table the constraint counts once, not once for each partition.)
-create or replace function mirror.obstacles() returns setof text language sql stable set search_path = pg_catalog, pg_temp as $mirror$
+create or replace function mirror.obstacles() returns setof text
+language sql stable set search_path = pg_catalog, pg_temp as $mirror$
   select format('the foreign key %s of %s would delete its rows together with mirrored %s; replace ON DELETE CASCADE, or '
                 'allow it: [target] allow_cascade = [''%s''] in mirror.toml, then mirror install target',
                 c.conname, c.conrelid::regclass, c.confrelid::regclass, c.conrelid::regclass)
@@ -19,7 +20,8 @@ $mirror$;
 -- What the mirror has said it did is forgotten in the source, and an epoch is given once: neither may be lost in a crash,
 -- whatever the database or the role that PostgREST logs in as has for a default. For this transaction: a setting of the
 -- function would end with the function, before the commit that it is about.
-create or replace function mirror.make_durable() returns void language sql set search_path = pg_catalog, pg_temp as $mirror$
+create or replace function mirror.make_durable() returns void
+language sql set search_path = pg_catalog, pg_temp as $mirror$
   select set_config('synchronous_commit', 'on', true) where current_setting('synchronous_commit') in ('off', 'local')
 $mirror$;
 
@@ -73,7 +75,8 @@ $mirror$;
 -- statement_timeout: PostgREST reads it here and sets it before it calls; so it is this one, whatever the roles have. In a
 -- direct session the clock of the statement runs already, by the session's own setting.
 create or replace function public.mirror_apply(batch jsonb) returns jsonb
-language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '5s' set statement_timeout = '8s' set jit = off as $mirror$
+language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '5s'
+set statement_timeout = '8s' set jit = off as $mirror$
 #variable_conflict use_variable
 declare
   _counts jsonb := '{}';
@@ -194,7 +197,8 @@ language sql immutable set search_path = pg_catalog, pg_temp as $mirror$
            || jsonb_build_object(op, coalesce((counts->tbl->>op)::bigint, 0) + n)) end
 $mirror$;
 
-create or replace function public.mirror_status() returns jsonb language sql stable security definer set search_path = pg_catalog, pg_temp as $mirror$
+create or replace function public.mirror_status() returns jsonb
+language sql stable security definer set search_path = pg_catalog, pg_temp as $mirror$
   select to_jsonb(s) - 'one' - 'rendered' - 'sealed' - 'position_epoch' - 'messages' || jsonb_build_object('clock', clock_timestamp(),
     'channels', mirror.channels(),
     'staleness_seconds', extract(epoch from clock_timestamp() - s.fresh_at),

@@ -67,13 +67,15 @@ language sql stable set search_path = pg_catalog, pg_temp as $mirror$
 $mirror$;
 
 -- Realtime's table of messages, where there is one. (to_regclass() is an error for whoever may not enter the schema.)
-create or replace function mirror.messages() returns regclass language sql stable set search_path = pg_catalog, pg_temp as $mirror$
+create or replace function mirror.messages() returns regclass
+language sql stable set search_path = pg_catalog, pg_temp as $mirror$
   select c.oid::regclass from pg_catalog.pg_class as c join pg_catalog.pg_namespace as n on n.oid = c.relnamespace
   where n.nspname = 'realtime' and c.relname = 'messages'
 $mirror$;
 
 -- The part of it that the daemon may bring about: the table of messages that our policies are on, and those policies.
-create or replace function mirror.channel_seal() returns text language sql stable set search_path = pg_catalog, pg_temp as $mirror$
+create or replace function mirror.channel_seal() returns text
+language sql stable set search_path = pg_catalog, pg_temp as $mirror$
   select md5(coalesce(string_agg(line, E'\n' order by line collate "C"), '')) from (
     select format('%s %s %s %s %s %s', p.polrelid, p.polname, p.polcmd, p.polroles,
                   pg_get_expr(p.polqual, p.polrelid), pg_get_expr(p.polwithcheck, p.polrelid))
@@ -84,7 +86,8 @@ $mirror$;
 
 -- What is there of ours, as text: a function that somebody dropped or changed, a grant that is missing, a role that came
 -- later or a new column of an adopted table make it differ, and the next `mirror install target` puts things right.
-create or replace function mirror.fingerprint() returns text language sql stable set search_path = pg_catalog, pg_temp as $mirror$
+create or replace function mirror.fingerprint() returns text
+language sql stable set search_path = pg_catalog, pg_temp as $mirror$
   with ours as (select c.oid, c.relrowsecurity, c.relforcerowsecurity, c.relacl from pg_catalog.pg_class as c
                 where c.relnamespace = 'mirror'::regnamespace and c.relkind = 'r'
                    or c.oid in (to_regclass('public.users'), to_regclass('public.trips'), to_regclass('public.trip_memberships')))

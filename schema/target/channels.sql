@@ -24,7 +24,8 @@ $mirror$;
 
 -- ready: all policies that [access] asks for are there (none, perhaps); missing: the table is not there yet; closed: it is, and
 -- policies of ours are not.
-create or replace function mirror.channels() returns text language sql stable set search_path = pg_catalog, pg_temp as $mirror$
+create or replace function mirror.channels() returns text
+language sql stable set search_path = pg_catalog, pg_temp as $mirror$
   select case
     when not exists (select from mirror.channel_policies()) then 'ready'
     when mirror.messages() is null then 'missing'
@@ -33,7 +34,8 @@ create or replace function mirror.channels() returns text language sql stable se
     else 'ready' end
 $mirror$;
 
-create or replace function mirror.open_channels() returns void language plpgsql set search_path = pg_catalog, pg_temp as $mirror$
+create or replace function mirror.open_channels() returns void
+language plpgsql set search_path = pg_catalog, pg_temp as $mirror$
 declare _command text;
 begin
   for _command in

@@ -2,7 +2,8 @@
 -- a direct connection (mirror/doctor/holes.py); through HTTPS this is all there is.
 
 -- The schemas that the API serves: what the project's own configuration says, and public.
-create or replace function mirror.exposed() returns setof oid language sql stable set search_path = pg_catalog, pg_temp as $mirror$
+create or replace function mirror.exposed() returns setof oid
+language sql stable set search_path = pg_catalog, pg_temp as $mirror$
   select n.oid from pg_catalog.pg_namespace as n
   where n.nspname = 'public' or n.nspname in (
     select trim(both ' "' from s) from pg_catalog.pg_db_role_setting as d
@@ -12,7 +13,8 @@ create or replace function mirror.exposed() returns setof oid language sql stabl
 $mirror$;
 
 -- Sources of functions that are not ours, without their comments.
-create or replace function mirror.sources() returns table (function oid, source text) language sql stable set search_path = pg_catalog, pg_temp as $mirror$
+create or replace function mirror.sources() returns table (function oid, source text)
+language sql stable set search_path = pg_catalog, pg_temp as $mirror$
   select p.oid, regexp_replace(coalesce(pg_get_function_sqlbody(p.oid), p.prosrc), '--[^\n]*|/\*.*?\*/', ' ', 'g')
   from pg_catalog.pg_proc as p
   join pg_catalog.pg_namespace as n on n.oid = p.pronamespace join pg_catalog.pg_language as l on l.oid = p.prolang
@@ -29,12 +31,14 @@ language sql immutable set search_path = pg_catalog, pg_temp as $mirror$
                            || '\s*(?:only\s+)?\(*\s*(?:("[^"]+"|\w+)\s*\.\s*)?("[^"]+"|\w+)', 'gi') as m
 $mirror$;
 
-create or replace function mirror.folded(name text) returns text language sql immutable set search_path = pg_catalog, pg_temp as $mirror$
+create or replace function mirror.folded(name text) returns text
+language sql immutable set search_path = pg_catalog, pg_temp as $mirror$
   select case when name like '"%' then trim(both '"' from name) else lower(name) end
 $mirror$;
 
 -- Does an expression or a source ask who the caller is? That somebody is signed in says nothing about who.
-create or replace function mirror.asks(expression text) returns boolean language sql immutable set search_path = pg_catalog, pg_temp as $mirror$
+create or replace function mirror.asks(expression text) returns boolean
+language sql immutable set search_path = pg_catalog, pg_temp as $mirror$
   select regexp_replace(expression, '\mauth\.role\(\)|\(*(\s*select\s+)?auth\.(uid|jwt|email)\(\)(\s+as\s+\w+)?\)*\s+is\s+not\s+null', ' ', 'gi')
          ~* '\mauth\.(uid|jwt|email)\(|current_setting\(|\m(my_user_id|my_trips|my_companions|is_trip_member|is_topic_member|is_own_topic|current_topic)\('
 $mirror$;
@@ -86,7 +90,8 @@ language sql stable set search_path = pg_catalog, pg_temp as $mirror$
   select f.class, f.object, f.root, f.past, f.culprit from found as f
 $mirror$;
 
-create or replace function mirror.is_invoker(options text[]) returns boolean language sql immutable set search_path = pg_catalog, pg_temp as $mirror$
+create or replace function mirror.is_invoker(options text[]) returns boolean
+language sql immutable set search_path = pg_catalog, pg_temp as $mirror$
   select exists (select from pg_options_to_table(options) as o
                  where o.option_name = 'security_invoker' and o.option_value in ('true', 'on', '1', 'yes'))
 $mirror$;

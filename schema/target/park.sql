@@ -43,7 +43,8 @@ $mirror$;
 -- Is this error about the row (bad data, a violated constraint, a limit, a trigger's objection), so that trying it again as
 -- it is would be in vain? A trigger may raise a SQLSTATE of its own: the standard leaves it the classes 5 to 9 and I to Z,
 -- of which PostgreSQL has taken those that are about the server and not about a row.
-create or replace function mirror.is_objection(state text) returns boolean language sql immutable set search_path = pg_catalog, pg_temp as $mirror$
+create or replace function mirror.is_objection(state text) returns boolean
+language sql immutable set search_path = pg_catalog, pg_temp as $mirror$
   select state ~ '^(22|23|44)' or state ~ '^[5-9I-Z]' and state !~ '^(53|55|57|58|72|XX)'
 $mirror$;
 
@@ -73,7 +74,8 @@ $mirror$;
 
 -- A parked membership goes. One that may not go (chat refers to it) loses role and status; if even that is refused it
 -- stays as it is, and is_trip_member() does not count it.
-create or replace function mirror.revoke(keys jsonb) returns void language plpgsql set search_path = pg_catalog, pg_temp as $mirror$
+create or replace function mirror.revoke(keys jsonb) returns void
+language plpgsql set search_path = pg_catalog, pg_temp as $mirror$
 begin
   perform mirror.remove_trip_memberships(keys);
 exception when others then
@@ -94,7 +96,8 @@ $mirror$;
 
 -- Parked keys that this batch is about have another chance: whatever is refused again is parked again. Are there any?
 -- Scope by scope: a join with a scope's rows would carry the whole scope along with each of them.
-create or replace function mirror.reconsider(scopes jsonb) returns boolean language plpgsql set search_path = pg_catalog, pg_temp as $mirror$
+create or replace function mirror.reconsider(scopes jsonb) returns boolean
+language plpgsql set search_path = pg_catalog, pg_temp as $mirror$
 declare _scope jsonb;
 begin
   if not exists (select from mirror.parked) then

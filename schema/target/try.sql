@@ -4,7 +4,8 @@
 -- The daemon's whole write path, each statement of it once, about no rows; then all of it is undone before it returns. So a
 -- daemon that leads goes on leading: who asks for the state's row meanwhile waits, and finds it as it was.
 create or replace function public.mirror_try() returns jsonb
-language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '5s' set statement_timeout = '8s' as $mirror$
+language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '5s'
+set statement_timeout = '8s' as $mirror$
 declare
   _state mirror.state;
   _table text;
