@@ -46,13 +46,16 @@ create table if not exists mirror.parked (
 alter table mirror.state enable row level security;
 alter table mirror.parked enable row level security;
 
--- Policies that are asked for anon too (to anon, or without TO), and the functions they call. One that anon may not call is an
--- error for all who share the topic, or the poll of postgres_changes: so anon may call it, for as long as the policy is there.
+-- Policies that are asked for anon too (to anon, or without TO), and the functions they call. One that anon may not
+-- call is an error for all who share the topic, or the poll of postgres_changes: so anon may call it, for as long as
+-- the policy is there.
 create or replace function mirror.open_policies() returns table (policy name, relation regclass, function oid)
 language sql stable set search_path = pg_catalog, pg_temp as $mirror$
   select o.polname, o.polrelid::regclass, d.refobjid from pg_catalog.pg_policy as o
-  join pg_catalog.pg_depend as d on d.classid = 'pg_policy'::regclass and d.objid = o.oid and d.refclassid = 'pg_proc'::regclass
-  where 0 = any (o.polroles) or exists (select from pg_catalog.pg_roles as r where r.rolname = 'anon' and r.oid = any (o.polroles))
+  join pg_catalog.pg_depend as d
+    on d.classid = 'pg_policy'::regclass and d.objid = o.oid and d.refclassid = 'pg_proc'::regclass
+  where 0 = any (o.polroles)
+     or exists (select from pg_catalog.pg_roles as r where r.rolname = 'anon' and r.oid = any (o.polroles))
 $mirror$;
 
 create or replace function mirror.functions() returns table (function regprocedure, callers text[])

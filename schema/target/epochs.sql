@@ -113,8 +113,10 @@ begin
           referencing old table as old_rows new table as new_rows for each statement execute function mirror.%2$I()',
         _table, case _table when 'users' then 'on_lost_subject' else 'on_revocation' end);
     else
-      for _former in select format('drop trigger %I on %s', t.tgname, t.tgrelid::regclass) from pg_catalog.pg_trigger as t
-                     where t.tgrelid = format('public.%I', _table)::regclass and t.tgname in ('mirror_deleted', 'mirror_updated') loop
+      for _former in
+        select format('drop trigger %I on %s', t.tgname, t.tgrelid::regclass) from pg_catalog.pg_trigger as t
+        where t.tgrelid = format('public.%I', _table)::regclass and t.tgname in ('mirror_deleted', 'mirror_updated')
+      loop
         execute _former;
       end loop;
     end if;

@@ -30,7 +30,8 @@ exception when others then
   if action = 'add' then
     return mirror.attempt('put', tbl, rows);
   elsif _n <= 1 then
-    perform mirror.park(tbl, case jsonb_typeof(rows) when 'array' then rows->0 else (select jsonb_object_agg(c.key, (c.value::text[])[1]) from jsonb_each_text(rows) as c) end,
+    perform mirror.park(tbl, case jsonb_typeof(rows) when 'array' then rows->0 else (
+                          select jsonb_object_agg(c.key, (c.value::text[])[1]) from jsonb_each_text(rows) as c) end,
                         format('the target refuses it (%s): %s', sqlstate, sqlerrm));
     return 0;
   elsif sqlstate = '23505' and action = 'put' and tbl = 'users' then
@@ -60,7 +61,8 @@ begin
   on conflict (tbl, k1, k2) do update
   set reason = excluded.reason, tries = p.tries + 1, settled = false,
       retry_at = now() + least(interval '1 hour', interval '5 seconds' * power(2, least(p.tries, 10)));
-  -- Many that are refused mean a mistake, and it is not for the mirror to revoke them all. Any user can make values too large.
+  -- Many that are refused mean a mistake, and it is not for the mirror to revoke them all. Any user can make values too
+  -- large.
   if park.reason not like '%(22001)%are mirrored' and (select count(*) from mirror.parked) > 1000 then
     raise exception 'more than 1000 rows are refused' using errcode = 'PT422',
       detail = format('the last one of %s because %s', park.tbl, park.reason),

@@ -55,7 +55,8 @@ begin
       'missing', count(*) filter (where direction = 'missing'), 'extra', count(*) filter (where direction = 'extra'),
       'changed', count(*) filter (where direction = 'changed'),
       'parked', (select count(*) from u where is_parked)
-                + (select count(*) from mirror.refused($1) as f where (f->>'k1', coalesce(f->>'k2', '')) not in (select k1, k2 from u)),
+                + (select count(*) from mirror.refused($1) as f
+                   where (f->>'k1', coalesce(f->>'k2', '')) not in (select k1, k2 from u)),
       'refused', (select count(*) from mirror.refused($1) as f
                   where (f->>'k1', coalesce(f->>'k2', '')) not in (select p.k1, p.k2 from mirror.parked as p where p.tbl = $1->>'table')),
       'rows', coalesce((select jsonb_agg(to_jsonb(f)) from (
