@@ -8,10 +8,9 @@ is done beneath it, in the httpx client that it is given. A batch is JSON alread
 would have it parsed into Python and serialised again (8 ms for 5,000 rows, a quarter of what the target needs to apply
 them). Of an error it keeps no HTTP status.
 
-Nothing is ever sent twice, by whomever, unless the API says that it does not know the function: a call whose reply did
-not come may have been done. HTTP/1.1 is enough for one
-call after the other; streams would bring their terminations (GOAWAY after so many requests) and a window that makes
-large bodies wait for a round trip every 64 kB."""
+Neither the client nor this module sends anything twice, unless the API says that it does not know the function: a call
+whose reply did not come may have been done. HTTP/1.1 is enough for one call after the other; streams would bring their
+terminations (GOAWAY after so many requests) and a window that makes large bodies wait for a round trip every 64 kB."""
 
 from __future__ import annotations
 
@@ -121,15 +120,11 @@ class Rest:
     install_hint = _UNNOTICED_HINT
 
     def __init__(self, https: Https, noticed_within_s: float = 0.0) -> None:
-        key = https.key.get_secret_value()
-        headers = {"apikey": key}
-        if key.count(".") == 2:  # a legacy key is a JWT
-            headers["Authorization"] = f"Bearer {key}"
         self._noticed_within_s = noticed_within_s
         with proxies_usable():
             self._wire = _Wire(http2=False, timeout=_TIMEOUT, limits=_LIMITS, trust_env=https.proxied)
         self._client = AsyncPostgrestClient(
-            f"{https.url}/rest/v1", headers=headers, retry_enabled=False, http_client=self._wire
+            f"{https.url}/rest/v1", headers=key_headers(https), retry_enabled=False, http_client=self._wire
         )
 
     async def call(self, function: str, argument: str | None) -> Any:
@@ -143,6 +138,12 @@ class Rest:
 
     async def close(self) -> None:
         await self._wire.aclose()
+
+
+def key_headers(https: Https) -> dict[str, str]:
+    """A legacy key is a JWT, and a bearer token besides; PostgREST refuses a secret key as one."""
+    key = https.key.get_secret_value()
+    return {"apikey": key} | ({"Authorization": f"Bearer {key}"} if key.count(".") == 2 else {})
 
 
 @contextmanager
