@@ -30,6 +30,7 @@ from postgrest import AsyncPostgrestClient
 from mirror.config import INSTALL_BY_HAND, Https
 from mirror.errors import TOO_LARGE, ConfigError, MirrorError, Refused, UnknownOutcome, Unreachable
 from mirror.postgres import UNDEFINED_FUNCTION, answer
+from mirror.target.target import ARGUMENT
 
 log = logging.getLogger(__name__)
 
@@ -38,14 +39,6 @@ _TIMEOUT = httpx.Timeout(10.0, read=CALL_TIMEOUT_S, write=CALL_TIMEOUT_S)
 # Shorter than gateways keep an idle connection (60 s and more), so that theirs is rarely the end we did not see coming.
 _LIMITS = httpx.Limits(max_connections=2, max_keepalive_connections=1, keepalive_expiry=45.0)
 PIECE_BYTES = 131_072
-_ARGUMENT = {
-    "mirror_claim": "source",
-    "mirror_apply": "batch",
-    "mirror_compare": "batch",
-    "mirror_adopt": "source",
-    "mirror_status": None,
-    "mirror_open_channels": None,
-}
 _KEY_HINT = "Check SUPABASE_SECRET_KEY: a secret key (sb_secret_...) of the project that SUPABASE_URL names."
 _BETWEEN = (
     "Something on the way answers for Supabase: SUPABASE_URL is https://<project>.supabase.co, with no proxy before it."
@@ -129,7 +122,7 @@ class Rest:
 
     async def call(self, function: str, argument: str | None) -> Any:
         """A batch never waits for the API to notice: the daemon starts over, and waits when it claims."""
-        name = _ARGUMENT[function]
+        name = ARGUMENT[function]
         within_s = 0.0 if function == "mirror_apply" else self._noticed_within_s
         _call.set((b"{}" if name is None else f'{{"{name}":{argument}}}'.encode(), within_s))
         with _translated(function):

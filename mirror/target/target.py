@@ -16,6 +16,14 @@ from mirror.target import replies
 from mirror.target.replies import Applied, Claimed, Compared, Opened, R, Reply, not_ours, parse
 
 VERSION = 1
+ARGUMENT = {  # of each function that a transport may call, by name; None: it takes none
+    "mirror_claim": "source",
+    "mirror_apply": "batch",
+    "mirror_compare": "batch",
+    "mirror_adopt": "source",
+    "mirror_status": None,
+    "mirror_open_channels": None,
+}
 
 
 class Transport(Protocol):

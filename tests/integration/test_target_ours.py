@@ -200,7 +200,9 @@ def test_what_is_given_later_is_found_and_taken_away(target_url: str, connection
 
 def test_rights_on_dropped_columns_are_no_rights(target_url: str, connection: Connection) -> None:
     install(target_url)
-    connection.execute("alter table mirror.state add column later text")
-    connection.execute("grant select (later) on mirror.state to authenticated")
-    connection.execute("alter table mirror.state drop column later")
+    for table in ("mirror.state", "public.users"):
+        connection.execute(f"alter table {table} add column later text")
+        connection.execute(f"grant update (later) on {table} to authenticated")
+        connection.execute(f"alter table {table} drop column later")
     assert connection.execute("select finding from mirror.rights_of_others()").fetchall() == []
+    assert connection.execute("select finding from mirror.insecurities()").fetchall() == []
