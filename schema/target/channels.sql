@@ -50,10 +50,11 @@ end
 $mirror$;
 
 -- Once for each table: where our policies were made already and are gone, a person wanted that. Never raises: what
--- stands in the way is the answer. A client that uses a channel holds a lock on the table, so this waits for it, and
--- not for long. The state is locked first, as a batch does it that announces a revocation in the same table.
+-- stands in the way is the answer. A client that uses a channel holds a lock on the table, so this waits for it, but
+-- not for long: batches and new clients wait meanwhile. The state is locked first, as a batch does it that announces a
+-- revocation in the same table.
 create or replace function public.mirror_open_channels() returns jsonb
-language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '2s' as $mirror$
+language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '500ms' as $mirror$
 begin
   if mirror.channels() = 'closed' then
     perform from mirror.state as s where s.messages is distinct from mirror.messages()::oid for update;

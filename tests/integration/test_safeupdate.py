@@ -10,7 +10,7 @@ import pytest
 
 import mirror
 from mirror.mapping import AccessOptions, Mapping
-from mirror.render import parts
+from mirror.render import parts, render
 from mirror.render import template as sql_file
 from mirror.target import install as target_side
 from tests.bed import safeupdate
@@ -29,6 +29,7 @@ SAID = dict.fromkeys(("let_send", "foreign_subjects", "status_filtered"), "true"
 ASKED: dict[str, dict[str, str]] = {
     "doctor": SAID | {"oldest": "15", "newest": "18"},
     "doctor_installed": {"active": "array['x']"},
+    "doctor_holes": {},
     "why": {},
 }
 
@@ -54,6 +55,10 @@ def test_nor_by_the_doctor_and_why(name: str) -> None:
     places = ASKED[name] | {"policies": sql_file("target/doctor_policies.sql")}
     for title, _, query in parts(f"target/{name}.sql", places):
         assert safeupdate.unsafe(re.sub(r"%\(\w+\)s", "'x'", query).replace("%%", "%")) == [], title
+
+
+def test_nor_by_what_the_doctor_tries_as_a_stranger() -> None:
+    assert safeupdate.unsafe(render("target/doctor_tries.sql", {"tries": "'[]'"})) == []
 
 
 @pytest.mark.parametrize(

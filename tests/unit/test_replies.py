@@ -32,6 +32,7 @@ ASKED: dict[str, Callable[[Target], Awaitable[Any]]] = {
     "mirror_compare": lambda target: target.compare(READING),
     "mirror_adopt": lambda target: target.adopt("{}"),
     "mirror_status": lambda target: target.status(),
+    "mirror_open_channels": lambda target: target.open_channels(),
 }
 ASKED_ONCE: dict[str, Callable[[once.Api], Any]] = {
     "mirror_status": once.Api.status,
