@@ -70,11 +70,12 @@ do $$ begin execute format('alter database %I owner to hosted_postgres', current
 create schema if not exists extensions;
 grant usage on schema extensions to anon, authenticated, service_role, hosted_postgres;
 
--- What a hosted project loads for `authenticator` and cannot be had here (the extension safeupdate): requests may not UPDATE
--- or DELETE without WHERE, in functions neither, whoever's rights these have. Imitated by a trigger on each table that is made
--- from here on: it reads the statement that fired it, from the call stack in PL/pgSQL and from the client otherwise. It looks
--- for the word WHERE, so one in a subquery satisfies it; and it sees no text of a statement in an SQL function, nor of a
--- DELETE inside WITH: for those the tests parse what is installed.
+-- A hosted project loads the extension safeupdate for `authenticator`: requests may not UPDATE or DELETE without WHERE,
+-- nor may the functions that they call, whichever role owns these. It cannot be had here, so a trigger on each table
+-- that is made from here on imitates it: the trigger reads the statement that fired it, from the call stack in PL/pgSQL
+-- and from the client otherwise. It looks for the word WHERE, so one in a subquery satisfies it; and it sees no
+-- statement of an SQL function, nor a DELETE inside WITH. The tests parse everything that the mirror installs, and find
+-- those, too.
 
 create or replace function extensions.refuse_without_where() returns trigger language plpgsql as $$
 declare
@@ -99,7 +100,9 @@ set search_path = pg_catalog, pg_temp as $$
 declare
   made regclass;
 begin
-  for made in select objid from pg_event_trigger_ddl_commands() where object_type = 'table' and schema_name <> 'pg_temp' loop
+  for made in
+    select objid from pg_event_trigger_ddl_commands() where object_type = 'table' and schema_name <> 'pg_temp'
+  loop
     execute format('create or replace trigger safeupdate before update or delete on %s
                       for each statement execute function extensions.refuse_without_where()', made);
   end loop;

@@ -79,7 +79,7 @@ def _channels(status: dict[str, Any]) -> Iterator[Finding]:
 def _written(api: Api) -> Finding:
     """Reading tells nothing of writing: the API refuses some statements, and only those of its own sessions."""
     try:
-        api.call("mirror_try")
+        api.attempt()
     except Unreachable:
         raise
     except MirrorError as error:
@@ -90,7 +90,7 @@ def _written(api: Api) -> Finding:
 
 
 def _insecurities(api: Api) -> Iterator[Finding]:
-    found = api.call("mirror_insecurities")["insecurities"]
+    found = api.insecurities()
     for insecurity in found:
         yield _said("security", "error", insecurity["finding"], insecurity["cure"])
     if not found:

@@ -14,6 +14,7 @@ from mirror.render import template
 from mirror.tables import MEMBERSHIPS, USERS, Table
 
 Connection = psycopg.Connection[Any]
+Say = Callable[[str], None]
 Types = dict[str, str]
 
 _TABLE = """
@@ -75,12 +76,13 @@ def _wanted(table: Table, name: str, types: Types) -> str | None:
     return None
 
 
-def say_what_changes(
-    connection: Connection, say: Callable[[str], None], *, take_rights: bool, triggers: tuple[str, ...]
-) -> None:
+def is_there(connection: Connection, table: str) -> bool:
+    return connection.execute("select where to_regclass(%s) is not null", [table]).fetchone() is not None
+
+
+def say_what_changes(connection: Connection, say: Say, *, take_rights: bool, triggers: tuple[str, ...]) -> None:
     """Of tables that are there already, and only the first time: then they are ours to look after."""
-    row = connection.execute("select to_regclass('mirror.state') is not null").fetchone()
-    if row and row[0]:
+    if is_there(connection, "mirror.state"):
         return
     query = f"{template('target/taken.sql')} order by tbl, step, change"
     rows = connection.execute(query.encode()).fetchall()
@@ -99,8 +101,7 @@ def say_what_changes(
 
 def taken(connection: Connection) -> list[str]:
     """The commands that give back what adopting took."""
-    row = connection.execute("select to_regclass('mirror.taken') is not null").fetchone()
-    if not (row and row[0]):
+    if not is_there(connection, "mirror.taken"):
         return []
     return [undo for (undo,) in connection.execute("select undo from mirror.taken order by step, undo")]
 

@@ -9,11 +9,9 @@ from psycopg import AsyncConnection
 
 from mirror.errors import UnknownOutcome, Unreachable
 from mirror.postgres import connect, translated
+from mirror.target.target import ARGUMENT
 
 CALL_TIMEOUT_S = 60.0
-_FUNCTIONS = (
-    "mirror_claim", "mirror_apply", "mirror_status", "mirror_adopt", "mirror_compare", "mirror_open_channels",
-)  # fmt: skip
 
 
 class Direct:
@@ -28,9 +26,7 @@ class Direct:
         return cls(await connect(url, "target"))
 
     async def call(self, function: str, argument: str | None) -> Any:
-        if function not in _FUNCTIONS:
-            raise AssertionError(function)
-        place, values = ("%s::jsonb", [argument]) if argument is not None else ("", None)
+        place, values = ("", None) if ARGUMENT[function] is None else ("%s::jsonb", [argument])
         try:
             async with asyncio.timeout(CALL_TIMEOUT_S):
                 with translated("target"):

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from typing import Any
-
-import psycopg
 
 from mirror.errors import ConfigError, Incompatible
 from mirror.mapping import Mapping
@@ -15,11 +11,8 @@ from mirror.render import array, digest, literal, render, row_text, template
 from mirror.tables import MEMBERSHIPS, TABLES, TRIPS, USERS, Table
 from mirror.target import adopt
 from mirror.target.access import access_places, argument_kinds
+from mirror.target.adopt import Connection, Say, Types
 from mirror.target.topics import refuse_ambiguous
-
-Say = Callable[[str], None]
-Connection = psycopg.Connection[Any]
-Types = dict[str, str]
 
 VERSION = 1
 FILES = ("base", "adopted", "tables", "write", "park", "prove", "api", "freshness", "access", "epochs", "try")
@@ -153,8 +146,7 @@ def _triggered(mapping: Mapping) -> tuple[str, ...]:
 
 def _refuse_source(connection: Connection) -> None:
     """However the two URLs are written: the application's own tables are not to be taken for the copy."""
-    row = connection.execute("select to_regclass('mirror.outbox') is not null").fetchone()
-    if row and row[0]:
+    if adopt.is_there(connection, "mirror.outbox"):
         raise ConfigError(
             "MIRROR_TARGET_URL is the database that the mirror is installed in as the source",
             hint="The target is Supabase's database.",
@@ -163,8 +155,7 @@ def _refuse_source(connection: Connection) -> None:
 
 def _is_right(connection: Connection, types: Types, mapping: Mapping) -> bool:
     """What was run here is what would be run now, and what it left is still there."""
-    row = connection.execute("select to_regclass('mirror.state') is not null").fetchone()
-    if not (row and row[0]):
+    if not adopt.is_there(connection, "mirror.state"):
         return False
     state = connection.execute("select version, rendered, allow_cascade, sealed from mirror.state").fetchone()
     if state is None:

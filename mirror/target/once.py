@@ -13,20 +13,29 @@ import httpx
 from mirror.config import Https
 from mirror.errors import Unreachable
 from mirror.target import replies
-from mirror.target.rest import is_unnoticed, pauses, proxies_usable, translate
+from mirror.target.replies import Insecurities, Reply
+from mirror.target.rest import is_unnoticed, key_headers, pauses, proxies_usable, translate
 
 TIMEOUT_S = 10.0
 NOTICED_WITHIN_S = 10.0  # a person waits
 
 
 class Api:
-    """One call after the other; a key that is no JWT goes into one header only."""
+    """One call after the other."""
 
     def __init__(self, client: httpx.Client) -> None:
         self._client = client
 
     def status(self) -> dict[str, Any]:
         return replies.status(self.call("mirror_status", noticed_within_s=NOTICED_WITHIN_S))
+
+    def insecurities(self) -> tuple[dict[str, Any], ...]:
+        name = "mirror_insecurities"
+        return replies.parse(Insecurities, name, self.call(name)).insecurities
+
+    def attempt(self) -> None:
+        """Does what the daemon writes work through this API? All of it is undone before the reply."""
+        replies.parse(Reply, "mirror_try", self.call("mirror_try"))
 
     def call(self, function: str, schema: str = "public", noticed_within_s: float = 0.0) -> Any:
         """Its reply, or the error as the daemon would have it."""
@@ -55,10 +64,7 @@ def _json(response: httpx.Response, function: str) -> Any:
 
 @contextmanager
 def opened(https: Https) -> Iterator[Api]:
-    key = https.key.get_secret_value()
-    headers = {"apikey": key, "Content-Type": "application/json"}
-    if key.count(".") == 2:
-        headers["Authorization"] = f"Bearer {key}"
+    headers = key_headers(https) | {"Content-Type": "application/json"}
     with proxies_usable():
         client = httpx.Client(base_url=https.url, headers=headers, timeout=TIMEOUT_S, trust_env=https.proxied)
     with client:

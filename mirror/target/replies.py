@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, AwareDatetime, TypeAdapter, ValidationError
@@ -30,6 +31,7 @@ Proof = Annotated[Document, _has("at", "reason", "snapshot", "tables")]
 Walk = Annotated[Document, _has("table", "trip", "since", "after", "rows")]
 Check = Annotated[Document, _has("n", "equal")]
 Explained = Annotated[Document, _has("missing", "extra", "changed", "parked", "refused", "rows")]
+Insecurity = Annotated[Document, _has("rule", "finding", "cure")]
 Parked = Annotated[Document, _has("tbl", "k1", "k2", "reason", "since", "tries", "retry_at")]
 Due = Annotated[Document, _has("table", "k1", "k2")]
 
@@ -72,6 +74,11 @@ class Applied(Compared):
 
 
 @dataclass(frozen=True, slots=True)
+class Insecurities(Reply):
+    insecurities: tuple[Insecurity, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class _Status(Reply):
     """What is read of it. The whole is passed on, for `mirror status --json`."""
 
@@ -88,25 +95,19 @@ class _Status(Reply):
     proof: Proof | None
 
 
-T = TypeVar("T")
-REPLY, CLAIMED, OPENED, COMPARED, APPLIED = (
-    TypeAdapter(Reply),
-    TypeAdapter(Claimed),
-    TypeAdapter(Opened),
-    TypeAdapter(Compared),
-    TypeAdapter(Applied),
-)
-_STATUS = TypeAdapter(_Status)
+R = TypeVar("R", bound=Reply)
+_reader = cache(TypeAdapter)  # made when it is needed: most commands read no reply
 
 
-def parse(kind: TypeAdapter[T], function: str, reply: object) -> T:
+def parse(kind: type[R], function: str, reply: object) -> R:
     try:
-        return kind.validate_python(reply)
+        read: R = _reader(kind).validate_python(reply)  # type: ignore[arg-type]  # mypy takes the hash of an instance
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
         field = next((str(part) for part in first["loc"] if isinstance(part, str)), "")
         # The cause would quote what came: keys of rows, or a page that is not ours to show.
         raise not_ours(function, field) from None
+    return read
 
 
 def not_ours(function: str, field: str = "") -> UnknownOutcome:
@@ -115,5 +116,5 @@ def not_ours(function: str, field: str = "") -> UnknownOutcome:
 
 
 def status(reply: object) -> Document:
-    parse(_STATUS, "mirror_status", reply)
+    parse(_Status, "mirror_status", reply)
     return reply  # type: ignore[return-value]  # it is one, or that has raised

@@ -8,10 +8,9 @@ is done beneath it, in the httpx client that it is given. A batch is JSON alread
 would have it parsed into Python and serialised again (8 ms for 5,000 rows, a quarter of what the target needs to apply
 them). Of an error it keeps no HTTP status.
 
-Nothing is ever sent twice, by whomever, unless the API says that it does not know the function: a call whose reply did
-not come may have been done. HTTP/1.1 is enough for one
-call after the other; streams would bring their terminations (GOAWAY after so many requests) and a window that makes
-large bodies wait for a round trip every 64 kB."""
+Neither the client nor this module sends anything twice, unless the API says that it does not know the function: a call
+whose reply did not come may have been done. HTTP/1.1 is enough for one call after the other; streams would bring their
+terminations (GOAWAY after so many requests) and a window that makes large bodies wait for a round trip every 64 kB."""
 
 from __future__ import annotations
 
@@ -31,6 +30,7 @@ from postgrest import AsyncPostgrestClient
 from mirror.config import INSTALL_BY_HAND, Https
 from mirror.errors import TOO_LARGE, ConfigError, MirrorError, Refused, UnknownOutcome, Unreachable
 from mirror.postgres import UNDEFINED_FUNCTION, answer
+from mirror.target.target import ARGUMENT
 
 log = logging.getLogger(__name__)
 
@@ -39,14 +39,6 @@ _TIMEOUT = httpx.Timeout(10.0, read=CALL_TIMEOUT_S, write=CALL_TIMEOUT_S)
 # Shorter than gateways keep an idle connection (60 s and more), so that theirs is rarely the end we did not see coming.
 _LIMITS = httpx.Limits(max_connections=2, max_keepalive_connections=1, keepalive_expiry=45.0)
 PIECE_BYTES = 131_072
-_ARGUMENT = {
-    "mirror_claim": "source",
-    "mirror_apply": "batch",
-    "mirror_compare": "batch",
-    "mirror_adopt": "source",
-    "mirror_status": None,
-    "mirror_open_channels": None,
-}
 _KEY_HINT = "Check SUPABASE_SECRET_KEY: a secret key (sb_secret_...) of the project that SUPABASE_URL names."
 _BETWEEN = (
     "Something on the way answers for Supabase: SUPABASE_URL is https://<project>.supabase.co, with no proxy before it."
@@ -121,20 +113,16 @@ class Rest:
     install_hint = _UNNOTICED_HINT
 
     def __init__(self, https: Https, noticed_within_s: float = 0.0) -> None:
-        key = https.key.get_secret_value()
-        headers = {"apikey": key}
-        if key.count(".") == 2:  # a legacy key is a JWT
-            headers["Authorization"] = f"Bearer {key}"
         self._noticed_within_s = noticed_within_s
         with proxies_usable():
             self._wire = _Wire(http2=False, timeout=_TIMEOUT, limits=_LIMITS, trust_env=https.proxied)
         self._client = AsyncPostgrestClient(
-            f"{https.url}/rest/v1", headers=headers, retry_enabled=False, http_client=self._wire
+            f"{https.url}/rest/v1", headers=key_headers(https), retry_enabled=False, http_client=self._wire
         )
 
     async def call(self, function: str, argument: str | None) -> Any:
         """A batch never waits for the API to notice: the daemon starts over, and waits when it claims."""
-        name = _ARGUMENT[function]
+        name = ARGUMENT[function]
         within_s = 0.0 if function == "mirror_apply" else self._noticed_within_s
         _call.set((b"{}" if name is None else f'{{"{name}":{argument}}}'.encode(), within_s))
         with _translated(function):
@@ -143,6 +131,12 @@ class Rest:
 
     async def close(self) -> None:
         await self._wire.aclose()
+
+
+def key_headers(https: Https) -> dict[str, str]:
+    """A legacy key is a JWT, and a bearer token besides; PostgREST refuses a secret key as one."""
+    key = https.key.get_secret_value()
+    return {"apikey": key} | ({"Authorization": f"Bearer {key}"} if key.count(".") == 2 else {})
 
 
 @contextmanager

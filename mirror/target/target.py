@@ -8,15 +8,22 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 from mirror.batch import Fence, Outcome, Reading
 from mirror.errors import Incompatible
 from mirror.target import replies
-from mirror.target.replies import APPLIED, CLAIMED, COMPARED, OPENED, REPLY, Claimed, Reply, not_ours, parse
+from mirror.target.replies import Applied, Claimed, Compared, Opened, R, Reply, not_ours, parse
 
 VERSION = 1
-R = TypeVar("R", bound=Reply)
+ARGUMENT = {  # of each function that a transport may call, by name; None: it takes none
+    "mirror_claim": "source",
+    "mirror_apply": "batch",
+    "mirror_compare": "batch",
+    "mirror_adopt": "source",
+    "mirror_status": None,
+    "mirror_open_channels": None,
+}
 
 
 class Transport(Protocol):
@@ -70,7 +77,7 @@ class Target:
             raise Incompatible(
                 f"the target's schema is version {version}, this daemon needs {VERSION}", hint=self.install_hint
             )
-        claimed = self._heard(parse(CLAIMED, "mirror_claim", reply))
+        claimed = self._heard(parse(Claimed, "mirror_claim", reply))
         self._epoch, self._batch = claimed.epoch, 0
         return claimed
 
@@ -89,7 +96,7 @@ class Target:
         if reading.slice is not None and "check" in reading.slice:
             head["check"] = reading.slice["check"]
         body = f'{json.dumps(head)[:-1]},"scopes":[{reading.scopes}]}}'
-        reply = self._heard(parse(APPLIED, "mirror_apply", await self._transport.call("mirror_apply", body)))
+        reply = self._heard(parse(Applied, "mirror_apply", await self._transport.call("mirror_apply", body)))
         if "explain" in head and not reply.explained:
             raise not_ours("mirror_apply", "explained")
         due = tuple((d["table"], d["k1"], d["k2"]) for d in reply.due)
@@ -100,14 +107,14 @@ class Target:
         head = {"check": reading.slice["check"]} if reading.slice is not None and "check" in reading.slice else {}
         comma = "," if head else ""
         body = f'{json.dumps(head)[:-1]}{comma}"scopes":[{reading.scopes}]}}'
-        reply = self._heard(parse(COMPARED, "mirror_compare", await self._transport.call("mirror_compare", body)))
+        reply = self._heard(parse(Compared, "mirror_compare", await self._transport.call("mirror_compare", body)))
         if '"dry"' in reading.scopes and not reply.explained:
             raise not_ours("mirror_compare", "explained")
         return Outcome(check=reply.check, explained=reply.explained or ())
 
     async def adopt(self, source_json: str) -> None:
         """From here on this is the mirror of that source."""
-        self._heard(parse(REPLY, "mirror_adopt", await self._transport.call("mirror_adopt", source_json)))
+        self._heard(parse(Reply, "mirror_adopt", await self._transport.call("mirror_adopt", source_json)))
 
     async def status(self) -> dict[str, Any]:
         return replies.status(await self._transport.call("mirror_status", None))
@@ -115,7 +122,7 @@ class Target:
     async def open_channels(self) -> Channels:
         """Makes the policies when the table has come that they belong on; else only looks."""
         reply = await self._transport.call("mirror_open_channels", None)
-        opened = self._heard(parse(OPENED, "mirror_open_channels", reply))
+        opened = self._heard(parse(Opened, "mirror_open_channels", reply))
         return Channels(opened.channels, opened.reason)
 
     async def close(self) -> None:

@@ -1,8 +1,8 @@
 -- The target side: who is asking, and what is theirs. Nothing here raises, whatever the token, the topic or the id is: a
 -- policy that raises breaks everybody. plpgsql, because its plans are made once per session; an SQL function that may not
 -- be inlined (security definer) is planned at each call. Not parallel safe: a cast that fails ends in a subtransaction.
--- Setting a search_path takes as long as the rest of a check, so what is asked for every row calls no function of ours that
--- sets another: who calls is found in the function itself (caller.sql, rendered into each).
+-- Setting a search_path takes as long as the rest of a check, so what is asked for every row calls no function of ours
+-- that sets another: who calls is found in the function itself (caller.sql, rendered into each).
 
 -- A key out of any text; null when it cannot be one. What merely reads as one (" 17", "0x11") is none: ids are names.
 create or replace function mirror.as_trip_id(trip text) returns {{trip_id}} language plpgsql immutable
@@ -60,7 +60,8 @@ end
 $mirror$;
 
 -- The same with what they show to each other ([access] companions_see); of oneself, everything.
-create or replace function public.my_companion_profiles() returns table (id {{user_id}}, username text, email text, subject text)
+create or replace function public.my_companion_profiles()
+returns table (id {{user_id}}, username text, email text, subject text)
 language plpgsql stable security definer rows 100 set search_path = pg_catalog, pg_temp as $mirror$
 declare _me {{me}};
 begin
@@ -93,7 +94,8 @@ begin
       _trip := null;
     end;
     if _found[2] is not null then
-      return _found[2] = coalesce((select e.epoch from mirror.epochs as e where e.trip_id = _trip), 0)::text and {{is_member}};
+      return _found[2] = coalesce((select e.epoch from mirror.epochs as e where e.trip_id = _trip), 0)::text
+             and {{is_member}};
     elsif {{is_member}} then
       return true;
     end if;

@@ -1,10 +1,11 @@
 -- The target side, part 5: what the daemon calls, through PostgREST or a direct connection alike. Errors it can act on
--- carry SQLSTATE PTxyz, which PostgREST turns into HTTP status xyz (40001 it would retry without end; after a reply of 503,
--- whose ever it is, it reads its schema cache anew), and the message into the reason of the status line: so a message is
--- plain ASCII without anybody's data, and the rest is the detail.
+-- carry SQLSTATE PTxyz, which PostgREST turns into HTTP status xyz (40001 it would retry without end; after any reply
+-- of 503 it reads its schema cache anew). It makes the message the reason of the status line: so a message is plain
+-- ASCII without data, and the rest is the detail.
 
 -- Reasons not to write here at all. (Of a partitioned table the constraint counts once, not once for each partition.)
-create or replace function mirror.obstacles() returns setof text language sql stable set search_path = pg_catalog, pg_temp as $mirror$
+create or replace function mirror.obstacles() returns setof text
+language sql stable set search_path = pg_catalog, pg_temp as $mirror$
   select format('the foreign key %s of %s would delete its rows together with mirrored %s; replace ON DELETE CASCADE, or '
                 'allow it: [target] allow_cascade = [''%s''] in mirror.toml, then mirror install target',
                 c.conname, c.conrelid::regclass, c.confrelid::regclass, c.conrelid::regclass)
@@ -19,7 +20,8 @@ $mirror$;
 -- What the mirror has said it did is forgotten in the source, and an epoch is given once: neither may be lost in a crash,
 -- whatever the database or the role that PostgREST logs in as has for a default. For this transaction: a setting of the
 -- function would end with the function, before the commit that it is about.
-create or replace function mirror.make_durable() returns void language sql set search_path = pg_catalog, pg_temp as $mirror$
+create or replace function mirror.make_durable() returns void
+language sql set search_path = pg_catalog, pg_temp as $mirror$
   select set_config('synchronous_commit', 'on', true) where current_setting('synchronous_commit') in ('off', 'local')
 $mirror$;
 
@@ -53,7 +55,8 @@ begin
       detail = format('its snapshot is %s, the target equals %s', mirror_claim.source->>'snapshot', _state.snapshot),
       hint = 'If it was restored on purpose, run `mirror adopt`.';
   end if;
-  update mirror.state set epoch = epoch + 1, batch = 0, source = mirror_claim.source - 'snapshot' where one returning * into _state;
+  update mirror.state set epoch = epoch + 1, batch = 0, source = mirror_claim.source - 'snapshot' where one
+  returning * into _state;
   return jsonb_build_object('epoch', _state.epoch, 'version', _state.version, 'types', _state.types, 'clock', clock_timestamp(),
     'snapshot', _state.snapshot, 'primed', _state.primed_at is not null, 'parked', (select count(*) from mirror.parked),
     'walks', _state.walks, 'proof', _state.proof, 'channels', mirror.channels(),
@@ -73,7 +76,8 @@ $mirror$;
 -- statement_timeout: PostgREST reads it here and sets it before it calls; so it is this one, whatever the roles have. In a
 -- direct session the clock of the statement runs already, by the session's own setting.
 create or replace function public.mirror_apply(batch jsonb) returns jsonb
-language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '5s' set statement_timeout = '8s' set jit = off as $mirror$
+language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '5s'
+set statement_timeout = '8s' set jit = off as $mirror$
 #variable_conflict use_variable
 declare
   _counts jsonb := '{}';
@@ -142,8 +146,9 @@ declare _state mirror.state;
 begin
   select * into strict _state from mirror.state for update;
   if (check_fence.epoch = _state.epoch and check_fence.batch > _state.batch) is not true then
-    raise exception 'superseded' using errcode = 'PT409', detail = format('epoch %s batch %s is not newer than epoch %s batch %s',
-      check_fence.epoch, check_fence.batch, _state.epoch, _state.batch);
+    raise exception 'superseded' using errcode = 'PT409',
+      detail = format('epoch %s batch %s is not newer than epoch %s batch %s',
+                      check_fence.epoch, check_fence.batch, _state.epoch, _state.batch);
   end if;
 end
 $mirror$;
@@ -162,7 +167,8 @@ declare
 begin
   if advance.reached is null then
     update mirror.state as s set batch = advance.batch, applied_at = clock_timestamp(),
-           walks = coalesce(advance.walks, s.walks), proof = coalesce(advance.proof, s.proof), braked = coalesce(advance.braked, s.braked)
+           walks = coalesce(advance.walks, s.walks), proof = coalesce(advance.proof, s.proof),
+           braked = coalesce(advance.braked, s.braked)
     where s.one;
     return;
   end if;
@@ -194,9 +200,10 @@ language sql immutable set search_path = pg_catalog, pg_temp as $mirror$
            || jsonb_build_object(op, coalesce((counts->tbl->>op)::bigint, 0) + n)) end
 $mirror$;
 
-create or replace function public.mirror_status() returns jsonb language sql stable security definer set search_path = pg_catalog, pg_temp as $mirror$
-  select to_jsonb(s) - 'one' - 'rendered' - 'sealed' - 'position_epoch' - 'messages' || jsonb_build_object('clock', clock_timestamp(),
-    'channels', mirror.channels(),
+create or replace function public.mirror_status() returns jsonb
+language sql stable security definer set search_path = pg_catalog, pg_temp as $mirror$
+  select to_jsonb(s) - 'one' - 'rendered' - 'sealed' - 'position_epoch' - 'messages' || jsonb_build_object(
+    'clock', clock_timestamp(), 'channels', mirror.channels(),
     'staleness_seconds', extract(epoch from clock_timestamp() - s.fresh_at),
     'parked', (select coalesce(jsonb_agg(to_jsonb(p) - 'settled' order by p.since), '[]')
                from (select * from mirror.parked order by since limit 100) as p))

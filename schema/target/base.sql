@@ -46,13 +46,16 @@ create table if not exists mirror.parked (
 alter table mirror.state enable row level security;
 alter table mirror.parked enable row level security;
 
--- Policies that are asked for anon too (to anon, or without TO), and the functions they call. One that anon may not call is an
--- error for all who share the topic, or the poll of postgres_changes: so anon may call it, for as long as the policy is there.
+-- Policies that are asked for anon too (to anon, or without TO), and the functions they call. One that anon may not
+-- call is an error for all who share the topic, or the poll of postgres_changes: so anon may call it, for as long as
+-- the policy is there.
 create or replace function mirror.open_policies() returns table (policy name, relation regclass, function oid)
 language sql stable set search_path = pg_catalog, pg_temp as $mirror$
   select o.polname, o.polrelid::regclass, d.refobjid from pg_catalog.pg_policy as o
-  join pg_catalog.pg_depend as d on d.classid = 'pg_policy'::regclass and d.objid = o.oid and d.refclassid = 'pg_proc'::regclass
-  where 0 = any (o.polroles) or exists (select from pg_catalog.pg_roles as r where r.rolname = 'anon' and r.oid = any (o.polroles))
+  join pg_catalog.pg_depend as d
+    on d.classid = 'pg_policy'::regclass and d.objid = o.oid and d.refclassid = 'pg_proc'::regclass
+  where 0 = any (o.polroles)
+     or exists (select from pg_catalog.pg_roles as r where r.rolname = 'anon' and r.oid = any (o.polroles))
 $mirror$;
 
 create or replace function mirror.functions() returns table (function regprocedure, callers text[])
@@ -67,13 +70,15 @@ language sql stable set search_path = pg_catalog, pg_temp as $mirror$
 $mirror$;
 
 -- Realtime's table of messages, where there is one. (to_regclass() is an error for whoever may not enter the schema.)
-create or replace function mirror.messages() returns regclass language sql stable set search_path = pg_catalog, pg_temp as $mirror$
+create or replace function mirror.messages() returns regclass
+language sql stable set search_path = pg_catalog, pg_temp as $mirror$
   select c.oid::regclass from pg_catalog.pg_class as c join pg_catalog.pg_namespace as n on n.oid = c.relnamespace
   where n.nspname = 'realtime' and c.relname = 'messages'
 $mirror$;
 
 -- The part of it that the daemon may bring about: the table of messages that our policies are on, and those policies.
-create or replace function mirror.channel_seal() returns text language sql stable set search_path = pg_catalog, pg_temp as $mirror$
+create or replace function mirror.channel_seal() returns text
+language sql stable set search_path = pg_catalog, pg_temp as $mirror$
   select md5(coalesce(string_agg(line, E'\n' order by line collate "C"), '')) from (
     select format('%s %s %s %s %s %s', p.polrelid, p.polname, p.polcmd, p.polroles,
                   pg_get_expr(p.polqual, p.polrelid), pg_get_expr(p.polwithcheck, p.polrelid))
@@ -84,7 +89,8 @@ $mirror$;
 
 -- What is there of ours, as text: a function that somebody dropped or changed, a grant that is missing, a role that came
 -- later or a new column of an adopted table make it differ, and the next `mirror install target` puts things right.
-create or replace function mirror.fingerprint() returns text language sql stable set search_path = pg_catalog, pg_temp as $mirror$
+create or replace function mirror.fingerprint() returns text
+language sql stable set search_path = pg_catalog, pg_temp as $mirror$
   with ours as (select c.oid, c.relrowsecurity, c.relforcerowsecurity, c.relacl from pg_catalog.pg_class as c
                 where c.relnamespace = 'mirror'::regnamespace and c.relkind = 'r'
                    or c.oid in (to_regclass('public.users'), to_regclass('public.trips'), to_regclass('public.trip_memberships')))

@@ -1,9 +1,10 @@
 -- Everything of the target side in one transaction, which nobody else has to wait for longer than this.
 --
--- Where public.users, public.trips or public.trip_memberships are there already, this adopts them, and takes something away:
--- public, anon, authenticated and service_role lose all rights on them but to select, and public and anon that one, too; row
--- level security is switched on, and holds for the owner as well where the mirror bypasses it. It adds the columns, indexes and
--- policies that are missing. `mirror install target` says beforehand what exactly; `mirror uninstall target` gives it back.
+-- Where public.users, public.trips or public.trip_memberships are there already, this adopts them, and takes something
+-- away: public, anon, authenticated and service_role lose all rights on them but to select, and public and anon that
+-- one, too; row level security is switched on, and holds for the owner as well where the mirror bypasses it. It adds
+-- the columns, indexes and policies that are missing. `mirror install target` says beforehand what exactly; `mirror
+-- uninstall target` gives it back.
 begin;
 set local lock_timeout = '5s';
 set local check_function_bodies = off;
@@ -28,7 +29,8 @@ begin
     and not (
   {{is_ours}});
   if _theirs is not null then
-    raise exception 'there is a function of the mirror''s name, but not the mirror''s' using errcode = 'PT428', detail = _theirs,
+    raise exception 'there is a function of the mirror''s name, but not the mirror''s' using errcode = 'PT428',
+      detail = _theirs,
       hint = 'Rename it, or drop it and let policies ask the mirror''s instead.';
   end if;
 end

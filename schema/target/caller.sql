@@ -1,4 +1,5 @@
-  -- Who calls: the JWT's `sub`; null for nobody. A block that catches everything is the dear part of a check, so there is one.
+  -- Who calls: the JWT's `sub`; null where there is none. A block that catches everything is the dear part of a check,
+  -- so there is one.
   declare
     _claims text := nullif(current_setting('request.jwt.claims', true), '');
     _json jsonb;

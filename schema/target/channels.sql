@@ -1,8 +1,8 @@
--- The target side: policies for private channels. To read realtime.messages is to receive, to insert is to send and to be
--- present. Nothing is made in schema realtime, where the mirror may not make anything, but policies on its table.
+-- The target side: policies for private channels. To read realtime.messages is to receive, to insert is to send and to
+-- be present. Nothing is made in schema realtime, where the mirror may not make anything, but policies on its table.
 --
--- A new project has no such table before its first client connects. So the daemon asks now and then, and makes the policies
--- as the role that installed the mirror: the only one, besides Supabase's own, that may.
+-- A new project has no such table before its first client connects. So the daemon asks now and then, and makes the
+-- policies as the role that installed the mirror: the only one, besides Supabase's own, that may.
 
 create or replace function mirror.channel_policies() returns table (name text, command text)
 language sql immutable set search_path = pg_catalog, pg_temp as $mirror$
@@ -22,18 +22,20 @@ language sql immutable set search_path = pg_catalog, pg_temp as $mirror$
   where {{announces}}
 $mirror$;
 
--- ready: all policies that [access] asks for are there (none, perhaps); missing: the table is not there yet; closed: it is, and
--- policies of ours are not.
-create or replace function mirror.channels() returns text language sql stable set search_path = pg_catalog, pg_temp as $mirror$
+-- ready: all policies that [access] asks for are there (none, perhaps); missing: the table is not there yet; closed: it
+-- is, and policies of ours are not.
+create or replace function mirror.channels() returns text
+language sql stable set search_path = pg_catalog, pg_temp as $mirror$
   select case
     when not exists (select from mirror.channel_policies()) then 'ready'
     when mirror.messages() is null then 'missing'
-    when exists (select from mirror.channel_policies() as w where not exists (
-           select from pg_catalog.pg_policy as p where p.polrelid = mirror.messages() and p.polname = w.name)) then 'closed'
+    when exists (select from mirror.channel_policies() as w where w.name not in (
+           select p.polname::text from pg_catalog.pg_policy as p where p.polrelid = mirror.messages())) then 'closed'
     else 'ready' end
 $mirror$;
 
-create or replace function mirror.open_channels() returns void language plpgsql set search_path = pg_catalog, pg_temp as $mirror$
+create or replace function mirror.open_channels() returns void
+language plpgsql set search_path = pg_catalog, pg_temp as $mirror$
 declare _command text;
 begin
   for _command in
@@ -47,18 +49,20 @@ begin
 end
 $mirror$;
 
--- Once for each table: where our policies were made already and are gone, a person wanted that. Never raises: what stands in
--- the way is the answer. Whoever uses a channel holds a lock on the table, so this waits for it, and not for long. The state
--- is locked first, as a batch does it that announces a revocation in the same table.
+-- Once for each table: where our policies were made already and are gone, a person wanted that. Never raises: what
+-- stands in the way is the answer. A client that uses a channel holds a lock on the table, so this waits for it, but
+-- not for long: batches and new clients wait meanwhile. The state is locked first, as a batch does it that announces a
+-- revocation in the same table.
 create or replace function public.mirror_open_channels() returns jsonb
-language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '2s' as $mirror$
+language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '500ms' as $mirror$
 begin
   if mirror.channels() = 'closed' then
     perform from mirror.state as s where s.messages is distinct from mirror.messages()::oid for update;
     if found then
       perform mirror.open_channels();
       update mirror.state as s
-      set messages = mirror.messages(), sealed = split_part(s.sealed, ' ', 1) || ' ' || mirror.channel_seal() where s.one;
+      set messages = mirror.messages(), sealed = split_part(s.sealed, ' ', 1) || ' ' || mirror.channel_seal()
+      where s.one;
     end if;
   end if;
   return jsonb_build_object('clock', clock_timestamp(), 'channels', mirror.channels(), 'reason', null);

@@ -6,7 +6,8 @@
 create table if not exists mirror.epochs (trip_id {{trip_id}} primary key, epoch bigint not null);
 alter table mirror.epochs enable row level security;
 
-create or replace function mirror.epoch_of(trip text) returns text language sql stable set search_path = pg_catalog, pg_temp as $mirror$
+create or replace function mirror.epoch_of(trip text) returns text
+language sql stable set search_path = pg_catalog, pg_temp as $mirror$
   select coalesce((select e.epoch from mirror.epochs as e where e.trip_id = mirror.as_trip_id(trip)), 0)::text
 $mirror$;
 
@@ -48,7 +49,8 @@ begin
 end
 $mirror$;
 
-create or replace function mirror.note_revoked(revoked jsonb) returns void language plpgsql set search_path = pg_catalog, pg_temp as $mirror$
+create or replace function mirror.note_revoked(revoked jsonb) returns void
+language plpgsql set search_path = pg_catalog, pg_temp as $mirror$
 begin
   if {{has_epochs}} then
     insert into mirror.epochs as e (trip_id, epoch)
@@ -63,7 +65,8 @@ $mirror$;
 
 -- Tells those who were removed, on their own channels, and those who stay that the conversation has moved. In the same
 -- transaction as the revocation, so never before it; for a second at most; a failure costs the announcement alone.
-create or replace function mirror.announce(revoked jsonb) returns void language plpgsql set search_path = pg_catalog, pg_temp as $mirror$
+create or replace function mirror.announce(revoked jsonb) returns void
+language plpgsql set search_path = pg_catalog, pg_temp as $mirror$
 declare
   _until timestamptz := clock_timestamp() + interval '1 second';
   _t record;
@@ -110,8 +113,10 @@ begin
           referencing old table as old_rows new table as new_rows for each statement execute function mirror.%2$I()',
         _table, case _table when 'users' then 'on_lost_subject' else 'on_revocation' end);
     else
-      for _former in select format('drop trigger %I on %s', t.tgname, t.tgrelid::regclass) from pg_catalog.pg_trigger as t
-                     where t.tgrelid = format('public.%I', _table)::regclass and t.tgname in ('mirror_deleted', 'mirror_updated') loop
+      for _former in
+        select format('drop trigger %I on %s', t.tgname, t.tgrelid::regclass) from pg_catalog.pg_trigger as t
+        where t.tgrelid = format('public.%I', _table)::regclass and t.tgname in ('mirror_deleted', 'mirror_updated')
+      loop
         execute _former;
       end loop;
     end if;

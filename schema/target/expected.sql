@@ -47,7 +47,6 @@ alter table mirror.state enable row level security;
 
 create table mirror.taken (
   step integer not null,
-  tbl text not null,
   undo text not null,
   constraint taken_pkey PRIMARY KEY (undo)
 );
@@ -152,7 +151,8 @@ declare
 begin
   if advance.reached is null then
     update mirror.state as s set batch = advance.batch, applied_at = clock_timestamp(),
-           walks = coalesce(advance.walks, s.walks), proof = coalesce(advance.proof, s.proof), braked = coalesce(advance.braked, s.braked)
+           walks = coalesce(advance.walks, s.walks), proof = coalesce(advance.proof, s.proof),
+           braked = coalesce(advance.braked, s.braked)
     where s.one;
     return;
   end if;
@@ -236,8 +236,11 @@ CREATE OR REPLACE FUNCTION mirror.asks(expression text)
  IMMUTABLE
  SET search_path TO 'pg_catalog', 'pg_temp'
 AS $function$ -- permission mirror
-  select regexp_replace(expression, '\mauth\.role\(\)|\(*(\s*select\s+)?auth\.(uid|jwt|email)\(\)(\s+as\s+\w+)?\)*\s+is\s+not\s+null', ' ', 'gi')
-         ~* '\mauth\.(uid|jwt|email)\(|current_setting\(|\m(my_user_id|my_trips|my_companions|is_trip_member|is_topic_member|is_own_topic|current_topic)\('
+  select regexp_replace(
+           expression,
+           '\mauth\.role\(\)|\(*(\s*select\s+)?auth\.(uid|jwt|email)\(\)(\s+as\s+\w+)?\)*\s+is\s+not\s+null', ' ', 'gi')
+         ~* ('\mauth\.(uid|jwt|email)\(|current_setting\(|\m(my_user_id|my_trips|my_companions|is_trip_member'
+             || '|is_topic_member|is_own_topic|current_topic)\(')
 $function$;
 
 CREATE OR REPLACE FUNCTION mirror.attempt(action text, tbl text, rows jsonb)
@@ -271,7 +274,8 @@ exception when others then
   if action = 'add' then
     return mirror.attempt('put', tbl, rows);
   elsif _n <= 1 then
-    perform mirror.park(tbl, case jsonb_typeof(rows) when 'array' then rows->0 else (select jsonb_object_agg(c.key, (c.value::text[])[1]) from jsonb_each_text(rows) as c) end,
+    perform mirror.park(tbl, case jsonb_typeof(rows) when 'array' then rows->0 else (
+                          select jsonb_object_agg(c.key, (c.value::text[])[1]) from jsonb_each_text(rows) as c) end,
                         format('the target refuses it (%s): %s', sqlstate, sqlerrm));
     return 0;
   elsif sqlstate = '23505' and action = 'put' and tbl = 'users' then
@@ -335,8 +339,8 @@ AS $function$ -- permission mirror
   select case
     when not exists (select from mirror.channel_policies()) then 'ready'
     when mirror.messages() is null then 'missing'
-    when exists (select from mirror.channel_policies() as w where not exists (
-           select from pg_catalog.pg_policy as p where p.polrelid = mirror.messages() and p.polname = w.name)) then 'closed'
+    when exists (select from mirror.channel_policies() as w where w.name not in (
+           select p.polname::text from pg_catalog.pg_policy as p where p.polrelid = mirror.messages())) then 'closed'
     else 'ready' end
 $function$;
 
@@ -372,8 +376,9 @@ declare _state mirror.state;
 begin
   select * into strict _state from mirror.state for update;
   if (check_fence.epoch = _state.epoch and check_fence.batch > _state.batch) is not true then
-    raise exception 'superseded' using errcode = 'PT409', detail = format('epoch %s batch %s is not newer than epoch %s batch %s',
-      check_fence.epoch, check_fence.batch, _state.epoch, _state.batch);
+    raise exception 'superseded' using errcode = 'PT409',
+      detail = format('epoch %s batch %s is not newer than epoch %s batch %s',
+                      check_fence.epoch, check_fence.batch, _state.epoch, _state.batch);
   end if;
 end
 $function$;
@@ -454,7 +459,8 @@ begin
       'missing', count(*) filter (where direction = 'missing'), 'extra', count(*) filter (where direction = 'extra'),
       'changed', count(*) filter (where direction = 'changed'),
       'parked', (select count(*) from u where is_parked)
-                + (select count(*) from mirror.refused($1) as f where (f->>'k1', coalesce(f->>'k2', '')) not in (select k1, k2 from u)),
+                + (select count(*) from mirror.refused($1) as f
+                   where (f->>'k1', coalesce(f->>'k2', '')) not in (select k1, k2 from u)),
       'refused', (select count(*) from mirror.refused($1) as f
                   where (f->>'k1', coalesce(f->>'k2', '')) not in (select p.k1, p.k2 from mirror.parked as p where p.tbl = $1->>'table')),
       'rows', coalesce((select jsonb_agg(to_jsonb(f)) from (
@@ -474,7 +480,8 @@ AS $function$ -- permission mirror
   select n.oid from pg_catalog.pg_namespace as n
   where n.nspname = 'public' or n.nspname in (
     select trim(both ' "' from s) from pg_catalog.pg_db_role_setting as d
-    join pg_catalog.pg_roles as r on r.oid = d.setrole and r.rolname = 'authenticator', unnest(d.setconfig) as c(setting),
+    join pg_catalog.pg_roles as r on r.oid = d.setrole and r.rolname = 'authenticator',
+    unnest(d.setconfig) as c(setting),
     lateral regexp_split_to_table(substring(c.setting from '^pgrst\.db_schemas=(.*)$'), ',') as s
     where d.setdatabase in (0, (select b.oid from pg_catalog.pg_database as b where b.datname = current_database())))
 $function$;
@@ -533,8 +540,8 @@ AS $function$ -- permission mirror
          f.callers::text[] || array(select 'anon' from mirror.open_policies() as o
                                     where o.function = p.oid and 'authenticated' = any (f.callers::text[]) limit 1)
   from pg_catalog.pg_proc as p join (
-  -- What is ours in schema public, and who may call it. The anonymous role may call what a policy that applies to it asks
-  -- (mirror.functions), and nothing else.
+  -- What is ours in schema public, and who may call it. The anonymous role may call what a policy that applies to it
+  -- asks (mirror.functions), and nothing else.
   values ('mirror_claim', '{service_role}'), ('mirror_apply', '{service_role}'), ('mirror_status', '{service_role}'),
          ('mirror_adopt', '{service_role}'), ('mirror_compare', '{service_role}'), ('mirror_insecurities', '{service_role}'),
          ('mirror_open_channels', '{service_role}'), ('mirror_try', '{service_role}'),
@@ -546,9 +553,10 @@ AS $function$ -- permission mirror
          ('is_trip_member', '{authenticated,service_role}'), ('my_trips', '{authenticated,service_role}'),
          ('is_topic_member', '{authenticated,service_role}'), ('is_own_topic', '{authenticated,service_role}')) as f(name, callers) on f.name = p.proname
   where p.pronamespace = 'public'::regnamespace and (
-  -- Is p, in schema public, ours? Its body says so; the names are such as an application may have, too. The bodies of before
-  -- did not: those had this search_path, and asked us.
-  coalesce(p.prosrc like ' -- permission mirror' || '%' or 'search_path=""' = any (p.proconfig) and p.prosrc ~ 'mirror[._]|public[.]is_trip_member', false))
+  -- Is p, in schema public, ours? Its body says so; an application may have functions of these names, too. Bodies of
+  -- earlier releases did not say it: those had this search_path, and asked us.
+  coalesce(p.prosrc like ' -- permission mirror' || '%'
+           or 'search_path=""' = any (p.proconfig) and p.prosrc ~ 'mirror[._]|public[.]is_trip_member', false))
 $function$;
 
 CREATE OR REPLACE FUNCTION mirror.has_seen(here pg_snapshot, seen pg_snapshot)
@@ -569,34 +577,41 @@ CREATE OR REPLACE FUNCTION mirror.holes()
  SET search_path TO 'pg_catalog', 'pg_temp'
 AS $function$ -- permission mirror
   with roles as (
-    select r.oid, r.rolname as name, r.rolsuper, r.rolbypassrls from pg_catalog.pg_roles as r where r.rolname in ('anon', 'authenticated')
+    select r.oid, r.rolname as name, r.rolsuper, r.rolbypassrls from pg_catalog.pg_roles as r
+    where r.rolname in ('anon', 'authenticated')
   ), tables as (
     select t.oid, t.oid::regclass::text as name
-    from unnest(array['public.users'::regclass, 'public.trips'::regclass, 'public.trip_memberships'::regclass]) as t(oid)
+    from (values ('public.users'::regclass), ('public.trips'), ('public.trip_memberships')) as t(oid)
   ), shown as materialized (
     select s.* from mirror.shown() as s
   ), relations as (
-    select c.oid, c.oid::regclass::text as name, c.relkind, s.root::regclass::text as shows, s.past, s.culprit, u.relkind as culprit_kind,
+    select c.oid, c.oid::regclass::text as name, c.relkind, s.root::regclass::text as shows, s.past, s.culprit,
+           u.relkind as culprit_kind,
            exists (select from pg_catalog.pg_inherits as i where i.inhrelid = c.oid) as is_child
-    from shown as s join pg_catalog.pg_class as c on s.class = 'pg_class'::regclass and c.oid = s.object and s.object <> s.root
+    from shown as s
+    join pg_catalog.pg_class as c on s.class = 'pg_class'::regclass and c.oid = s.object and s.object <> s.root
     left join pg_catalog.pg_class as u on u.oid = s.culprit
   ), policies as (
     select p.oid, p.polname as name, p.polrelid as relation, t.name as table_name, p.polcmd as command,
            pg_get_expr(p.polqual, p.polrelid) as using, pg_get_expr(p.polwithcheck, p.polrelid) as checks,
-           exists (select from pg_catalog.pg_depend as d where d.classid = 'pg_policy'::regclass and d.objid = p.oid
-                   and d.refclassid = 'pg_class'::regclass and d.refobjid = p.polrelid and d.refobjsubid > 0) as is_of_row,
+           exists (select from pg_catalog.pg_depend as d
+                   where d.classid = 'pg_policy'::regclass and d.objid = p.oid and d.refclassid = 'pg_class'::regclass
+                     and d.refobjid = p.polrelid and d.refobjsubid > 0) as is_of_row,
            exists (select from pg_catalog.pg_depend as d left join pg_catalog.pg_proc as f
                    on d.refclassid = 'pg_proc'::regclass and f.oid = d.refobjid
                    where d.classid = 'pg_policy'::regclass and d.objid = p.oid
                      and (d.refclassid = 'pg_class'::regclass and d.refobjid <> p.polrelid
-                          or f.pronamespace not in (coalesce(to_regnamespace('auth'), 0), coalesce(to_regnamespace('realtime'), 0)))) as looks_elsewhere
+                          or f.pronamespace not in (coalesce(to_regnamespace('auth'), 0),
+                                                    coalesce(to_regnamespace('realtime'), 0)))) as looks_elsewhere
     from pg_catalog.pg_policy as p
     left join tables as t on t.oid = p.polrelid
     where p.polpermissive and (t.oid is not null or p.polrelid = mirror.messages())
       and (0 = any (p.polroles) or p.polroles && array(select r.oid from roles as r))
   )
-  select distinct 'no view around the policies', format('%s may read %s, which shows %s past its policies', r.name, v.name, v.shows),
-         case when v.relkind = 'v' and v.culprit_kind = 'v' then format('alter view %s set (security_invoker = true);', v.culprit::regclass)
+  select distinct 'no view around the policies',
+         format('%s may read %s, which shows %s past its policies', r.name, v.name, v.shows),
+         case when v.relkind = 'v' and v.culprit_kind = 'v'
+              then format('alter view %s set (security_invoker = true);', v.culprit::regclass)
               else format('revoke select on %s from public, %I;', v.name, r.name) end
   from relations as v, roles as r
   where v.past and v.relkind in ('v', 'm') and has_any_column_privilege(r.oid, v.oid, 'select')
@@ -604,65 +619,85 @@ AS $function$ -- permission mirror
   select distinct 'no view around the policies', format('%s may write to %s, and so to %s', r.name, v.name, v.shows),
          format('revoke insert, update, delete on %s from public, %I;', v.name, r.name)
   from relations as v, roles as r
-  where v.past and v.relkind = 'v' and (has_any_column_privilege(r.oid, v.oid, 'insert, update') or has_table_privilege(r.oid, v.oid, 'delete'))
+  where v.past and v.relkind = 'v'
+    and (has_any_column_privilege(r.oid, v.oid, 'insert, update') or has_table_privilege(r.oid, v.oid, 'delete'))
   union all
   select distinct 'no table around the policies',
-         format(case when v.is_child then '%s may use %s, whose rows are rows of %s' else '%s may read %s, which a trigger fills from %s' end, r.name, v.name, v.shows),
+         format(case when v.is_child then '%s may use %s, whose rows are rows of %s'
+                     else '%s may read %s, which a trigger fills from %s' end, r.name, v.name, v.shows),
          format('revoke all on %s from public, %I;', v.name, r.name)
   from relations as v, roles as r
   where v.relkind in ('r', 'p', 'f') and (v.past and has_any_column_privilege(r.oid, v.oid, 'select')
-     or v.is_child and (has_any_column_privilege(r.oid, v.oid, 'insert, update') or has_table_privilege(r.oid, v.oid, 'delete, truncate')))
+     or v.is_child and (has_any_column_privilege(r.oid, v.oid, 'insert, update')
+                        or has_table_privilege(r.oid, v.oid, 'delete, truncate')))
   union all
-  select 'no table around the policies', format('%s may read %s, which is %s by its name, and a foreign table has no policies', r.name, f.ftrelid::regclass, t.name),
+  select 'no table around the policies',
+         format('%s may read %s, which is %s by its name, and a foreign table has no policies',
+                r.name, f.ftrelid::regclass, t.name),
          format('revoke all on %s from public, %I;', f.ftrelid::regclass, r.name)
   from pg_catalog.pg_foreign_table as f, tables as t, roles as r
   where has_any_column_privilege(r.oid, f.ftrelid, 'select')
-    and 'public.' || (select o.option_value from pg_options_to_table(f.ftoptions) as o where o.option_name = 'table_name') = t.name
-    and coalesce((select o.option_value from pg_options_to_table(f.ftoptions) as o where o.option_name = 'schema_name'), 'public') = 'public'
+    and t.name = 'public.' || (
+      select o.option_value from pg_options_to_table(f.ftoptions) as o where o.option_name = 'table_name')
+    and 'public' = coalesce((
+      select o.option_value from pg_options_to_table(f.ftoptions) as o where o.option_name = 'schema_name'), 'public')
   union all
-  -- The rest of them, those that ask who calls, are tried (or named) by the doctor: what they answer cannot be read here.
-  select distinct 'no function around the policies', format('%s may call %s, which gives %s past its policies', r.name, p.oid::regprocedure, s.root::regclass),
+  -- The rest of them, those that ask who calls, are tried (or named) by the doctor: what they answer cannot be read
+  -- here.
+  select distinct 'no function around the policies',
+         format('%s may call %s, which gives %s past its policies', r.name, p.oid::regprocedure, s.root::regclass),
          format('revoke execute on function %s from public, %I;', p.oid::regprocedure, r.name)
   from shown as s join pg_catalog.pg_proc as p on s.class = 'pg_proc'::regclass and p.oid = s.object
   join pg_catalog.pg_type as t on t.oid = p.prorettype, roles as r
   where s.past and p.prosecdef and p.pronamespace in (select mirror.exposed()) and p.prokind = 'f'
-    and (p.proretset or t.typtype = 'c' or t.typcategory in ('A', 'P') and t.typname not in ('trigger', 'event_trigger', 'void')
-         or t.typname in ('json', 'jsonb', 'xml'))
+    and (p.proretset or t.typtype = 'c' or t.typname in ('json', 'jsonb', 'xml')
+         or t.typcategory in ('A', 'P') and t.typname not in ('trigger', 'event_trigger', 'void'))
     and has_function_privilege(r.oid, p.oid, 'execute') and has_schema_privilege(r.oid, p.pronamespace, 'usage')
   union all
-  select distinct 'nobody writes', format('%s may call %s, which writes to %s', r.name, p.oid::regprocedure, t.name),
-         format('revoke execute on %s %s from public, %I;', case p.prokind when 'p' then 'procedure' else 'function' end, p.oid::regprocedure, r.name)
-  from mirror.sources() as s join pg_catalog.pg_proc as p on p.oid = s.function, mirror.named(s.source) as m join tables as t
+  select distinct 'only the mirror writes',
+         format('%s may call %s, which writes to %s', r.name, p.oid::regprocedure, t.name),
+         format('revoke execute on %s %s from public, %I;',
+                case p.prokind when 'p' then 'procedure' else 'function' end, p.oid::regprocedure, r.name)
+  from mirror.sources() as s join pg_catalog.pg_proc as p on p.oid = s.function,
+    mirror.named(s.source) as m join tables as t
     on t.name = 'public.' || m.relation and coalesce(m.schema, 'public') = 'public' and m.is_write, roles as r
-  where p.prosecdef and p.pronamespace in (select mirror.exposed()) and p.prorettype not in ('trigger'::regtype, 'event_trigger'::regtype)
+  where p.prosecdef and p.pronamespace in (select mirror.exposed())
+    and p.prorettype not in ('trigger'::regtype, 'event_trigger'::regtype)
     and has_function_privilege(r.oid, p.oid, 'execute') and has_schema_privilege(r.oid, p.pronamespace, 'usage')
   union all
   select 'no policy for everybody',
-         format(case when p.is_of_row then 'the policy %I on %s shows rows and does not ask who the caller is' else 'the policy %I on %s shows every row' end,
-                p.name, p.table_name),
+         format(case when p.is_of_row then 'the policy %I on %s shows rows and does not ask who the caller is'
+                     else 'the policy %I on %s shows every row' end, p.name, p.table_name),
          format('drop policy %I on %s;', p.name, p.table_name)
   from policies as p
   where p.table_name is not null and p.command in ('r', '*') and p.using <> 'false' and p.using !~ '\.\*'
     and not p.looks_elsewhere and not mirror.asks(p.using)
   union all
-  select 'no policy for everybody', format('the policy %I on realtime.messages lets strangers %s on every channel', p.name, v.verb),
+  select 'no policy for everybody',
+         format('the policy %I on realtime.messages lets strangers %s on every channel', p.name, v.verb),
          format('drop policy %I on realtime.messages;', p.name)
-  from policies as p, lateral (values ('r', 'receive', p.using), ('a', 'send', coalesce(p.checks, p.using))) as v(command, verb, expression)
-  where p.table_name is null and p.command::text in (v.command, '*') and v.expression <> 'false' and v.expression !~* '\mtopic\M'
+  from policies as p, lateral (
+    values ('r', 'receive', p.using), ('a', 'send', coalesce(p.checks, p.using))) as v(command, verb, expression)
+  where p.table_name is null and p.command::text in (v.command, '*')
+    and v.expression <> 'false' and v.expression !~* '\mtopic\M'
     and not p.looks_elsewhere and not mirror.asks(v.expression)
   union all
-  select 'the API''s roles are no others', format('%s is a superuser', r.name), format('alter role %I nosuperuser;', r.name) from roles as r where r.rolsuper
+  select 'the API''s roles are no others', format('%s is a superuser', r.name),
+         format('alter role %I nosuperuser;', r.name) from roles as r where r.rolsuper
   union all
   select 'the API''s roles are no others', format('no policy holds for %s: it may bypass row level security', r.name),
          format('alter role %I nobypassrls;', r.name) from roles as r where r.rolbypassrls
   union all
-  select distinct 'the API''s roles are no others', format('%s is a member of %s, which may do more than a caller of the API', m.member::regrole, g.rolname),
+  select distinct 'the API''s roles are no others',
+         format('%s is a member of %s, which may do more than a caller of the API', m.member::regrole, g.rolname),
          format('revoke %s from %s;', m.roleid::regrole, m.member::regrole)
-  from pg_catalog.pg_auth_members as m join pg_catalog.pg_roles as g on g.oid = m.roleid join roles as r on pg_has_role(r.oid, m.member, 'member')
+  from pg_catalog.pg_auth_members as m join pg_catalog.pg_roles as g on g.oid = m.roleid
+  join roles as r on pg_has_role(r.oid, m.member, 'member')
   where not r.rolsuper
     and (g.rolsuper or g.rolbypassrls or g.rolname in ('service_role', 'pg_read_all_data', 'pg_write_all_data')
          or exists (select from tables as t join pg_catalog.pg_class as c on c.oid = t.oid
-                    where c.relowner = g.oid or has_any_column_privilege(g.oid, t.oid, 'insert, update') or has_table_privilege(g.oid, t.oid, 'delete, truncate')))
+                    where c.relowner = g.oid or has_any_column_privilege(g.oid, t.oid, 'insert, update')
+                       or has_table_privilege(g.oid, t.oid, 'delete, truncate')))
 $function$;
 
 CREATE OR REPLACE FUNCTION mirror.how_many(rows jsonb)
@@ -692,7 +727,8 @@ AS $function$ -- permission mirror
     where a.grantee <> t.relowner
     union all
     select t.oid, t.name, a.grantee, a.privilege_type, format('(%I)', c.attname)
-    from tables as t join pg_catalog.pg_attribute as c on c.attrelid = t.oid, aclexplode(c.attacl) as a
+    from tables as t join pg_catalog.pg_attribute as c on c.attrelid = t.oid and not c.attisdropped,
+         aclexplode(c.attacl) as a
     where a.grantee <> t.relowner
   )
   select 'not published', format('%s is in the publication supabase_realtime: deletes go to every subscriber', t.name),
@@ -807,8 +843,9 @@ CREATE OR REPLACE FUNCTION mirror.named(source text)
  SET search_path TO 'pg_catalog', 'pg_temp'
 AS $function$ -- permission mirror
   select distinct m[1] ~* '^(insert|merge|delete|truncate|update|copy)', mirror.folded(m[2]), mirror.folded(m[3])
-  from regexp_matches(source, '(\m(?:insert\s+into|merge\s+into|delete\s+from|truncate(?:\s+table)?|update|copy|from|join|using|table)\s|,)'
-                           || '\s*(?:only\s+)?\(*\s*(?:("[^"]+"|\w+)\s*\.\s*)?("[^"]+"|\w+)', 'gi') as m
+  from regexp_matches(source,
+         '(\m(?:insert\s+into|merge\s+into|delete\s+from|truncate(?:\s+table)?|update|copy|from|join|using|table)\s|,)'
+         || '\s*(?:only\s+)?\(*\s*(?:("[^"]+"|\w+)\s*\.\s*)?("[^"]+"|\w+)', 'gi') as m
 $function$;
 
 CREATE OR REPLACE FUNCTION mirror.note_revoked(revoked jsonb)
@@ -929,8 +966,10 @@ CREATE OR REPLACE FUNCTION mirror.open_policies()
  SET search_path TO 'pg_catalog', 'pg_temp'
 AS $function$ -- permission mirror
   select o.polname, o.polrelid::regclass, d.refobjid from pg_catalog.pg_policy as o
-  join pg_catalog.pg_depend as d on d.classid = 'pg_policy'::regclass and d.objid = o.oid and d.refclassid = 'pg_proc'::regclass
-  where 0 = any (o.polroles) or exists (select from pg_catalog.pg_roles as r where r.rolname = 'anon' and r.oid = any (o.polroles))
+  join pg_catalog.pg_depend as d
+    on d.classid = 'pg_policy'::regclass and d.objid = o.oid and d.refclassid = 'pg_proc'::regclass
+  where 0 = any (o.polroles)
+     or exists (select from pg_catalog.pg_roles as r where r.rolname = 'anon' and r.oid = any (o.polroles))
 $function$;
 
 CREATE OR REPLACE FUNCTION mirror.park(tbl text, key jsonb, reason text)
@@ -947,7 +986,8 @@ begin
   on conflict (tbl, k1, k2) do update
   set reason = excluded.reason, tries = p.tries + 1, settled = false,
       retry_at = now() + least(interval '1 hour', interval '5 seconds' * power(2, least(p.tries, 10)));
-  -- Many that are refused mean a mistake, and it is not for the mirror to revoke them all. Any user can make values too large.
+  -- Many that are refused mean a mistake, and it is not for the mirror to revoke them all. Any user can make values too
+  -- large.
   if park.reason not like '%(22001)%are mirrored' and (select count(*) from mirror.parked) > 1000 then
     raise exception 'more than 1000 rows are refused' using errcode = 'PT422',
       detail = format('the last one of %s because %s', park.tbl, park.reason),
@@ -1142,22 +1182,28 @@ CREATE OR REPLACE FUNCTION mirror.rights_of_others()
  SET search_path TO 'pg_catalog', 'pg_temp'
 AS $function$ -- permission mirror
   with ours as (
-    select 'schema' as kind, n.nspname::text as name, '' as columns, n.nspowner as owner, n.nspacl as acl, '{}'::text[] as callers
+    select 'schema' as kind, n.nspname::text as name, '' as columns, n.nspowner as owner, n.nspacl as acl,
+           '{}'::text[] as callers
     from pg_catalog.pg_namespace as n where n.nspname = 'mirror'
     union all
     select 'table', c.oid::regclass::text, '', c.relowner, c.relacl, '{}'
-    from pg_catalog.pg_class as c where c.relnamespace = 'mirror'::regnamespace and c.relkind in ('r', 'p', 'v', 'm', 'S')
+    from pg_catalog.pg_class as c
+    where c.relnamespace = 'mirror'::regnamespace and c.relkind in ('r', 'p', 'v', 'm', 'S')
     union all
     select 'table', c.oid::regclass::text, format(' (%I)', a.attname), c.relowner, a.attacl, '{}'
     from pg_catalog.pg_class as c join pg_catalog.pg_attribute as a on a.attrelid = c.oid and not a.attisdropped
     where c.relnamespace = 'mirror'::regnamespace
     union all
-    select 'function', p.oid::regprocedure::text, '', p.proowner, coalesce(p.proacl, acldefault('f', p.proowner)), coalesce(f.callers, '{}')
+    select 'function', p.oid::regprocedure::text, '', p.proowner, coalesce(p.proacl, acldefault('f', p.proowner)),
+           coalesce(f.callers, '{}')
     from pg_catalog.pg_proc as p left join mirror.functions() as f on f.function = p.oid
     where p.pronamespace = 'mirror'::regnamespace or f.function is not null
   )
-  select g.grantee, format('%s may %s %s%s', coalesce(r.rolname, 'public'), string_agg(lower(g.privilege_type), ', ' order by g.privilege_type), o.name, o.columns),
-         format('revoke all%s on %s %s from %s cascade;', o.columns, o.kind, o.name, coalesce(quote_ident(r.rolname), 'public'))
+  select g.grantee,
+         format('%s may %s %s%s', coalesce(r.rolname, 'public'),
+                string_agg(lower(g.privilege_type), ', ' order by g.privilege_type), o.name, o.columns),
+         format('revoke all%s on %s %s from %s cascade;', o.columns, o.kind, o.name,
+                coalesce(quote_ident(r.rolname), 'public'))
   from ours as o cross join aclexplode(o.acl) as g left join pg_catalog.pg_roles as r on r.oid = g.grantee
   where g.grantee <> o.owner and (r.rolname = any (o.callers)) is not true
   group by g.grantee, r.rolname, o.kind, o.name, o.columns
@@ -1191,14 +1237,18 @@ AS $function$ -- permission mirror
     select s.function, c.oid as relation, bool_or(m.is_write) as is_write
     from sources as s, mirror.named(s.source) as m join pg_catalog.pg_class as c on c.relname = m.relation
     join pg_catalog.pg_namespace as n on n.oid = c.relnamespace and n.nspname = coalesce(m.schema, n.nspname)
-    where c.relkind in ('r', 'p', 'v', 'm', 'f') and n.nspname not in ('pg_catalog', 'information_schema', 'mirror', 'pg_toast')
+    where c.relkind in ('r', 'p', 'v', 'm', 'f')
+      and n.nspname not in ('pg_catalog', 'information_schema', 'mirror', 'pg_toast')
     group by 1, 2
   ), used (class, object, user_class, user_object) as materialized (
-    select 'pg_class'::regclass::oid, i.inhparent, 'pg_class'::regclass::oid, i.inhrelid from pg_catalog.pg_inherits as i
+    select 'pg_class'::regclass::oid, i.inhparent, 'pg_class'::regclass::oid, i.inhrelid
+    from pg_catalog.pg_inherits as i
     union all
     select d.refclassid, d.refobjid, 'pg_class'::regclass::oid, w.ev_class
-    from pg_catalog.pg_depend as d join pg_catalog.pg_rewrite as w on d.classid = 'pg_rewrite'::regclass and w.oid = d.objid
-    where d.refclassid in ('pg_class'::regclass, 'pg_proc'::regclass) and (d.refclassid, d.refobjid) <> ('pg_class'::regclass::oid, w.ev_class)
+    from pg_catalog.pg_depend as d
+    join pg_catalog.pg_rewrite as w on d.classid = 'pg_rewrite'::regclass and w.oid = d.objid
+    where d.refclassid in ('pg_class'::regclass, 'pg_proc'::regclass)
+      and (d.refclassid, d.refobjid) <> ('pg_class'::regclass::oid, w.ev_class)
     union all
     select 'pg_class'::regclass::oid, m.relation, 'pg_proc'::regclass::oid, m.function from mentions as m
     union all
@@ -1208,16 +1258,19 @@ AS $function$ -- permission mirror
     join mentions as m on m.function = s.function and m.is_write
     join pg_catalog.pg_class as c on c.oid = m.relation and c.oid <> t.tgrelid and c.relkind in ('r', 'p')
     union all
-    select d.refclassid, d.refobjid, d.classid, d.objid from pg_catalog.pg_depend as d join sources as s on s.function = d.objid
+    select d.refclassid, d.refobjid, d.classid, d.objid
+    from pg_catalog.pg_depend as d join sources as s on s.function = d.objid
     where d.classid = 'pg_proc'::regclass and d.refclassid in ('pg_class'::regclass, 'pg_proc'::regclass)
   ), found (class, object, root, past, culprit) as (
     select 'pg_class'::regclass::oid, t.oid, t.oid, false, 0::oid
-    from unnest(array['public.users'::regclass, 'public.trips'::regclass, 'public.trip_memberships'::regclass]) as t(oid)
+    from (values ('public.users'::regclass), ('public.trips'), ('public.trip_memberships')) as t(oid)
     union
     select u.user_class, u.user_object, f.root, n.past, case when n.past then coalesce(n.culprit, f.culprit) else 0 end
     from found as f join used as u on u.class = f.class and u.object = f.object, lateral (
-      select f.past or case c.relkind when 'm' then true when 'f' then true when 'v' then not mirror.is_invoker(c.reloptions) and f.class = 'pg_class'::regclass
-                                      else not c.relrowsecurity end as past,
+      select f.past or case
+               when c.relkind in ('m', 'f') then true
+               when c.relkind = 'v' then f.class = 'pg_class'::regclass and not mirror.is_invoker(c.reloptions)
+               else not c.relrowsecurity end as past,
              case when not f.past or c.relkind = 'm' then c.oid end as culprit
       from pg_catalog.pg_class as c where u.user_class = 'pg_class'::regclass and c.oid = u.user_object
       union all
@@ -1236,7 +1289,8 @@ AS $function$ -- permission mirror
   select p.oid, regexp_replace(coalesce(pg_get_function_sqlbody(p.oid), p.prosrc), '--[^\n]*|/\*.*?\*/', ' ', 'g')
   from pg_catalog.pg_proc as p
   join pg_catalog.pg_namespace as n on n.oid = p.pronamespace join pg_catalog.pg_language as l on l.oid = p.prolang
-  where p.prokind in ('f', 'p') and l.lanname not in ('c', 'internal') and n.nspname not in ('mirror', 'pg_catalog', 'information_schema')
+  where p.prokind in ('f', 'p') and l.lanname not in ('c', 'internal')
+    and n.nspname not in ('mirror', 'pg_catalog', 'information_schema')
     and p.oid not in (select f.function from mirror.functions() as f)
 $function$;
 
@@ -1335,7 +1389,8 @@ CREATE OR REPLACE FUNCTION public.is_own_topic(topic text)
 AS $function$ -- permission mirror
 declare _me text;
 begin
-  -- Who calls: the JWT's `sub`; null for nobody. A block that catches everything is the dear part of a check, so there is one.
+  -- Who calls: the JWT's `sub`; null where there is none. A block that catches everything is the dear part of a check,
+  -- so there is one.
   declare
     _claims text := nullif(current_setting('request.jwt.claims', true), '');
     _json jsonb;
@@ -1367,7 +1422,8 @@ declare
   _found text[];
   _trip uuid;
 begin
-  -- Who calls: the JWT's `sub`; null for nobody. A block that catches everything is the dear part of a check, so there is one.
+  -- Who calls: the JWT's `sub`; null where there is none. A block that catches everything is the dear part of a check,
+  -- so there is one.
   declare
     _claims text := nullif(current_setting('request.jwt.claims', true), '');
     _json jsonb;
@@ -1392,7 +1448,8 @@ begin
       _trip := null;
     end;
     if _found[2] is not null then
-      return _found[2] = coalesce((select e.epoch from mirror.epochs as e where e.trip_id = _trip), 0)::text and exists (select from public.trip_memberships as m where m.trip_id = _trip and m.user_id = _me and lower(m.status::text) = any (array[lower('active'), lower('accepted')]::text[]) and not exists (select from mirror.parked as p where p.tbl = 'trip_memberships' and p.k1 = m.trip_id::text and p.k2 = m.user_id::text));
+      return _found[2] = coalesce((select e.epoch from mirror.epochs as e where e.trip_id = _trip), 0)::text
+             and exists (select from public.trip_memberships as m where m.trip_id = _trip and m.user_id = _me and lower(m.status::text) = any (array[lower('active'), lower('accepted')]::text[]) and not exists (select from mirror.parked as p where p.tbl = 'trip_memberships' and p.k1 = m.trip_id::text and p.k2 = m.user_id::text));
     elsif exists (select from public.trip_memberships as m where m.trip_id = _trip and m.user_id = _me and lower(m.status::text) = any (array[lower('active'), lower('accepted')]::text[]) and not exists (select from mirror.parked as p where p.tbl = 'trip_memberships' and p.k1 = m.trip_id::text and p.k2 = m.user_id::text)) then
       return true;
     end if;
@@ -1411,7 +1468,8 @@ declare
   _me uuid;
   _trip uuid;
 begin
-  -- Who calls: the JWT's `sub`; null for nobody. A block that catches everything is the dear part of a check, so there is one.
+  -- Who calls: the JWT's `sub`; null where there is none. A block that catches everything is the dear part of a check,
+  -- so there is one.
   declare
     _claims text := nullif(current_setting('request.jwt.claims', true), '');
     _json jsonb;
@@ -1442,7 +1500,8 @@ declare
   _me uuid;
   _trip uuid;
 begin
-  -- Who calls: the JWT's `sub`; null for nobody. A block that catches everything is the dear part of a check, so there is one.
+  -- Who calls: the JWT's `sub`; null where there is none. A block that catches everything is the dear part of a check,
+  -- so there is one.
   declare
     _claims text := nullif(current_setting('request.jwt.claims', true), '');
     _json jsonb;
@@ -1475,7 +1534,8 @@ declare
   _me uuid;
   _trip uuid;
 begin
-  -- Who calls: the JWT's `sub`; null for nobody. A block that catches everything is the dear part of a check, so there is one.
+  -- Who calls: the JWT's `sub`; null where there is none. A block that catches everything is the dear part of a check,
+  -- so there is one.
   declare
     _claims text := nullif(current_setting('request.jwt.claims', true), '');
     _json jsonb;
@@ -1506,7 +1566,8 @@ declare
   _me uuid;
   _trip uuid;
 begin
-  -- Who calls: the JWT's `sub`; null for nobody. A block that catches everything is the dear part of a check, so there is one.
+  -- Who calls: the JWT's `sub`; null where there is none. A block that catches everything is the dear part of a check,
+  -- so there is one.
   declare
     _claims text := nullif(current_setting('request.jwt.claims', true), '');
     _json jsonb;
@@ -1686,7 +1747,8 @@ begin
       detail = format('its snapshot is %s, the target equals %s', mirror_claim.source->>'snapshot', _state.snapshot),
       hint = 'If it was restored on purpose, run `mirror adopt`.';
   end if;
-  update mirror.state set epoch = epoch + 1, batch = 0, source = mirror_claim.source - 'snapshot' where one returning * into _state;
+  update mirror.state set epoch = epoch + 1, batch = 0, source = mirror_claim.source - 'snapshot' where one
+  returning * into _state;
   return jsonb_build_object('epoch', _state.epoch, 'version', _state.version, 'types', _state.types, 'clock', clock_timestamp(),
     'snapshot', _state.snapshot, 'primed', _state.primed_at is not null, 'parked', (select count(*) from mirror.parked),
     'walks', _state.walks, 'proof', _state.proof, 'channels', mirror.channels(),
@@ -1740,7 +1802,7 @@ CREATE OR REPLACE FUNCTION public.mirror_open_channels()
  LANGUAGE plpgsql
  SECURITY DEFINER
  SET search_path TO 'pg_catalog', 'pg_temp'
- SET lock_timeout TO '2s'
+ SET lock_timeout TO '500ms'
 AS $function$ -- permission mirror
 begin
   if mirror.channels() = 'closed' then
@@ -1748,7 +1810,8 @@ begin
     if found then
       perform mirror.open_channels();
       update mirror.state as s
-      set messages = mirror.messages(), sealed = split_part(s.sealed, ' ', 1) || ' ' || mirror.channel_seal() where s.one;
+      set messages = mirror.messages(), sealed = split_part(s.sealed, ' ', 1) || ' ' || mirror.channel_seal()
+      where s.one;
     end if;
   end if;
   return jsonb_build_object('clock', clock_timestamp(), 'channels', mirror.channels(), 'reason', null);
@@ -1773,8 +1836,8 @@ CREATE OR REPLACE FUNCTION public.mirror_status()
  STABLE SECURITY DEFINER
  SET search_path TO 'pg_catalog', 'pg_temp'
 AS $function$ -- permission mirror
-  select to_jsonb(s) - 'one' - 'rendered' - 'sealed' - 'position_epoch' - 'messages' || jsonb_build_object('clock', clock_timestamp(),
-    'channels', mirror.channels(),
+  select to_jsonb(s) - 'one' - 'rendered' - 'sealed' - 'position_epoch' - 'messages' || jsonb_build_object(
+    'clock', clock_timestamp(), 'channels', mirror.channels(),
     'staleness_seconds', extract(epoch from clock_timestamp() - s.fresh_at),
     'parked', (select coalesce(jsonb_agg(to_jsonb(p) - 'settled' order by p.since), '[]')
                from (select * from mirror.parked order by since limit 100) as p))
@@ -1796,14 +1859,17 @@ declare
 begin
   select * into strict _state from mirror.state;
   begin
-    _epoch := public.mirror_claim(coalesce(_state.source, '{}') || jsonb_build_object('snapshot', _state.snapshot))->'epoch';
+    _epoch := public.mirror_claim(
+      coalesce(_state.source, '{}') || jsonb_build_object('snapshot', _state.snapshot))->'epoch';
     foreach _table in array array['users', 'trips', 'trip_memberships'] loop
-      perform mirror.attempt('add', _table, '{}'), mirror.attempt('put', _table, '{}'), mirror.attempt('remove', _table, '[]');
+      perform mirror.attempt('add', _table, '{}'), mirror.attempt('put', _table, '{}'),
+              mirror.attempt('remove', _table, '[]');
     end loop;
     perform mirror.attempt('exchange', 'users', '{}'), mirror.revoke('[]');
     perform public.mirror_apply(jsonb_build_object('epoch', _epoch, 'batch', 1, 'scopes', '[]'::jsonb));
     perform public.mirror_apply(jsonb_build_object('epoch', _epoch, 'batch', 2, 'scopes', '[]'::jsonb,
-      'position', jsonb_build_object('snapshot', coalesce(_state.snapshot, '1:1:'), 'as_of', now(), 'fresh_at', now())));
+      'position', jsonb_build_object('snapshot', coalesce(_state.snapshot, '1:1:'), 'as_of', now(),
+                                     'fresh_at', now())));
     perform public.mirror_adopt('{}');
     raise exception 'tried' using errcode = 'MR000';
   exception when sqlstate 'MR000' then
@@ -1820,7 +1886,8 @@ CREATE OR REPLACE FUNCTION public.my_companion_profiles()
 AS $function$ -- permission mirror
 declare _me uuid;
 begin
-  -- Who calls: the JWT's `sub`; null for nobody. A block that catches everything is the dear part of a check, so there is one.
+  -- Who calls: the JWT's `sub`; null where there is none. A block that catches everything is the dear part of a check,
+  -- so there is one.
   declare
     _claims text := nullif(current_setting('request.jwt.claims', true), '');
     _json jsonb;
@@ -1852,7 +1919,8 @@ CREATE OR REPLACE FUNCTION public.my_companions()
 AS $function$ -- permission mirror
 declare _me uuid;
 begin
-  -- Who calls: the JWT's `sub`; null for nobody. A block that catches everything is the dear part of a check, so there is one.
+  -- Who calls: the JWT's `sub`; null where there is none. A block that catches everything is the dear part of a check,
+  -- so there is one.
   declare
     _claims text := nullif(current_setting('request.jwt.claims', true), '');
     _json jsonb;
@@ -1884,7 +1952,8 @@ CREATE OR REPLACE FUNCTION public.my_trips()
 AS $function$ -- permission mirror
 declare _me uuid;
 begin
-  -- Who calls: the JWT's `sub`; null for nobody. A block that catches everything is the dear part of a check, so there is one.
+  -- Who calls: the JWT's `sub`; null where there is none. A block that catches everything is the dear part of a check,
+  -- so there is one.
   declare
     _claims text := nullif(current_setting('request.jwt.claims', true), '');
     _json jsonb;
@@ -1913,7 +1982,8 @@ CREATE OR REPLACE FUNCTION public.my_user_id()
 AS $function$ -- permission mirror
 declare _me uuid;
 begin
-  -- Who calls: the JWT's `sub`; null for nobody. A block that catches everything is the dear part of a check, so there is one.
+  -- Who calls: the JWT's `sub`; null where there is none. A block that catches everything is the dear part of a check,
+  -- so there is one.
   declare
     _claims text := nullif(current_setting('request.jwt.claims', true), '');
     _json jsonb;

@@ -1,5 +1,5 @@
-  -- What is ours in schema public, and who may call it. The anonymous role may call what a policy that applies to it asks
-  -- (mirror.functions), and nothing else.
+  -- What is ours in schema public, and who may call it. The anonymous role may call what a policy that applies to it
+  -- asks (mirror.functions), and nothing else.
   values ('mirror_claim', '{service_role}'), ('mirror_apply', '{service_role}'), ('mirror_status', '{service_role}'),
          ('mirror_adopt', '{service_role}'), ('mirror_compare', '{service_role}'), ('mirror_insecurities', '{service_role}'),
          ('mirror_open_channels', '{service_role}'), ('mirror_try', '{service_role}'),

@@ -1,27 +1,33 @@
 -- The target side, at the end: nobody but the mirror writes, nobody but the service role calls what the daemon calls.
 -- Since October 2026 hosted Supabase grants nothing by default, so everything is said here.
 
--- The rights that others have on what is ours and that are not ours to give: default privileges of this database give them
--- to any role, whenever something is made anew, and a grant by hand to one.
+-- The rights that others have on what is ours and that are not ours to give: default privileges of this database give
+-- them to any role, whenever something is made anew, and a grant by hand to one.
 create or replace function mirror.rights_of_others() returns table (grantee oid, finding text, cure text)
 language sql stable set search_path = pg_catalog, pg_temp as $mirror$
   with ours as (
-    select 'schema' as kind, n.nspname::text as name, '' as columns, n.nspowner as owner, n.nspacl as acl, '{}'::text[] as callers
+    select 'schema' as kind, n.nspname::text as name, '' as columns, n.nspowner as owner, n.nspacl as acl,
+           '{}'::text[] as callers
     from pg_catalog.pg_namespace as n where n.nspname = 'mirror'
     union all
     select 'table', c.oid::regclass::text, '', c.relowner, c.relacl, '{}'
-    from pg_catalog.pg_class as c where c.relnamespace = 'mirror'::regnamespace and c.relkind in ('r', 'p', 'v', 'm', 'S')
+    from pg_catalog.pg_class as c
+    where c.relnamespace = 'mirror'::regnamespace and c.relkind in ('r', 'p', 'v', 'm', 'S')
     union all
     select 'table', c.oid::regclass::text, format(' (%I)', a.attname), c.relowner, a.attacl, '{}'
     from pg_catalog.pg_class as c join pg_catalog.pg_attribute as a on a.attrelid = c.oid and not a.attisdropped
     where c.relnamespace = 'mirror'::regnamespace
     union all
-    select 'function', p.oid::regprocedure::text, '', p.proowner, coalesce(p.proacl, acldefault('f', p.proowner)), coalesce(f.callers, '{}')
+    select 'function', p.oid::regprocedure::text, '', p.proowner, coalesce(p.proacl, acldefault('f', p.proowner)),
+           coalesce(f.callers, '{}')
     from pg_catalog.pg_proc as p left join mirror.functions() as f on f.function = p.oid
     where p.pronamespace = 'mirror'::regnamespace or f.function is not null
   )
-  select g.grantee, format('%s may %s %s%s', coalesce(r.rolname, 'public'), string_agg(lower(g.privilege_type), ', ' order by g.privilege_type), o.name, o.columns),
-         format('revoke all%s on %s %s from %s cascade;', o.columns, o.kind, o.name, coalesce(quote_ident(r.rolname), 'public'))
+  select g.grantee,
+         format('%s may %s %s%s', coalesce(r.rolname, 'public'),
+                string_agg(lower(g.privilege_type), ', ' order by g.privilege_type), o.name, o.columns),
+         format('revoke all%s on %s %s from %s cascade;', o.columns, o.kind, o.name,
+                coalesce(quote_ident(r.rolname), 'public'))
   from ours as o cross join aclexplode(o.acl) as g left join pg_catalog.pg_roles as r on r.oid = g.grantee
   where g.grantee <> o.owner and (r.rolname = any (o.callers)) is not true
   group by g.grantee, r.rolname, o.kind, o.name, o.columns
@@ -36,7 +42,8 @@ begin
   for _revoke in
     select o.cure from mirror.rights_of_others() as o
     union all
-    select format('revoke all on %s from %s cascade', c.oid::regclass, case when g.grantee = 0 then 'public' else g.grantee::regrole::text end)
+    select format('revoke all on %s from %s cascade', c.oid::regclass,
+                  case when g.grantee = 0 then 'public' else g.grantee::regrole::text end)
     from unnest(string_to_array(current_setting('mirror.made_here'), ',')) as made(name)
     join pg_catalog.pg_class as c on c.oid = to_regclass('public.' || made.name) cross join aclexplode(c.relacl) as g
     where g.grantee <> c.relowner

@@ -30,7 +30,8 @@ exception when others then
   if action = 'add' then
     return mirror.attempt('put', tbl, rows);
   elsif _n <= 1 then
-    perform mirror.park(tbl, case jsonb_typeof(rows) when 'array' then rows->0 else (select jsonb_object_agg(c.key, (c.value::text[])[1]) from jsonb_each_text(rows) as c) end,
+    perform mirror.park(tbl, case jsonb_typeof(rows) when 'array' then rows->0 else (
+                          select jsonb_object_agg(c.key, (c.value::text[])[1]) from jsonb_each_text(rows) as c) end,
                         format('the target refuses it (%s): %s', sqlstate, sqlerrm));
     return 0;
   elsif sqlstate = '23505' and action = 'put' and tbl = 'users' then
@@ -43,7 +44,8 @@ $mirror$;
 -- Is this error about the row (bad data, a violated constraint, a limit, a trigger's objection), so that trying it again as
 -- it is would be in vain? A trigger may raise a SQLSTATE of its own: the standard leaves it the classes 5 to 9 and I to Z,
 -- of which PostgreSQL has taken those that are about the server and not about a row.
-create or replace function mirror.is_objection(state text) returns boolean language sql immutable set search_path = pg_catalog, pg_temp as $mirror$
+create or replace function mirror.is_objection(state text) returns boolean
+language sql immutable set search_path = pg_catalog, pg_temp as $mirror$
   select state ~ '^(22|23|44)' or state ~ '^[5-9I-Z]' and state !~ '^(53|55|57|58|72|XX)'
 $mirror$;
 
@@ -59,7 +61,8 @@ begin
   on conflict (tbl, k1, k2) do update
   set reason = excluded.reason, tries = p.tries + 1, settled = false,
       retry_at = now() + least(interval '1 hour', interval '5 seconds' * power(2, least(p.tries, 10)));
-  -- Many that are refused mean a mistake, and it is not for the mirror to revoke them all. Any user can make values too large.
+  -- Many that are refused mean a mistake, and it is not for the mirror to revoke them all. Any user can make values too
+  -- large.
   if park.reason not like '%(22001)%are mirrored' and (select count(*) from mirror.parked) > 1000 then
     raise exception 'more than 1000 rows are refused' using errcode = 'PT422',
       detail = format('the last one of %s because %s', park.tbl, park.reason),
@@ -73,7 +76,8 @@ $mirror$;
 
 -- A parked membership goes. One that may not go (chat refers to it) loses role and status; if even that is refused it
 -- stays as it is, and is_trip_member() does not count it.
-create or replace function mirror.revoke(keys jsonb) returns void language plpgsql set search_path = pg_catalog, pg_temp as $mirror$
+create or replace function mirror.revoke(keys jsonb) returns void
+language plpgsql set search_path = pg_catalog, pg_temp as $mirror$
 begin
   perform mirror.remove_trip_memberships(keys);
 exception when others then
@@ -94,7 +98,8 @@ $mirror$;
 
 -- Parked keys that this batch is about have another chance: whatever is refused again is parked again. Are there any?
 -- Scope by scope: a join with a scope's rows would carry the whole scope along with each of them.
-create or replace function mirror.reconsider(scopes jsonb) returns boolean language plpgsql set search_path = pg_catalog, pg_temp as $mirror$
+create or replace function mirror.reconsider(scopes jsonb) returns boolean
+language plpgsql set search_path = pg_catalog, pg_temp as $mirror$
 declare _scope jsonb;
 begin
   if not exists (select from mirror.parked) then

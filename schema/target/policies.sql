@@ -1,6 +1,7 @@
--- The target side: policies. You see yourself, the trips you are in and their members; what those show of themselves is told
--- by my_companion_profiles(), unless they show all. Nobody writes. They ask functions and never a table, so none can recurse; array(select ...) is asked once per query, and the
--- indexes on the keys answer it. Ours are known by their names: whatever else there is stays as it is.
+-- The target side: policies. You see yourself, the trips you are in and their members; my_companion_profiles() tells
+-- what those show of themselves, unless they show all. Only the mirror writes. They ask functions and never a table, so
+-- none can recurse; array(select ...) is asked once per query, and the indexes on the keys answer it. Ours are known by
+-- their names: whatever else there is stays as it is.
 do $mirror$
 declare _former text;
 begin

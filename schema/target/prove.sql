@@ -3,7 +3,8 @@
 
 -- Does a slice have this many rows and this digest here too?
 create or replace function mirror.check_digest(asked jsonb) returns jsonb
-language plpgsql stable set search_path = pg_catalog, pg_temp set enable_seqscan = off set max_parallel_workers_per_gather = 0 set jit = off as $mirror$
+language plpgsql stable set search_path = pg_catalog, pg_temp set enable_seqscan = off
+set max_parallel_workers_per_gather = 0 set jit = off as $mirror$
 declare
   _n bigint;
   _digest bigint;
@@ -22,7 +23,8 @@ $mirror$;
 -- cannot read, and those of pending (scopes that wait to be applied) differ for a known reason and do not count; of a
 -- membership that the source cannot read it is drift to be here at all. refused: so many keys are still to be parked.
 create or replace function mirror.explain(scope jsonb, pending jsonb) returns jsonb
-language plpgsql stable set search_path = pg_catalog, pg_temp set enable_seqscan = off set max_parallel_workers_per_gather = 0 set jit = off as $mirror$
+language plpgsql stable set search_path = pg_catalog, pg_temp set enable_seqscan = off
+set max_parallel_workers_per_gather = 0 set jit = off as $mirror$
 declare
   _explained jsonb;
   _columns text := case scope->>'table' when 'users' then 't.id, t.subject, t.email, t.username'
@@ -53,7 +55,8 @@ begin
       'missing', count(*) filter (where direction = 'missing'), 'extra', count(*) filter (where direction = 'extra'),
       'changed', count(*) filter (where direction = 'changed'),
       'parked', (select count(*) from u where is_parked)
-                + (select count(*) from mirror.refused($1) as f where (f->>'k1', coalesce(f->>'k2', '')) not in (select k1, k2 from u)),
+                + (select count(*) from mirror.refused($1) as f
+                   where (f->>'k1', coalesce(f->>'k2', '')) not in (select k1, k2 from u)),
       'refused', (select count(*) from mirror.refused($1) as f
                   where (f->>'k1', coalesce(f->>'k2', '')) not in (select p.k1, p.k2 from mirror.parked as p where p.tbl = $1->>'table')),
       'rows', coalesce((select jsonb_agg(to_jsonb(f)) from (

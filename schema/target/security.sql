@@ -25,7 +25,8 @@ language sql stable set search_path = pg_catalog, pg_temp as $mirror$
     where a.grantee <> t.relowner
     union all
     select t.oid, t.name, a.grantee, a.privilege_type, format('(%I)', c.attname)
-    from tables as t join pg_catalog.pg_attribute as c on c.attrelid = t.oid, aclexplode(c.attacl) as a
+    from tables as t join pg_catalog.pg_attribute as c on c.attrelid = t.oid and not c.attisdropped,
+         aclexplode(c.attacl) as a
     where a.grantee <> t.relowner
   )
   select 'not published', format('%s is in the publication supabase_realtime: deletes go to every subscriber', t.name),

@@ -4,8 +4,9 @@
 -- Tables that are made here give no rights but ours (grants.sql), whatever the default privileges of this database say.
 do $mirror$
 begin
-  perform set_config('mirror.made_here', (select coalesce(string_agg(t, ','), '') from unnest(array['users', 'trips', 'trip_memberships']) as t
-                                          where to_regclass('public.' || t) is null), true);
+  perform set_config('mirror.made_here', (
+    select coalesce(string_agg(t, ','), '') from unnest(array['users', 'trips', 'trip_memberships']) as t
+    where to_regclass('public.' || t) is null), true);
 end
 $mirror$;
 

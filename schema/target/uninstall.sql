@@ -1,6 +1,6 @@
--- Takes away everything of the mirror but the three tables with their rows and row level security: chat may reference them,
--- and an adopted table was never ours: it gets back what was taken when it was adopted. What somebody else has built on our
--- functions is not taken along.
+-- Takes away everything of the mirror but the three tables with their rows and row level security: chat may reference
+-- them, and an adopted table was never ours: it gets back what was taken when it was adopted. What others have built on
+-- our functions is not taken along.
 do $mirror$
 declare
   _ours record;

@@ -28,7 +28,8 @@ language sql immutable set search_path = pg_catalog, pg_temp as $mirror$
     else (select jsonb_object_agg(c.key, ((c.value::text[])[first : last])::text) from jsonb_each_text(rows) as c) end
 $mirror$;
 
-create or replace function mirror.how_many(rows jsonb) returns integer language sql immutable set search_path = pg_catalog, pg_temp as $mirror$
+create or replace function mirror.how_many(rows jsonb) returns integer
+language sql immutable set search_path = pg_catalog, pg_temp as $mirror$
   select case jsonb_typeof(rows) when 'array' then jsonb_array_length(rows)
               else coalesce(cardinality(coalesce(rows->>'trip_id', rows->>'id')::text[]), 0) end
 $mirror$;
@@ -49,7 +50,8 @@ $mirror$;
 -- The rows of a table (as t) that a scope is about, as a condition. Put together so that the index in key order answers each
 -- kind of scope; the functions that use it keep the planner from reading the table: of one that is just being filled it
 -- knows nothing. A range within one trip has bounds of users of that trip; any other range goes across the trips.
-create or replace function mirror.within(scope jsonb) returns text language sql immutable set search_path = pg_catalog, pg_temp as $mirror$
+create or replace function mirror.within(scope jsonb) returns text
+language sql immutable set search_path = pg_catalog, pg_temp as $mirror$
   select concat_ws(' and ', 'true', nullif(case scope->>'table'
     when 'users' then concat_ws(' and ',
       mirror.bound('{{user_c}} > %L::{{user_id}}', scope->'range'->>'after1'),
@@ -80,7 +82,8 @@ language sql immutable set search_path = pg_catalog, pg_temp as $mirror$
 $mirror$;
 
 create or replace function mirror.is_vacant(scope jsonb) returns boolean
-language plpgsql stable set search_path = pg_catalog, pg_temp set enable_seqscan = off set max_parallel_workers_per_gather = 0 as $mirror$
+language plpgsql stable set search_path = pg_catalog, pg_temp set enable_seqscan = off
+set max_parallel_workers_per_gather = 0 as $mirror$
 declare _any boolean;
 begin
   execute format('select exists (select from public.%I as t where %s)', scope->>'table', mirror.within(scope)) into _any;
@@ -91,7 +94,8 @@ $mirror$;
 -- The keys within a scope that are here and not in its rows: what a range, a user or whole trips must lose. A user or trip
 -- that the source could not read is not gone; a membership is: who cannot be proven to be a member is none.
 create or replace function mirror.surplus(scope jsonb) returns jsonb
-language plpgsql stable set search_path = pg_catalog, pg_temp set enable_seqscan = off set max_parallel_workers_per_gather = 0 as $mirror$
+language plpgsql stable set search_path = pg_catalog, pg_temp set enable_seqscan = off
+set max_parallel_workers_per_gather = 0 as $mirror$
 declare
   _keys jsonb;
 begin
@@ -118,7 +122,8 @@ end
 $mirror$;
 
 -- The keys that the source could not read.
-create or replace function mirror.refused(scope jsonb) returns setof jsonb language sql immutable set search_path = pg_catalog, pg_temp as $mirror$
+create or replace function mirror.refused(scope jsonb) returns setof jsonb
+language sql immutable set search_path = pg_catalog, pg_temp as $mirror$
   select jsonb_array_elements(case when jsonb_typeof(scope->'refused') = 'array' then scope->'refused' else '[]' end)
 $mirror$;
 

@@ -11,8 +11,9 @@ What it imitates, after PostgREST's sources:
 - What does not write runs READ ONLY, and so does every GET; rows are cut at 1,000 without a word; void is 204.
 - Errors are PostgreSQL's, in JSON, with the status that PostgREST gives them. Of PTxyz the message is the reason phrase
   of the status line: one that is not a line of ASCII breaks the reply. 40001 is tried again without end, client or not.
-- Sessions preload safeupdate on hosted projects: UPDATE and DELETE without WHERE are 21000. Here the bodies of what is
-  called are read (tests/bed/safeupdate.py), once after each look: not those of triggers.
+
+UPDATE and DELETE without WHERE are 21000, as in sessions that preload safeupdate: the database imitates that itself,
+for sessions of `authenticator` (mirror/demo/supabase.sql).
 
 What it does not: tables and views, JWKS, Prefer, the OpenAPI document, single unnamed parameters."""
 
@@ -33,7 +34,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from tests.bed import postgrest_schema, safeupdate
+from tests.bed import postgrest_schema
 from tests.bed.postgrest_answers import RefusedError, answer, error, refusal
 from tests.bed.postgrest_jwt import claims_of
 from tests.bed.postgrest_schema import Connection, Function, SchemaCache
@@ -136,23 +137,10 @@ class Postgrest:
         while True:
             try:
                 async with self._connection() as connection:
-                    await self._safe(call)
                     return await _transaction(connection, call)
             except (psycopg.errors.SerializationFailure, psycopg.errors.DeadlockDetected):
                 self.retried += 1
                 await asyncio.sleep(0)
-
-    async def _safe(self, call: _Call) -> None:
-        refused, name = call.cache.refused, call.function.name
-        if name not in refused:
-            refused[name] = await asyncio.to_thread(self._refusal, name)
-        message = refused[name]
-        if message is not None:
-            raise RefusedError(400, "21000", message)
-
-    def _refusal(self, name: str) -> str | None:
-        with psycopg.connect(self.url, autocommit=True) as connection:
-            return safeupdate.refuses(connection, name)
 
     @contextlib.asynccontextmanager
     async def _connection(self) -> AsyncIterator[Connection]:

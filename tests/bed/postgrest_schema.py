@@ -1,7 +1,7 @@
 """What the stand-in for PostgREST (tests/bed/postgrest.py) knows of the database: as it was when it last looked."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import psycopg
@@ -65,7 +65,6 @@ class Function:
 class SchemaCache:
     functions: Mapping[tuple[str, str], tuple[Function, ...]]
     roles: Mapping[str, dict[str, str]]
-    refused: dict[str, str | None] = field(default_factory=dict)  # by safeupdate: what it says of a function
 
     def choose(self, schema: str, name: str, given: Iterable[str]) -> Function:
         keys = set(given)

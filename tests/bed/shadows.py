@@ -1,5 +1,6 @@
 """An attacker with a schema of its own: everything that PostgreSQL has in pg_catalog, and everything of ours, stands
-there again under the same name and says, when it is used, who uses it. Whoever is caught runs the attacker's code."""
+there again under the same name and says, when it is used, who uses it. A function that is caught
+runs the attacker's code."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager

@@ -83,8 +83,9 @@ def test_the_advisors_find_what_readme_names(supabase: Path, installed: str, tmp
     url = as_role(installed, "hosted_postgres")
     done = run(supabase, tmp_path, "advisors", "--level", "info", "--output-format", "json", url=url)
     assert done.returncode == 0, done.stderr
-    known = by_design()
-    for finding in json.loads(done.stdout)["results"]:
+    known, found = by_design(), json.loads(done.stdout)["results"]
+    assert found, "what README names is found by those that look"
+    for finding in found:
         assert finding["name"] in known, finding
         assert any(name in finding["detail"] for name in known[finding["name"]]), finding
 

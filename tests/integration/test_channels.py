@@ -135,6 +135,9 @@ async def test_a_busy_table_keeps_neither_the_copy_nor_the_chat_waiting(
         await chat.execute("select from realtime.messages")
         await eventually(lambda: any("lock timeout" in e.message for e in daemon.record.errors), 15.0)
         assert await value(target, OURS) is None
+        await source.execute("insert into users (id) values (%s)", [an_id(2)])
+        await eventually(lambda: value(target, "select count(*) = 2 from public.users"))
+        await target.execute("set statement_timeout = '3s'; select from realtime.messages")
         await chat.rollback()
         await eventually(lambda: daemon.vitals.channels == "ready")
 

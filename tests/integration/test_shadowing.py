@@ -1,6 +1,6 @@
-"""Whoever may call a function that runs with its owner's rights must not have it run code of the caller's. Every such
-function that the catalog knows is called, on both sides, by every role that may: with types, relations, functions and
-operators of the caller's in the way. A function that comes later is called, too; one that cannot be reached fails."""
+"""A function that runs with its owner's rights must never run code of its caller's. Every such function that the
+catalog knows is called, on both sides, by every role that may: with types, relations, functions and operators of the
+caller's in the way. A function that comes later is called, too; one that cannot be reached fails."""
 
 import json
 from collections.abc import Iterator

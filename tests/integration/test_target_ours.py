@@ -1,5 +1,5 @@
-"""What is ours in the target, and who may use it: our own functions are known by their bodies, and nobody has rights on
-what is ours but the API's roles, whatever default privileges say. Anon has none, unless a policy needs it."""
+"""What is ours in the target, and who may use it: our own functions are known by their bodies, and only the API's roles
+have rights on what is ours, whatever default privileges say. Anon has none, unless a policy needs it."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -172,7 +172,7 @@ def application(target_url: str) -> Iterator[str]:
 
 
 @pytest.mark.usefixtures("application")
-def test_default_privileges_give_nobody_what_is_ours(target_url: str, connection: Connection) -> None:
+def test_default_privileges_give_no_role_what_is_ours(target_url: str, connection: Connection) -> None:
     install(target_url, Mapping(access=AccessOptions(topics=("trip:{id}:{epoch}",))))
     assert connection.execute(RIGHTS).fetchall() == []
     assert connection.execute("select count(*) from mirror.rights_of_others()").fetchone() == (0,)
@@ -200,7 +200,9 @@ def test_what_is_given_later_is_found_and_taken_away(target_url: str, connection
 
 def test_rights_on_dropped_columns_are_no_rights(target_url: str, connection: Connection) -> None:
     install(target_url)
-    connection.execute("alter table mirror.state add column later text")
-    connection.execute("grant select (later) on mirror.state to authenticated")
-    connection.execute("alter table mirror.state drop column later")
+    for table in ("mirror.state", "public.users"):
+        connection.execute(f"alter table {table} add column later text")
+        connection.execute(f"grant update (later) on {table} to authenticated")
+        connection.execute(f"alter table {table} drop column later")
     assert connection.execute("select finding from mirror.rights_of_others()").fetchall() == []
+    assert connection.execute("select finding from mirror.insecurities()").fetchall() == []

@@ -32,6 +32,12 @@ ASKED: dict[str, Callable[[Target], Awaitable[Any]]] = {
     "mirror_compare": lambda target: target.compare(READING),
     "mirror_adopt": lambda target: target.adopt("{}"),
     "mirror_status": lambda target: target.status(),
+    "mirror_open_channels": lambda target: target.open_channels(),
+}
+ASKED_ONCE: dict[str, Callable[[once.Api], Any]] = {
+    "mirror_status": once.Api.status,
+    "mirror_insecurities": once.Api.insecurities,
+    "mirror_try": once.Api.attempt,
 }
 ODD: dict[str, str | bytes] = {
     "nothing in it": "{}",
@@ -74,14 +80,15 @@ async def test_what_is_no_reply_of_ours_is_an_error_of_ours(
     await target.close()
 
 
+@pytest.mark.parametrize("function", ASKED_ONCE)
 @pytest.mark.parametrize("odd", ODD)
-def test_the_same_for_commands_that_ask_once(monkeypatch: pytest.MonkeyPatch, odd: str) -> None:
+def test_the_same_for_commands_that_ask_once(monkeypatch: pytest.MonkeyPatch, function: str, odd: str) -> None:
     answering(monkeypatch, ODD[odd])
     with (
         once.opened(HTTPS) as api,
-        pytest.raises(UnknownOutcome, match="no reply to mirror_status, but something else"),
+        pytest.raises(UnknownOutcome, match=f"no reply to {function}, but something else"),
     ):
-        api.status()
+        ASKED_ONCE[function](api)
 
 
 async def test_another_release_is_named_whatever_else_it_says(monkeypatch: pytest.MonkeyPatch) -> None:

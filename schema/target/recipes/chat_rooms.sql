@@ -41,7 +41,7 @@ create policy "participants write as themselves" on public.messages for insert t
   with check (sender = (select public.my_user_id()) and public.is_trip_member(room_id));
 
 -- New messages go to a private channel of their own, on which clients listen and only the database speaks: on room:<id>
--- any member may send what looks like a message of somebody else. A restrictive policy holds whatever others allow.
+-- any member may send what looks like a message of another one. A restrictive policy holds whatever others allow.
 create policy "only the database sends messages" on realtime.messages as restrictive for insert to anon, authenticated
   with check (topic not like 'room:%:messages');
 

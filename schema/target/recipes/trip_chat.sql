@@ -4,8 +4,8 @@
 -- Ids are uuid here; where yours are text or numbers, replace the type of trip_id, sender and user_id. There is no foreign
 -- key to the mirrored tables on purpose: a chat must neither vanish with a mirrored row nor keep the mirror from removing
 -- one. Who is no member sees nothing of it.
--- Topics: [access] topics = ["trip:{id}", "trip:{id}:messages"]. Messages arrive on the second one; typing and presence are
--- for the first.
+-- Topics: [access] topics = ["trip:{id}", "trip:{id}:messages"]. Messages arrive on the second one; typing and presence
+-- are for the first.
 begin;
 set local lock_timeout = '5s';
 do $$
@@ -92,7 +92,7 @@ create policy "they leave" on public.presence for delete to authenticated
   using (user_id = (select public.my_user_id()));
 
 -- New messages go to a private channel of their own, on which clients listen and only the database speaks: on trip:<id>
--- any member may send what looks like a message of somebody else. A restrictive policy holds whatever others allow.
+-- any member may send what looks like a message of another one. A restrictive policy holds whatever others allow.
 create policy "only the database sends messages" on realtime.messages as restrictive for insert to anon, authenticated
   with check (topic not like 'trip:%:messages');
 
