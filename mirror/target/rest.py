@@ -82,7 +82,8 @@ class _Wire(httpx.AsyncClient):
         _call.set((b"", 0.0))
         options["headers"] = {**options["headers"], "Content-Length": str(len(body))}
         for pause_s in pauses(noticed_within_s):
-            response = await super().request(*arguments, **options | {"content": _pieces(body)})
+            async with asyncio.timeout(CALL_TIMEOUT_S):  # each attempt; the pauses have a bound of their own
+                response = await super().request(*arguments, **options | {"content": _pieces(body)})
             if response.is_success:
                 return response
             if pause_s is None or not is_unnoticed(response):
@@ -126,8 +127,7 @@ class Rest:
         within_s = 0.0 if function == "mirror_apply" else self._noticed_within_s
         _call.set((b"{}" if name is None else f'{{"{name}":{argument}}}'.encode(), within_s))
         with _translated(function):
-            async with asyncio.timeout(CALL_TIMEOUT_S + within_s):
-                return (await self._client.rpc(function, {}).execute()).data
+            return (await self._client.rpc(function, {}).execute()).data
 
     async def close(self) -> None:
         await self._wire.aclose()

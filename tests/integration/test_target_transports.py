@@ -95,7 +95,6 @@ async def test_a_reply_that_is_lost_leaves_the_outcome_unknown(
     assert await users(target) == 1, "the server did it"
 
 
-@pytest.mark.slow
 async def test_a_reply_that_takes_too_long_is_not_waited_for(
     transport: Transport, way: Way, monkeypatch: pytest.MonkeyPatch
 ) -> None:
