@@ -10,8 +10,9 @@ from typing import Any, Self
 
 import psycopg
 
-from mirror.config import Https, Settings
+from mirror.config import Settings
 from mirror.errors import ConfigError, MirrorError, Refused
+from mirror.https import Https
 from mirror.postgres import UNDEFINED_FUNCTION, connect_blocking, translated
 from mirror.target import replies
 from mirror.target.target import Target

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
-from mirror.config import Https
 from mirror.doctor.clock import judged
 from mirror.doctor.finding import Finding, Verdict
 from mirror.errors import MirrorError, Refused, Unreachable
+from mirror.https import Https
 from mirror.postgres import UNDEFINED_FUNCTION
 from mirror.target.once import Api, opened
 from mirror.target.target import VERSION

@@ -8,12 +8,13 @@ from typing import Any
 
 import psycopg
 
-from mirror.config import Https, Settings
+from mirror.config import Settings
 from mirror.doctor import address, holes, key
 from mirror.doctor.catalog import Connection, ask, checks
 from mirror.doctor.clock import skew
 from mirror.doctor.finding import Finding, Verdict
 from mirror.errors import ConfigError, MirrorError, Refused, Unreachable
+from mirror.https import Https
 from mirror.mapping import Mapping
 from mirror.postgres import connect_blocking, translate, translated
 from mirror.render import array, digest, literal, template
