@@ -28,14 +28,12 @@ def question(connection: Connection, scene: Scene, relation: Row) -> Question:
 def _judge(
     connection: Connection, scene: Scene, relation: Row, said: Sequence[tuple[Stranger, Answer]]
 ) -> Iterator[Finding]:
-    name, is_table = relation["name"], relation["kind"] in ("r", "p")
-    policies = of_table(connection, relation["oid"], "r") if is_table else []
+    name = relation["name"]
     readers = [caller for caller, answer in said if answer is True]
-    if is_table and not readers:
-        readers = _of_made_up_row(connection, scene, relation, policies)
+    readers = readers or _of_made_up_row(connection, scene, relation)
     if readers:
         shows = "" if relation["shows"] == name else f" ({relation['shows']})"
-        cure = _cure(connection, scene, relation, policies, readers[0])
+        cure = _cure(connection, scene, relation, readers[0])
         yield found("error", f"strangers read rows of {name}{shows}: {named(readers)}", cure)
     yield from _raising(scene, name, said)
 
@@ -46,11 +44,11 @@ def _look(scene: Scene, name: str, caller: Stranger, expression: str = "true") -
     return f"select exists (select from {name} where ({expression}){of_trip})"
 
 
-def _of_made_up_row(connection: Connection, scene: Scene, relation: Row, policies: Sequence[Row]) -> list[Stranger]:
-    """Where there are no rows yet, what the policies would say of one."""
+def _of_made_up_row(connection: Connection, scene: Scene, relation: Row) -> list[Stranger]:
+    """Where there are no rows yet, what the policies would say of one. (Of a view, nothing: it has none.)"""
     if not relation["has_policies"] or not _is_empty(connection, relation["name"]):
         return []
-    tries = []
+    policies, tries = of_table(connection, relation["oid"], "r"), []
     for caller in scene.callers:
         expression = together(policies, caller.role) if caller.role in relation["roles"] else None
         if expression:
@@ -74,12 +72,13 @@ def _made_up(scene: Scene, relation: Row, expression: str) -> str:
     return on_made_up_row(relation["name"], relation["alias"], expression, keys)
 
 
-def _cure(connection: Connection, scene: Scene, relation: Row, policies: Sequence[Row], caller: Stranger) -> str:
+def _cure(connection: Connection, scene: Scene, relation: Row, caller: Stranger) -> str:
     name = relation["name"]
     if relation["kind"] not in ("r", "p"):
         return f"revoke select on {name} from public, {', '.join(relation['roles'])};"
     if not relation["has_policies"]:
         return f"alter table {name} enable row level security;"
+    policies = of_table(connection, relation["oid"], "r")
     queries = (partial(_look, scene, name, caller), partial(_made_up, scene, relation))
     try:
         with rolled_back(connection):
