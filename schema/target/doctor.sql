@@ -21,7 +21,8 @@ from pg_roles where rolname = current_user and rolsuper
 
 -- check realtime: there are private channels to be guarded
 select 'warning', 'there is no table realtime.messages, so every private channel is closed',
-       'Realtime makes it when the first client connects, and a daemon that runs makes the policies then. If it stays away: check MIRROR_TARGET_URL.'
+       'Realtime makes it when the first client connects, and a daemon that runs makes the policies then. '
+       'If it stays away: check MIRROR_TARGET_URL.'
 where to_regclass('realtime.messages') is null
 
 -- check realtime policies: policies of realtime.messages let somebody in, and let them send, unless [access] says that nobody may

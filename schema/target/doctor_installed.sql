@@ -16,15 +16,19 @@ where c.oid is null or c.relpersistence = 'u'
 select 'error', i.finding, i.cure from mirror.insecurities() as i
 
 -- check channels: the policies of private channels are in place
-select 'error', 'private channels are closed: realtime.messages lacks policies of the mirror', 'Run `mirror install target`.'
+select 'error', 'private channels are closed: realtime.messages lacks policies of the mirror',
+       'Run `mirror install target`.'
 where mirror.channels() = 'closed'
 
 -- check rights of others: only the API's roles may use what is ours
 select 'error', o.finding, 'Run `mirror install target`, or: ' || o.cure
-from mirror.rights_of_others() as o join pg_roles as r on r.oid = o.grantee and r.rolname not in ('anon', 'authenticated')
+from mirror.rights_of_others() as o
+join pg_roles as r on r.oid = o.grantee and r.rolname not in ('anon', 'authenticated')
 
 -- check anonymous callers: no policy asks what the anonymous role may not ask
-select 'error', format('policy %I of %s is asked for anon, too, who may not call %s: such a question is an error, and postgres_changes stops for everybody', o.policy, o.relation, f.function),
+select 'error',
+       format('policy %I of %s is asked for anon, too, who may not call %s: such a question is an error, and '
+              'postgres_changes stops for everybody', o.policy, o.relation, f.function),
        format('alter policy %I on %s to authenticated;', o.policy, o.relation)
 from mirror.open_policies() as o join mirror.functions() as f on f.function = o.function
 where to_regrole('anon') is not null and has_function_privilege(to_regrole('anon'), f.function, 'execute') is not true

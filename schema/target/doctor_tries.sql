@@ -1,6 +1,6 @@
--- Asks each query of a list as its caller, and leaves a list of answers: true, false, null (done), or an error's SQLSTATE. One
--- round trip, however many there are. Each of them ends in an error of our own, so that nothing of it remains: neither the
--- role and the claims, nor what a policy's functions may have done.
+-- Asks each query of a list as its caller, and leaves a list of SQLSTATEs: M1001 (yes), M1000 (no), M1002 (done), or an
+-- error's. One round trip, however many there are. Each of them ends in an error of our own, so that nothing of it
+-- remains: neither the role and the claims, nor what a policy's functions may have done.
 do $mirror$
 declare
   _try jsonb;
@@ -9,9 +9,12 @@ declare
 begin
   for _try in select t from pg_catalog.jsonb_array_elements({{tries}}::pg_catalog.jsonb) as t loop
     begin
-      perform pg_catalog.set_config('request.jwt.claims', _try->>'claims', true), pg_catalog.set_config('request.jwt.claim.sub', _try->>'sub', true),
-              pg_catalog.set_config('request.jwt.claim.role', _try->>'role_claim', true), pg_catalog.set_config('realtime.topic', _try->>'topic', true),
-              pg_catalog.set_config('search_path', 'public, extensions', true), pg_catalog.set_config('role', _try->>'role', true);
+      perform pg_catalog.set_config('request.jwt.claims', _try->>'claims', true),
+              pg_catalog.set_config('request.jwt.claim.sub', _try->>'sub', true),
+              pg_catalog.set_config('request.jwt.claim.role', _try->>'role_claim', true),
+              pg_catalog.set_config('realtime.topic', _try->>'topic', true),
+              pg_catalog.set_config('search_path', 'public, extensions', true),
+              pg_catalog.set_config('role', _try->>'role', true);
       _answer := null;
       if (_try->>'is_write')::pg_catalog.bool then
         execute _try->>'query';
