@@ -12,7 +12,6 @@ import os
 import re
 from collections.abc import Iterable
 from collections.abc import Mapping as AbcMapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -29,6 +28,7 @@ from pydantic import (
 from pydantic.fields import FieldInfo
 
 from mirror.errors import ConfigError
+from mirror.https import A_KEY, A_PROJECT, Https
 from mirror.tls import refuse_unverified
 
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(ms|s|m|min|h)?")
@@ -38,15 +38,8 @@ _KUBERNETES = re.compile(r"MIRROR_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(
 _TEST_BED = "MIRROR_TEST_"
 _POSTGRES_URL = "a Postgres URL like postgresql://user:password@host:5432/database"
 _WHERE_SUPABASE = "the Postgres URL of Supabase: direct, or the session pooler on port 5432"
-_PROJECT = re.compile(
-    r"((?:https://(?:[\w.-]+|\[[0-9a-f:]+\])|http://(?:localhost|127\.0\.0\.1|\[::1\]))(?::([0-9]{1,5}))?)/?",
-    re.ASCII | re.IGNORECASE,
-)
 _HOST_NAME = re.compile(r"[a-z0-9_]([a-z0-9_.-]*[a-z0-9_])?", re.ASCII)
-_PRINTABLE = re.compile(r"[!-~]+")
 INSTALL_BY_HAND = "Paste what `mirror install target --print` says into Supabase's SQL editor"
-_A_PROJECT = "the https URL of the project and nothing more, such as https://abcdefgh.supabase.co"
-_A_KEY = "a secret key of the project (sb_secret_...) or its service_role key, not a publishable or anon key"
 
 
 def parse_seconds(value: object) -> object:
@@ -65,33 +58,6 @@ def _when(value: str) -> str:
     if value != "off" and not _DURATION.fullmatch(value):
         CronTrigger.from_crontab(value, timezone="UTC")
     return value
-
-
-@dataclass(frozen=True, slots=True)
-class Https:
-    """The target as an API: for who has no Postgres URL of it."""
-
-    url: str
-    key: SecretStr
-
-    @classmethod
-    def checked(cls, url: str, key: SecretStr) -> Https:
-        """Only when it is used: others have these variables for something else. Of a URL nothing but scheme and host:
-        people paste what the dashboard shows. The key goes with every request, so in the clear only within a machine;
-        and it is printable, or the library that refuses to send it would quote it."""
-        found = _PROJECT.fullmatch(url)
-        if found is None or int(found[2] or "443") > 65535:
-            raise ConfigError(f"SUPABASE_URL must be {_A_PROJECT}")
-        secret = key.get_secret_value()
-        if not _PRINTABLE.fullmatch(secret) or secret.startswith("sb_publishable_"):
-            raise ConfigError(f"SUPABASE_SECRET_KEY must be {_A_KEY}")
-        return cls(found[1], key)
-
-    @property
-    def proxied(self) -> bool:
-        """The system's proxies may pass on TLS, which they cannot read. Without it (within a machine) they would read
-        the key."""
-        return self.url.lower().startswith("https:")
 
 
 def _hard_to_guess(token: SecretStr) -> SecretStr:
@@ -120,11 +86,11 @@ class Settings(BaseModel):
 
     source_url: SecretStr | None = Field(None, validation_alias="MIRROR_SOURCE_URL", description=_POSTGRES_URL)
     target_url: SecretStr | None = Field(None, validation_alias="MIRROR_TARGET_URL", description=_POSTGRES_URL)
-    supabase_url: str | None = Field(None, validation_alias="SUPABASE_URL", description=_A_PROJECT)
+    supabase_url: str | None = Field(None, validation_alias="SUPABASE_URL", description=A_PROJECT)
     supabase_key: SecretStr | None = Field(
         None,
         validation_alias=AliasChoices("SUPABASE_SECRET_KEY", "SUPABASE_SERVICE_ROLE_KEY"),
-        description=_A_KEY,
+        description=A_KEY,
     )
     allow_unverified_tls: Literal["yes", "no"] = Field(
         "no", validation_alias="MIRROR_ALLOW_UNVERIFIED_TLS", description="yes or no"

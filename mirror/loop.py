@@ -18,9 +18,10 @@ from mirror.batch import Reading
 from mirror.errors import Refused
 from mirror.ops.metrics import Metrics
 from mirror.ops.record import Record
-from mirror.ops.vitals import CLOSED, Vitals
+from mirror.ops.vitals import Vitals
 from mirror.producers.findings import Finished, Order
 from mirror.source.primary import TIDY_BYTES, Primary
+from mirror.target.replies import CLOSED
 from mirror.target.target import Channels, Target
 
 log = logging.getLogger(__name__)

@@ -11,6 +11,7 @@ from mirror.cli import adopt, demo, doctor, install, resync, run, status, verify
 from mirror.cli.words import bug, say
 from mirror.errors import MirrorError
 
+COULD_NOT_TELL = 3
 INTERRUPTED = 130  # what shells expect of a program that was ended by Ctrl-C
 
 
@@ -39,5 +40,5 @@ def main(argv: Sequence[str] | None = None) -> int:
         return INTERRUPTED
     except Exception as error:  # noqa: BLE001 - the last line: no traceback, whose message may carry a secret
         say(f"mirror: {bug(error)}")
-        return 1
+        return COULD_NOT_TELL
     return code

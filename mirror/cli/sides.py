@@ -9,9 +9,11 @@ from types import TracebackType
 from typing import Any, Self
 
 import psycopg
+from psycopg.rows import dict_row
 
-from mirror.config import Https, Settings
+from mirror.config import Settings
 from mirror.errors import ConfigError, MirrorError, Refused
+from mirror.https import Https
 from mirror.postgres import UNDEFINED_FUNCTION, connect_blocking, translated
 from mirror.target import replies
 from mirror.target.target import Target
@@ -22,12 +24,13 @@ Connection = psycopg.Connection[Any]
 Report = dict[str, Any]
 
 _WAITING = """
-    select count(*), coalesce(extract(epoch from now() - min(at)), 0)::float8,
-           (select to_jsonb(l) from mirror.leader() as l),
-           (select coalesce(jsonb_agg(to_jsonb(s)), '[]') from mirror.strangers() as s),
-           (select sum(pg_total_relation_size(c.oid))::float8 from pg_class as c
-            where c.relnamespace = to_regnamespace('mirror') and c.relkind = 'r' and c.relname ~ '^outbox'),
-           mirror.faults()
+    select count(*) as outbox_entries, coalesce(extract(epoch from now() - min(at)), 0)::float8 as lag_seconds,
+           (select to_jsonb(l) from mirror.leader() as l) as lead,
+           (select coalesce(jsonb_agg(to_jsonb(s)), '[]') from mirror.strangers() as s) as strangers,
+           (select sum(pg_total_relation_size(c.oid))::bigint from pg_class as c
+            where c.relnamespace = to_regnamespace('mirror') and c.relkind = 'r' and c.relname ~ '^outbox')
+             as outbox_bytes,
+           mirror.faults() as faults
     from mirror.outbox
 """
 _RESYNC = """
@@ -120,18 +123,10 @@ def _target(connection: Connection) -> Report:
 
 def _source(connection: Connection) -> Report:
     row = connection.execute("select to_regclass('mirror.outbox') is not null").fetchone()
-    row = connection.execute(_WAITING).fetchone() if row and row[0] else None
-    if row is None:
+    if not (row and row[0]):
         return {"installed": False}
+    with connection.cursor(row_factory=dict_row) as cursor:
+        (waiting,) = cursor.execute(_WAITING).fetchall()
     resync = connection.execute(_RESYNC).fetchone()
-    return {
-        "installed": True,
-        "outbox_entries": row[0],
-        "outbox_bytes": int(row[4]),
-        "lag_seconds": row[1],
-        "leader": row[2] is not None,
-        "lead": row[2],
-        "strangers": row[3],
-        "faults": row[5],
-        "resync": resync[0] if resync else None,
-    }
+    leads = {"leader": waiting["lead"] is not None}
+    return {"installed": True, **waiting, **leads, "resync": resync[0] if resync else None}

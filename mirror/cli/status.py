@@ -7,14 +7,15 @@ import json
 import sys
 import time
 from collections.abc import Iterator
+from itertools import chain
 from typing import Any
 
 from mirror.cli.sides import Report, Sides
 from mirror.cli.words import show
 from mirror.config import load_settings
 from mirror.demo.ink import Ink
-from mirror.ops.vitals import CLOSED
 from mirror.plain import plain
+from mirror.target.replies import CLOSED
 
 EXIT_CODES = {"fresh": 0, "stale": 1, "not primed": 1, "not installed": 1, "unknown": 3}
 _STYLES = {"fresh": "green", "stale": "red", "not primed": "yellow", "not installed": "yellow", "unknown": "red"}
@@ -56,9 +57,8 @@ def _text(report: Report, *, as_json: bool) -> str:
 def _lines(report: Report, ink: Ink) -> Iterator[str]:
     target, source = report["target"], report["source"]
     yield ink(_headline(report["verdict"], target), "bold", _STYLES[report["verdict"]])
-    yield from map(plain, _source_lines(source) if source else ())
-    yield from map(plain, _target_lines(target) if target else ())
-    yield from (plain(f"error: {error}") for error in report["errors"])
+    said = (_source_lines(source) if source else (), _target_lines(target) if target else ())
+    yield from map(plain, chain(*said, (f"error: {error}" for error in report["errors"])))
 
 
 def _headline(verdict: str, target: Report | None) -> str:

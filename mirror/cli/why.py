@@ -53,12 +53,16 @@ def _lines(evidence: Evidence, answer: Answer, still: str, ink: Ink) -> Iterator
     first, *more = textwrap.wrap(plain(sentence), WIDTH, break_long_words=False, break_on_hyphens=False)
     yield ink(first, "bold", _STYLES[answer.verdict])
     yield from (ink(line, "bold", _STYLES[answer.verdict]) for line in more)
+    yield from map(plain, _details(evidence, answer, still))
+
+
+def _details(evidence: Evidence, answer: Answer, still: str) -> Iterator[str]:
     if answer.cure:
-        yield f"-> {plain(answer.cure)}"
-    yield from (f"{name:<10}{what:<12}{plain(said)}" for name, what, said in _rows(evidence))
+        yield f"-> {answer.cure}"
+    yield from (f"{name:<10}{what:<12}{said}" for name, what, said in _rows(evidence))
     if still:
-        yield from textwrap.wrap(plain(f"connected {still}"), WIDTH, subsequent_indent=" " * 10, break_long_words=False)
-    yield from (plain(f"not asked {error}") for error in evidence.errors)
+        yield from textwrap.wrap(f"connected {still}", WIDTH, subsequent_indent=" " * 10, break_long_words=False)
+    yield from (f"not asked {error}" for error in evidence.errors)
 
 
 def _rows(evidence: Evidence) -> Iterator[tuple[str, str, str]]:

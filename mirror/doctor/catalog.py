@@ -7,6 +7,7 @@ Run one by one, read only, each for a few seconds at most: a doctor who makes th
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +23,6 @@ Connection = psycopg.Connection[Any]
 
 ROWS_MAX = 10
 TESTED = {"oldest": "15", "newest": "18"}  # majors
-_LIMITS = "set transaction read only; set local statement_timeout = '5s'; set local lock_timeout = '500ms'"
 _ABSENT = ("42P01", "42883", "42703", "3F000")
 
 
@@ -41,8 +41,7 @@ def checks(file: str, places: Mapping[str, str]) -> Iterator[Check]:
 
 def ask(connection: Connection, side: Side, check: Check) -> list[Finding]:
     try:
-        with connection.transaction():
-            connection.execute(_LIMITS)
+        with rolled_back(connection, 5.0):
             rows = connection.execute(check.query.encode()).fetchmany(ROWS_MAX + 1)
     except psycopg.Error as error:
         return [unanswered(side, check.name, error)]
@@ -50,6 +49,17 @@ def ask(connection: Connection, side: Side, check: Check) -> list[Finding]:
     if len(rows) > ROWS_MAX:
         found.append(Finding(side, check.name, rows[-1][0], "... and more of the same", found[-1].cure))
     return found or [Finding(side, check.name, "ok", check.fine)]
+
+
+@contextmanager
+def rolled_back(connection: Connection, seconds: float = 1.0, *, read_only: bool = True) -> Iterator[None]:
+    """Nothing stays, and the application does not wait: each statement ends soon, and waits for no lock for long."""
+    mode = "set transaction read only; " if read_only else ""
+    with connection.transaction(force_rollback=True):
+        connection.execute(
+            f"{mode}set local statement_timeout = '{seconds:g}s'; set local lock_timeout = '300ms'".encode()
+        )
+        yield
 
 
 def unanswered(side: Side, check: str, error: psycopg.Error) -> Finding:

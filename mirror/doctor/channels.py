@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterator, Sequence
 
 import psycopg
 
-from mirror.doctor.catalog import Connection
+from mirror.doctor.catalog import Connection, rolled_back
 from mirror.doctor.finding import Finding, Verdict
-from mirror.doctor.policies import Row, culprits, drops, of_table, on_made_up_row, quoted, rows
-from mirror.doctor.strangers import DONE, Answer, Scene, Stranger, Try, answers, limits, named
+from mirror.doctor.policies import Row, drops, letting_in, of_table, on_made_up_row, one_by_one, quoted, raising, rows
+from mirror.doctor.strangers import DONE, Answer, Scene, Stranger, Try, answers, named
 from mirror.mapping import AccessOptions
 from mirror.target.access import epochs_first
 
@@ -41,8 +41,7 @@ def examine(connection: Connection, scene: Scene, access: AccessOptions) -> Iter
     holes: list[Finding] = []
     try:
         for topic in (*_topics(connection, scene, access), STRANGE):
-            with connection.transaction(force_rollback=True):
-                connection.execute(limits(read_only=False).encode())
+            with rolled_back(connection, read_only=False):
                 holes += _topic(connection, scene, topic, found[0]["oid"], is_trips=topic != STRANGE)
     except psycopg.Error as error:
         if error.sqlstate is None:
@@ -51,8 +50,10 @@ def examine(connection: Connection, scene: Scene, access: AccessOptions) -> Iter
         holes.append(
             _said("warning", reason, "If it has no partition for today, join a channel once: Realtime makes it then.")
         )
-    unique = {(f.verdict, f.cure): f for f in reversed(holes)}
-    yield from reversed(unique.values())
+    unique: dict[tuple[str, str], Finding] = {}
+    for finding in holes:
+        unique.setdefault((finding.verdict, finding.cure), finding)
+    yield from unique.values()
     if not holes:
         yield _said("ok", "no stranger receives or sends on a trip's channel, and no policy of channels raises")
 
@@ -72,30 +73,24 @@ def _topic(connection: Connection, scene: Scene, topic: str, oid: int, *, is_tri
         policies = of_table(connection, oid, command)
         let_in = list(dict.fromkeys(caller for caller, answer in said if answer in (True, DONE)))
         if let_in and is_trips:
-            queries = [_on_probe(topic, extension) for extension in EXTENSIONS]
-            cure = drops(culprits(connection, policies, let_in[0], queries, topic), "realtime.messages")
+            cure = drops(letting_in(_one_by_one(connection, policies, let_in[0], topic)), "realtime.messages")
             yield _said("error", f"strangers may {verb} on a trip's channel: {named(let_in)}", cure or LOOK)
         # To be refused an insert is no error of a policy.
         raised = [(c, a) for c, a in said if isinstance(a, str) and a != DONE and (a, command) != (REFUSED, "a")]
         if raised:
-            names = _raising(connection, policies, raised[0][0], topic)
+            names = raising(_one_by_one(connection, policies, raised[0][0], topic))
             yield _raised(scene, raised, names, is_trips=is_trips)
+
+
+def _one_by_one(
+    connection: Connection, policies: Sequence[Row], caller: Stranger, topic: str
+) -> Iterator[tuple[Row, Answer]]:
+    return one_by_one(connection, policies, caller, [_on_probe(topic, extension) for extension in EXTENSIONS], topic)
 
 
 def _on_probe(topic: str, extension: str) -> Callable[[str], str]:
     row = {"topic": topic, "extension": extension, "private": "false"}
     return lambda expression: on_made_up_row("realtime.messages", "messages", expression, row)
-
-
-def _raising(connection: Connection, policies: Sequence[Row], caller: Stranger, topic: str) -> list[str]:
-    tries = [
-        (policy["name"], Try(caller, _on_probe(topic, extension)(policy["expression"]), topic))
-        for policy in policies
-        if caller.role in policy["roles"] and not policy["is_ours"]
-        for extension in EXTENSIONS
-    ]
-    said = answers(connection, [one for _, one in tries])
-    return list(dict.fromkeys(name for (name, _), answer in zip(tries, said, strict=True) if isinstance(answer, str)))
 
 
 def _raised(

@@ -7,12 +7,13 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
-from mirror.config import Https
 from mirror.doctor.clock import judged
 from mirror.doctor.finding import Finding, Verdict
 from mirror.errors import MirrorError, Refused, Unreachable
+from mirror.https import Https
 from mirror.postgres import UNDEFINED_FUNCTION
 from mirror.target.once import Api, opened
+from mirror.target.replies import CLOSED
 from mirror.target.target import VERSION
 
 INSTALL = "Paste what `mirror install target --print` says into Supabase's SQL editor."
@@ -64,16 +65,11 @@ def _state(status: dict[str, Any], notes: dict[str, Any]) -> Iterator[Finding]:
 
 def _channels(status: dict[str, Any]) -> Iterator[Finding]:
     """An older release cannot tell."""
-    match status.get("channels"):
-        case "ready":
-            yield _said("channels", "ok", "the policies of private channels are in place")
-        case "missing":
-            sentence = "there is no table realtime.messages, so every private channel is closed"
-            cure = "Connect a client once: Realtime then makes the table, and a daemon that runs opens the channels."
-            yield _said("channels", "warning", sentence, cure)
-        case "closed":
-            sentence = "private channels are closed: realtime.messages lacks policies of the mirror"
-            yield _said("channels", "error", sentence, INSTALL)
+    state = status.get("channels")
+    if state == "ready":
+        yield _said("channels", "ok", "the policies of private channels are in place")
+    elif state in CLOSED:
+        yield _said("channels", "warning" if state == "missing" else "error", *CLOSED[state])
 
 
 def _written(api: Api) -> Finding:

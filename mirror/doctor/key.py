@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from urllib.parse import urlsplit
 
-from mirror.config import Https
 from mirror.doctor.finding import Finding, Verdict
+from mirror.https import Https
 from mirror.target.key import claims
 
 SOON_S = 30 * 86400

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from psycopg import sql
 from psycopg.rows import dict_row
 
 from mirror.doctor.catalog import Connection
-from mirror.doctor.strangers import Stranger, Try, answers
+from mirror.doctor.strangers import Answer, Stranger, Try, answers
 from mirror.render import parts
 
 Row = Mapping[str, Any]
@@ -49,22 +49,34 @@ def together(policies: Sequence[Row], role: str) -> str | None:
     return f"({' or '.join(letting)}){''.join(keeping)}" if letting else None
 
 
-def culprits(
+def one_by_one(
     connection: Connection,
     policies: Sequence[Row],
     caller: Stranger,
     queries: Sequence[Callable[[str], str]],
     topic: str = "",
-) -> list[str]:
-    """The permissive ones that say yes to this caller; the mirror's own ask, and are never to blame."""
-    tries = [
-        (policy["name"], Try(caller, query(policy["expression"]), topic))
+) -> Iterator[tuple[Row, Answer]]:
+    """What each policy says to this caller; the mirror's own ask, and are never to blame."""
+    asked = [
+        (policy, Try(caller, query(policy["expression"]), topic))
         for policy in policies
-        if caller.role in policy["roles"] and policy["is_permissive"] and not policy["is_ours"]
+        if caller.role in policy["roles"] and not policy["is_ours"]
         for query in queries
     ]
-    said = answers(connection, [one for _, one in tries])
-    return list(dict.fromkeys(name for (name, _), answer in zip(tries, said, strict=True) if answer is True))
+    said = answers(connection, [one for _, one in asked])
+    return zip((policy for policy, _ in asked), said, strict=True)
+
+
+def letting_in(said: Iterable[tuple[Row, Answer]]) -> list[str]:
+    return _names(policy for policy, answer in said if answer is True and policy["is_permissive"])
+
+
+def raising(said: Iterable[tuple[Row, Answer]]) -> list[str]:
+    return _names(policy for policy, answer in said if isinstance(answer, str))
+
+
+def _names(policies: Iterable[Row]) -> list[str]:
+    return list(dict.fromkeys(policy["name"] for policy in policies))
 
 
 def drops(names: Sequence[str], table: str) -> str:

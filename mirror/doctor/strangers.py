@@ -9,16 +9,18 @@ from __future__ import annotations
 import json
 import secrets
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import psycopg
 from psycopg import sql
 
-from mirror.doctor.catalog import Connection
+from mirror.doctor.catalog import Connection, rolled_back
+from mirror.doctor.finding import Finding, Verdict
 from mirror.render import render
 
+CHECK = "strangers"
 ROLES = ("authenticated", "anon")
 Answer = bool | str  # a SQLSTATE
 DONE = "M1002"  # a write was not refused
@@ -62,15 +64,24 @@ class Try:
     topic: str = ""
 
 
-def strangers(nobody: str) -> list[Stranger]:
-    """`nobody`: a sub as users here have it, of nobody."""
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What is asked of a table, view or function, as each stranger that may ask, and what follows from the answers."""
+
+    about: str
+    tries: Sequence[Try]
+    judge: Callable[[Sequence[tuple[Stranger, Answer]]], Iterator[Finding]]
+
+
+def strangers(unknown: str) -> list[Stranger]:
+    """`unknown`: a sub such as users have here, and no user has."""
     subs: dict[str, tuple[object, bool]] = {
-        "the sub of nobody": (nobody, False),
+        "the sub of no user": (unknown, False),
         "sub null": (None, False),
         "an empty sub": ("", True),
         "a Clerk id for sub": (f"user_2{secrets.token_hex(12)}", True),
         "a number for sub": (1_900_000_000 + secrets.randbelow(200_000_000), True),
-        "an object for sub": ({"id": nobody}, True),
+        "an object for sub": ({"id": unknown}, True),
     }
     found = []
     for role in ROLES:
@@ -84,8 +95,8 @@ def outsider(subject: str) -> Stranger:
     return _with("authenticated", "the sub of a user who is not in that trip", subject)
 
 
-def nobody(user_type: str, *, has_foreign_subjects: bool) -> str:
-    if user_type in ("integer", "bigint"):
+def unknown_id(kind: str, *, has_foreign_subjects: bool) -> str:
+    if kind in ("integer", "bigint"):
         return str(1_900_000_000 + secrets.randbelow(200_000_000))
     return f"user_2{secrets.token_hex(12)}" if has_foreign_subjects else str(uuid.uuid4())
 
@@ -109,8 +120,11 @@ def answers(connection: Connection, tries: Sequence[Try]) -> list[Answer]:
 
 def _document(one: Try) -> dict[str, Any]:
     caller = one.caller
-    role_claim = caller.role if caller.claims else ""
-    return {"role": caller.role, "claims": caller.claims, "sub": caller.sub, "role_claim": role_claim} | {
+    return {
+        "role": caller.role,
+        "claims": caller.claims,
+        "sub": caller.sub,
+        "role_claim": caller.role if caller.claims else "",
         "topic": one.topic,
         "query": one.query,
         "is_write": one.query.startswith("insert "),
@@ -122,15 +136,9 @@ def named(callers: Sequence[Stranger]) -> str:
     return f"{first} (and {len(more)} more)" if more else str(first)
 
 
-def limits(seconds: float = 1.0, *, read_only: bool = True) -> str:
-    mode = "set transaction read only; " if read_only else ""
-    return f"{mode}set local statement_timeout = '{seconds:g}s'; set local lock_timeout = '300ms'"
-
-
 def within_limits(connection: Connection, tries: Sequence[Try], seconds: float = 1.0) -> list[Answer] | None:
     try:
-        with connection.transaction(force_rollback=True):
-            connection.execute(limits(seconds).encode())
+        with rolled_back(connection, seconds):
             return answers(connection, tries)
     except (psycopg.errors.QueryCanceled, psycopg.errors.LockNotAvailable):
         return None
@@ -143,3 +151,7 @@ def may_be(connection: Connection, role: str) -> bool:
     except (psycopg.errors.InsufficientPrivilege, psycopg.errors.InvalidParameterValue):
         return False
     return True
+
+
+def found(verdict: Verdict, sentence: str, cure: str = "") -> Finding:
+    return Finding("target", CHECK, verdict, sentence, cure)

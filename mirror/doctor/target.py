@@ -8,12 +8,14 @@ from typing import Any
 
 import psycopg
 
-from mirror.config import Https, Settings
+from mirror.config import Settings
 from mirror.doctor import address, holes, key
-from mirror.doctor.catalog import Connection, ask, checks
+from mirror.doctor.catalog import Connection, ask, checks, rolled_back
 from mirror.doctor.clock import skew
 from mirror.doctor.finding import Finding, Verdict
+from mirror.doctor.strangers import may_be
 from mirror.errors import ConfigError, MirrorError, Refused, Unreachable
+from mirror.https import Https
 from mirror.mapping import Mapping
 from mirror.postgres import connect_blocking, translate, translated
 from mirror.render import array, digest, literal, template
@@ -105,9 +107,7 @@ def _has_foreign_subjects(connection: Connection) -> bool:
 def _recursion(connection: Connection, policies: str) -> Iterator[Finding]:
     """Planned, not executed, as the role of the API: that is when PostgreSQL finds policies that lead back to
     themselves."""
-    if not _one(
-        connection, "select pg_has_role(current_user, oid, 'member') from pg_roles where rolname = 'authenticated'"
-    ):
+    if not may_be(connection, "authenticated"):
         return
     with connection.transaction():
         tables = [name for (name,) in connection.execute((policies + _POLICED % TABLES_MAX).encode())]
@@ -119,8 +119,8 @@ def _recursion(connection: Connection, policies: str) -> Iterator[Finding]:
 
 def _planned(connection: Connection, table: str) -> Iterator[Finding]:
     try:
-        with connection.transaction(force_rollback=True):
-            connection.execute("set local statement_timeout = '5s'; set local role authenticated")
+        with rolled_back(connection, 5.0):
+            connection.execute("set local role authenticated")
             connection.execute(f"explain select from {table}".encode())
     except psycopg.errors.InvalidObjectDefinition as error:
         sentence = f"every query of {table} fails: {error.diag.message_primary}"

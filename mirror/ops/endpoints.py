@@ -224,7 +224,8 @@ def _guarded(send: Send) -> Send:
 
 def _is_ours(host: str, hosts: frozenset[str]) -> bool:
     """Rebinding needs a name: who asks for an address (a probe of Kubernetes asks for the pod's) has looked none up."""
-    name = (host.rpartition(":")[0] if host.rpartition(":")[2].isdecimal() else host).lower()
+    before, colon, port = host.rpartition(":")
+    name = (before if colon and port.isdecimal() else host).lower()
     if name in {"", "localhost"} or name in hosts or name.endswith(".localhost"):
         return True
     with contextlib.suppress(ValueError):

@@ -7,16 +7,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-CLOSED = {  # what is wrong, and the cure
-    "missing": (
-        "private channels are closed: there is no realtime.messages yet",
-        "Connect a client once: Realtime then makes the table, and the mirror opens the channels.",
-    ),
-    "closed": (
-        "private channels are closed: realtime.messages lacks policies of the mirror",
-        "Run `mirror install target`, or paste what `mirror install target --print` says.",
-    ),
-}
+from mirror.target.replies import CLOSED
+
 TURN_S = 1.0  # a turn that takes longer than this is not taken for "nothing to do"
 
 

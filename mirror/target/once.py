@@ -10,8 +10,8 @@ from typing import Any
 
 import httpx
 
-from mirror.config import Https
 from mirror.errors import Unreachable
+from mirror.https import Https
 from mirror.target import replies
 from mirror.target.replies import Insecurities, Reply
 from mirror.target.rest import is_unnoticed, key_headers, pauses, proxies_usable, translate

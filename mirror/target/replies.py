@@ -13,6 +13,17 @@ from pydantic import AfterValidator, AwareDatetime, TypeAdapter, ValidationError
 from mirror.errors import UnknownOutcome
 
 HINT = "Check SUPABASE_URL, or MIRROR_TARGET_URL: another program answers there, or another release of the mirror."
+# Of private channels: what is wrong, and the cure; besides "ready", of which there is nothing to say.
+CLOSED = {
+    "missing": (
+        "private channels are closed: there is no realtime.messages yet",
+        "Connect a client once: Realtime then makes the table, and the mirror opens the channels.",
+    ),
+    "closed": (
+        "private channels are closed: realtime.messages lacks policies of the mirror",
+        "Run `mirror install target`, or paste what `mirror install target --print` says.",
+    ),
+}
 Text = str | None
 
 

@@ -27,8 +27,9 @@ from typing import Any
 import httpx
 from postgrest import AsyncPostgrestClient
 
-from mirror.config import INSTALL_BY_HAND, Https
+from mirror.config import INSTALL_BY_HAND
 from mirror.errors import TOO_LARGE, ConfigError, MirrorError, Refused, UnknownOutcome, Unreachable
+from mirror.https import Https
 from mirror.postgres import UNDEFINED_FUNCTION, answer
 from mirror.target.target import ARGUMENT
 

@@ -7,8 +7,9 @@ from typing import Literal
 
 from pydantic import SecretStr
 
-from mirror.config import Https, Settings
+from mirror.config import Settings
 from mirror.errors import ConfigError
+from mirror.https import Https
 from mirror.postgres import parameters, refuse_one_database
 from mirror.target.direct import Direct
 from mirror.target.key import claims

@@ -6,8 +6,9 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Literal, TypeVar
 
-from mirror.config import Https, Settings
+from mirror.config import Settings
 from mirror.errors import ConfigError, MirrorError
+from mirror.https import Https
 from mirror.mapping import Mapping
 from mirror.postgres import translated
 from mirror.why import source, target

@@ -10,8 +10,8 @@ from typing import Any
 import psycopg
 from psycopg.rows import dict_row
 
-from mirror.config import Https
 from mirror.errors import Refused
+from mirror.https import Https
 from mirror.postgres import connect_blocking
 from mirror.render import parts
 from mirror.target.access import epochs_first

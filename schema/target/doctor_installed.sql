@@ -27,8 +27,8 @@ join pg_roles as r on r.oid = o.grantee and r.rolname not in ('anon', 'authentic
 
 -- check anonymous callers: no policy asks what the anonymous role may not ask
 select 'error',
-       format('policy %I of %s is asked for anon, too, who may not call %s: such a question is an error, '
-              'and postgres_changes stops for everybody', o.policy, o.relation, f.function),
+       format('policy %I of %s is asked for anon, too, who may not call %s: such a question is an error, and '
+              'postgres_changes stops for everybody', o.policy, o.relation, f.function),
        format('alter policy %I on %s to authenticated;', o.policy, o.relation)
 from mirror.open_policies() as o join mirror.functions() as f on f.function = o.function
 where to_regrole('anon') is not null and has_function_privilege(to_regrole('anon'), f.function, 'execute') is not true

@@ -1,5 +1,5 @@
--- Asks each query of a list as its caller, and leaves a list of answers: true, false, null (done), or an error's
--- SQLSTATE. One round trip, however many there are. Each of them ends in an error of our own, so that nothing of it
+-- Asks each query of a list as its caller, and leaves a list of SQLSTATEs: M1001 (yes), M1000 (no), M1002 (done), or an
+-- error's. One round trip, however many there are. Each of them ends in an error of our own, so that nothing of it
 -- remains: neither the role and the claims, nor what a policy's functions may have done.
 do $mirror$
 declare

@@ -29,9 +29,9 @@ $mirror$;
 create or replace function mirror.named(source text) returns table (is_write boolean, schema text, relation text)
 language sql immutable set search_path = pg_catalog, pg_temp as $mirror$
   select distinct m[1] ~* '^(insert|merge|delete|truncate|update|copy)', mirror.folded(m[2]), mirror.folded(m[3])
-  from regexp_matches(source,
-         '(\m(?:insert\s+into|merge\s+into|delete\s+from|truncate(?:\s+table)?|update|copy|from|join|using|table)\s|,)'
-         || '\s*(?:only\s+)?\(*\s*(?:("[^"]+"|\w+)\s*\.\s*)?("[^"]+"|\w+)', 'gi') as m
+  from regexp_matches(source, '(\m(?:insert\s+into|merge\s+into|delete\s+from|truncate(?:\s+table)?|update|copy'
+                           || '|from|join|using|table)\s|,)'
+                           || '\s*(?:only\s+)?\(*\s*(?:("[^"]+"|\w+)\s*\.\s*)?("[^"]+"|\w+)', 'gi') as m
 $mirror$;
 
 create or replace function mirror.folded(name text) returns text
@@ -39,14 +39,13 @@ language sql immutable set search_path = pg_catalog, pg_temp as $mirror$
   select case when name like '"%' then trim(both '"' from name) else lower(name) end
 $mirror$;
 
--- Does an expression or a source ask who the caller is? That the caller is signed in says nothing about who that is.
+-- Does an expression or a source ask who the caller is? That the caller is signed in says nothing about that.
 create or replace function mirror.asks(expression text) returns boolean
 language sql immutable set search_path = pg_catalog, pg_temp as $mirror$
-  select regexp_replace(
-           expression,
-           '\mauth\.role\(\)|\(*(\s*select\s+)?auth\.(uid|jwt|email)\(\)(\s+as\s+\w+)?\)*\s+is\s+not\s+null', ' ', 'gi')
-         ~* ('\mauth\.(uid|jwt|email)\(|current_setting\(|\m(my_user_id|my_trips|my_companions|is_trip_member'
-             || '|is_topic_member|is_own_topic|current_topic)\(')
+  select regexp_replace(expression, '\mauth\.role\(\)|\(*(\s*select\s+)?auth\.(uid|jwt|email)\(\)(\s+as\s+\w+)?\)*'
+                                 || '\s+is\s+not\s+null', ' ', 'gi')
+         ~* ('\mauth\.(uid|jwt|email)\(|current_setting\('
+          || '|\m(my_user_id|my_trips|my_companions|is_trip_member|is_topic_member|is_own_topic|current_topic)\(')
 $mirror$;
 
 -- Everything that shows mirrored rows, however many views, functions and children are between. past: without the
@@ -86,14 +85,15 @@ language sql stable set search_path = pg_catalog, pg_temp as $mirror$
     where d.classid = 'pg_proc'::regclass and d.refclassid in ('pg_class'::regclass, 'pg_proc'::regclass)
   ), found (class, object, root, past, culprit) as (
     select 'pg_class'::regclass::oid, t.oid, t.oid, false, 0::oid
-    from (values ('public.users'::regclass), ('public.trips'), ('public.trip_memberships')) as t(oid)
+    from unnest(array['public.users', 'public.trips', 'public.trip_memberships']::regclass[]) as t(oid)
     union
-    select u.user_class, u.user_object, f.root, n.past, case when n.past then coalesce(n.culprit, f.culprit) else 0 end
+    select u.user_class, u.user_object, f.root, n.past,
+           case when n.past then coalesce(n.culprit, f.culprit) else 0 end
     from found as f join used as u on u.class = f.class and u.object = f.object, lateral (
-      select f.past or case
-               when c.relkind in ('m', 'f') then true
-               when c.relkind = 'v' then f.class = 'pg_class'::regclass and not mirror.is_invoker(c.reloptions)
-               else not c.relrowsecurity end as past,
+      select f.past or case when c.relkind in ('m', 'f') then true
+                            when c.relkind = 'v'
+                              then not mirror.is_invoker(c.reloptions) and f.class = 'pg_class'::regclass
+                            else not c.relrowsecurity end as past,
              case when not f.past or c.relkind = 'm' then c.oid end as culprit
       from pg_catalog.pg_class as c where u.user_class = 'pg_class'::regclass and c.oid = u.user_object
       union all
@@ -116,7 +116,7 @@ language sql stable set search_path = pg_catalog, pg_temp as $mirror$
     where r.rolname in ('anon', 'authenticated')
   ), tables as (
     select t.oid, t.oid::regclass::text as name
-    from (values ('public.users'::regclass), ('public.trips'), ('public.trip_memberships')) as t(oid)
+    from unnest(array['public.users', 'public.trips', 'public.trip_memberships']::regclass[]) as t(oid)
   ), shown as materialized (
     select s.* from mirror.shown() as s
   ), relations as (
@@ -130,8 +130,9 @@ language sql stable set search_path = pg_catalog, pg_temp as $mirror$
     select p.oid, p.polname as name, p.polrelid as relation, t.name as table_name, p.polcmd as command,
            pg_get_expr(p.polqual, p.polrelid) as using, pg_get_expr(p.polwithcheck, p.polrelid) as checks,
            exists (select from pg_catalog.pg_depend as d
-                   where d.classid = 'pg_policy'::regclass and d.objid = p.oid and d.refclassid = 'pg_class'::regclass
-                     and d.refobjid = p.polrelid and d.refobjsubid > 0) as is_of_row,
+                   where d.classid = 'pg_policy'::regclass and d.objid = p.oid
+                     and d.refclassid = 'pg_class'::regclass and d.refobjid = p.polrelid and d.refobjsubid > 0
+           ) as is_of_row,
            exists (select from pg_catalog.pg_depend as d left join pg_catalog.pg_proc as f
                    on d.refclassid = 'pg_proc'::regclass and f.oid = d.refobjid
                    where d.classid = 'pg_policy'::regclass and d.objid = p.oid
@@ -151,7 +152,8 @@ language sql stable set search_path = pg_catalog, pg_temp as $mirror$
   from relations as v, roles as r
   where v.past and v.relkind in ('v', 'm') and has_any_column_privilege(r.oid, v.oid, 'select')
   union all
-  select distinct 'no view around the policies', format('%s may write to %s, and so to %s', r.name, v.name, v.shows),
+  select distinct 'no view around the policies',
+         format('%s may write to %s, and so to %s', r.name, v.name, v.shows),
          format('revoke insert, update, delete on %s from public, %I;', v.name, r.name)
   from relations as v, roles as r
   where v.past and v.relkind = 'v'
@@ -167,26 +169,26 @@ language sql stable set search_path = pg_catalog, pg_temp as $mirror$
                         or has_table_privilege(r.oid, v.oid, 'delete, truncate')))
   union all
   select 'no table around the policies',
-         format('%s may read %s, which is %s by its name, and a foreign table has no policies',
-                r.name, f.ftrelid::regclass, t.name),
+         format('%s may read %s, which is %s by its name, and a foreign table has no policies', r.name,
+                f.ftrelid::regclass, t.name),
          format('revoke all on %s from public, %I;', f.ftrelid::regclass, r.name)
   from pg_catalog.pg_foreign_table as f, tables as t, roles as r
   where has_any_column_privilege(r.oid, f.ftrelid, 'select')
-    and t.name = 'public.' || (
-      select o.option_value from pg_options_to_table(f.ftoptions) as o where o.option_name = 'table_name')
-    and 'public' = coalesce((
-      select o.option_value from pg_options_to_table(f.ftoptions) as o where o.option_name = 'schema_name'), 'public')
+    and (select 'public.' || o.option_value from pg_options_to_table(f.ftoptions) as o
+         where o.option_name = 'table_name') = t.name
+    and coalesce((select o.option_value from pg_options_to_table(f.ftoptions) as o
+                  where o.option_name = 'schema_name'), 'public') = 'public'
   union all
-  -- The rest of them, those that ask who calls, are tried (or named) by the doctor: what they answer cannot be read
-  -- here.
+  -- The doctor tries the rest of them (or names them), those that ask who calls: what they answer cannot be read here.
   select distinct 'no function around the policies',
          format('%s may call %s, which gives %s past its policies', r.name, p.oid::regprocedure, s.root::regclass),
          format('revoke execute on function %s from public, %I;', p.oid::regprocedure, r.name)
   from shown as s join pg_catalog.pg_proc as p on s.class = 'pg_proc'::regclass and p.oid = s.object
   join pg_catalog.pg_type as t on t.oid = p.prorettype, roles as r
   where s.past and p.prosecdef and p.pronamespace in (select mirror.exposed()) and p.prokind = 'f'
-    and (p.proretset or t.typtype = 'c' or t.typname in ('json', 'jsonb', 'xml')
-         or t.typcategory in ('A', 'P') and t.typname not in ('trigger', 'event_trigger', 'void'))
+    and (p.proretset or t.typtype = 'c'
+         or t.typcategory in ('A', 'P') and t.typname not in ('trigger', 'event_trigger', 'void')
+         or t.typname in ('json', 'jsonb', 'xml'))
     and has_function_privilege(r.oid, p.oid, 'execute') and has_schema_privilege(r.oid, p.pronamespace, 'usage')
   union all
   select distinct 'only the mirror writes',
@@ -194,7 +196,7 @@ language sql stable set search_path = pg_catalog, pg_temp as $mirror$
          format('revoke execute on %s %s from public, %I;',
                 case p.prokind when 'p' then 'procedure' else 'function' end, p.oid::regprocedure, r.name)
   from mirror.sources() as s join pg_catalog.pg_proc as p on p.oid = s.function,
-    mirror.named(s.source) as m join tables as t
+  mirror.named(s.source) as m join tables as t
     on t.name = 'public.' || m.relation and coalesce(m.schema, 'public') = 'public' and m.is_write, roles as r
   where p.prosecdef and p.pronamespace in (select mirror.exposed())
     and p.prorettype not in ('trigger'::regtype, 'event_trigger'::regtype)
@@ -211,8 +213,8 @@ language sql stable set search_path = pg_catalog, pg_temp as $mirror$
   select 'no policy for everybody',
          format('the policy %I on realtime.messages lets strangers %s on every channel', p.name, v.verb),
          format('drop policy %I on realtime.messages;', p.name)
-  from policies as p, lateral (
-    values ('r', 'receive', p.using), ('a', 'send', coalesce(p.checks, p.using))) as v(command, verb, expression)
+  from policies as p,
+  lateral (values ('r', 'receive', p.using), ('a', 'send', coalesce(p.checks, p.using))) as v(command, verb, expression)
   where p.table_name is null and p.command::text in (v.command, '*')
     and v.expression <> 'false' and v.expression !~* '\mtopic\M'
     and not p.looks_elsewhere and not mirror.asks(v.expression)

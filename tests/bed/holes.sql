@@ -71,7 +71,9 @@ create function leave(t uuid) returns void language sql security definer
 create schema api;
 grant usage on schema api to anon;
 create function api.people() returns setof users language sql security definer as 'select * from public.users';
-do $$ begin execute format('alter role authenticator in database %I set pgrst.db_schemas = ''public, api''', current_database()); end $$;
+do $$ begin
+  execute format('alter role authenticator in database %I set pgrst.db_schemas = ''public, api''', current_database());
+end $$;
 
 -- hole a view of the caller's over a definer function: strangers read rows of public.v
 create function list() returns setof trips language sql stable security definer
@@ -85,19 +87,19 @@ create policy p on users for select to authenticated using (true);
 -- hole using 1 = 1: strangers read rows of public.users
 create policy p on users for select to authenticated using (1 = 1);
 
--- hole whoever has the role: strangers read rows of public.trips
+-- hole those who have the role: strangers read rows of public.trips
 create policy p on trips for select using (auth.role() = 'authenticated');
 
--- hole whoever has a uuid: strangers read rows of public.trip_memberships
+-- hole those who have a uuid: strangers read rows of public.trip_memberships
 create policy p on trip_memberships for select to authenticated using (auth.uid() is not null);
 
--- hole whoever has any sub: strangers read rows of public.trips
+-- hole those who have any sub: strangers read rows of public.trips
 create policy p on trips for select to authenticated using (coalesce(auth.jwt() ->> 'sub', '') <> '');
 
 -- hole what a column says: strangers read rows of public.trips
 create policy p on trips for select to authenticated using (name is not null);
 
--- hole whoever has no sub: strangers read rows of public.trips
+-- hole those who have no sub: strangers read rows of public.trips
 create policy p on trips for select to authenticated using ((auth.jwt() ->> 'sub') is null);
 
 -- hole any mirrored user: strangers read rows of public.trips
@@ -111,7 +113,7 @@ create policy p on trip_memberships for all to authenticated using (true);
 create function fine(uuid) returns boolean language sql stable as 'select true';
 create policy p on trips for select to authenticated using (fine(id));
 
--- hole a chat that anybody reads: strangers read rows of public.messages (what members write)
+-- hole a chat that every caller reads: strangers read rows of public.messages (what members write)
 create policy p on messages for select to authenticated using (sent_at is not null);
 
 -- hole a chat that has lost its policies: strangers read rows of public.messages
@@ -136,7 +138,7 @@ create policy p on realtime.messages for select to authenticated using (realtime
 -- hole the mapping's second topic: strangers may receive on a trip's channel: anon
 create policy p on realtime.messages to anon using (realtime.topic() like 'room:%');
 
--- hole presence for whoever is signed in: strangers may send on a trip's channel
+-- hole presence for all who are signed in: strangers may send on a trip's channel
 create policy p on realtime.messages for insert with check (extension = 'presence' and auth.role() = 'authenticated');
 
 -- hole a policy of channels that raises on a Clerk id: a policy of realtime.messages raises

@@ -48,8 +48,8 @@ class Impostor:
     asked: int = 0  # conversations so far
     heard: bytearray = field(default_factory=bytearray)  # all that came in, deciphered where it could be
 
-    def url(self, *, user: str = "someone", more: str = "") -> str:
-        return f"postgresql://{user}:hunter2@{NAME}:{self.port}/app?hostaddr=127.0.0.1{more}"
+    def url(self, *, more: str = "") -> str:
+        return f"postgresql://someone:hunter2@{NAME}:{self.port}/app?hostaddr=127.0.0.1{more}"
 
     def serve(self, listener: socket.socket) -> None:
         with suppress(OSError):  # closed: the test is over

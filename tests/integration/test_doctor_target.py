@@ -266,8 +266,8 @@ async def test_what_the_daemon_writes_is_tried_through_https(installed: str, adm
 @pytest.mark.parametrize(
     ("channels", "said"),
     [
-        (None, ""), ("ready", ""), ("missing", "warning: there is no table realtime.messages"),
-        ("closed", "error: private channels are closed"),
+        (None, ""), ("ready", ""), ("missing", "warning: private channels are closed: there is no realtime.messages"),
+        ("closed", "error: private channels are closed: realtime.messages lacks policies"),
     ],
 )  # fmt: skip
 async def test_closed_channels_through_https(

@@ -290,7 +290,7 @@ async def test_no_method_on_no_route_is_an_error_of_ours(source_url: str, target
 
 
 async def test_head_waits_like_get(source: Connection, source_url: str, target_url: str) -> None:
-    """Whoever only wants the status may leave out the rest."""
+    """A client that only wants the status may leave out the rest."""
     async with serving(source_url, target_url) as (_, client):
         token = await written(source)
         assert (await client.ask("HEAD", "/wait", query={"token": token})).status == 200
@@ -307,7 +307,7 @@ async def test_a_page_that_bends_its_own_name_to_this_daemon_reads_nothing(
         for host in (
             "evil.example", "evil.example:9464", "127.0.0.1.nip.io", "localhost.evil.example", "localhost.",
             "mirror.evil", "xmirror", "mirror.example.org.", "mirror@evil.example", "[::1].evil.example",
-            "10.0.0.1:evil", "0x7f.1", "*",
+            "10.0.0.1:evil", "0x7f.1", "*", "2130706433",
         ):  # fmt: skip
             for path in ("/", "/api/status", "/metrics", "/livez", "/readyz", "/wait", "/resync", "/nothing"):
                 reply = await client.ask("GET", path, headers={"host": host})

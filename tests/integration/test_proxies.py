@@ -9,8 +9,8 @@ import pytest
 from pydantic import SecretStr
 
 from mirror.cli import main
-from mirror.config import Https
 from mirror.errors import ConfigError, MirrorError, Unreachable
+from mirror.https import Https
 from mirror.target.once import opened
 from mirror.target.rest import Rest
 from tests.bed.daemons import environ, install, leading, running

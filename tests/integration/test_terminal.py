@@ -90,7 +90,7 @@ async def test_no_command_and_no_log_line_obeys_a_name(evil: str, capsys: pytest
     assert "\\u202e" in evil
     assert harmless(evil), evil
     for command in (
-        ["verify"], ["status"], ["why", EVIL, EVIL], ["why", "nobody" + EVIL, EVIL, "--topic", EVIL], ["doctor"],
+        ["verify"], ["status"], ["why", EVIL, EVIL], ["why", "stranger" + EVIL, EVIL, "--topic", EVIL], ["doctor"],
         ["verify", "--json"], ["status", "--json"], ["why", EVIL, EVIL, "--json"], ["doctor", "--json"],
     ):  # fmt: skip
         await asyncio.to_thread(main, command)

@@ -182,29 +182,31 @@ def test_the_environment_makes_nothing_weaker(
     with impostor() as attacker:
         with pytest.raises(MirrorError):
             connect_blocking(attacker.url(), "source")
+        assert attacker.asked
         assert PASSWORD not in attacker.heard
 
 
 @pytest.mark.usefixtures("trusted")
 @pytest.mark.parametrize(
-    ("host", "environment"),
+    ("host", "environment", "here"),
     [
-        ("localhost", {"PGHOSTADDR": "127.0.0.2"}),
-        ("", {"PGHOST": NAME, "PGHOSTADDR": "127.0.0.1"}),
-        ("localhost", {"PGSERVICEFILE": "service.conf", "PGSERVICE": "weak"}),
+        ("localhost", {"PGHOSTADDR": "127.0.0.1"}, ("", "localhost")),
+        ("", {"PGHOST": NAME, "PGHOSTADDR": "127.0.0.1"}, ("", "127.0.0.1")),
+        ("localhost", {"PGSERVICEFILE": "service.conf", "PGSERVICE": "weak"}, ("", "localhost")),
     ],
 )
 def test_a_host_that_the_environment_names_is_verified_as_well(
-    host: str, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    host: str, environment: dict[str, str], here: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """(127.0.0.2 stands for an address that is not here: a test has no other.)"""
-    (tmp_path / "service.conf").write_text("[weak]\nhostaddr=127.0.0.2\nsslmode=disable\n")
-    monkeypatch.setattr(tls, "_is_here", lambda place: place in ("", "localhost", "127.0.0.1"))
+    """(127.0.0.1 stands for an address that is not here, where `here` lacks it: a test has no other.)"""
+    (tmp_path / "service.conf").write_text("[weak]\nhostaddr=127.0.0.1\nsslmode=disable\n")
+    monkeypatch.setattr(tls, "_is_here", lambda place: place in here)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     with impostor() as attacker:
         with pytest.raises(MirrorError):
             connect_blocking(f"postgresql://someone:hunter2@{host}:{attacker.port}/app", "source")
+        assert attacker.asked
         assert PASSWORD not in attacker.heard
 
 
@@ -293,7 +295,7 @@ def test_what_is_allowed_in_so_many_words_is_done() -> None:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory, authority: Certificate) -> Iterator[Server]:
-    """A real one that takes nobody without TLS, with a certificate from the authority."""
+    """A real one that takes no session without TLS, with a certificate from the authority."""
     directory = tmp_path_factory.mktemp("tls")
     signed = certificate(directory, NAME, authority)
     with temporary_directory() as place, _debians(place) as server:

@@ -1,5 +1,6 @@
 """The command line where no database is needed: words, exit codes, and what is never said."""
 
+import contextlib
 import os
 import re
 import subprocess
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from mirror import __version__
-from mirror.cli import main, run, status
+from mirror.cli import main, resync, run, status
 from mirror.cli.words import bug, veiled
 from mirror.demo.binaries import MissingBinariesError
 from mirror.errors import Refused
@@ -203,7 +204,7 @@ def test_an_unexpected_error_is_one_line_that_says_where(mirror: Mirror, monkeyp
     monkeypatch.setattr(run, "load_settings", load)
     environ = {"MIRROR_SOURCE_URL": CLOSED, "MIRROR_TARGET_URL": "postgresql://u:p%40ss@h/d"}
     code, out, err = mirror("run", **environ)
-    assert (code, out) == (1, "")
+    assert (code, out) == (3, ""), "1 would say that the answer is no"
     assert err.startswith("mirror: unexpected KeyError: ")
     assert re.search(r"\(at mirror/cli/run\.py:\d+ < mirror/cli/__init__\.py:\d+\)\. This is a bug", err)
     assert err.count("\n") == 1
@@ -246,6 +247,16 @@ def test_ctrl_c_and_refusals_have_their_codes(mirror: Mirror, monkeypatch: pytes
 
 
 # The words of `mirror status`
+
+
+def test_what_a_request_found_is_shown_and_not_obeyed(mirror: Mirror, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = {"state": "failed", "result": {"error": "no table Rome\x1b[2J\nDONE"}}
+    monkeypatch.setattr(resync, "open_source", lambda _: contextlib.nullcontext())
+    monkeypatch.setattr(resync, "ask", lambda *_, **__: 7)
+    monkeypatch.setattr(resync, "watch", lambda *_: found)
+    code, out, _ = mirror("resync")
+    assert (code, out) == (1, "FAILED: no table Rome\\x1b[2J\\nDONE\n")
+
 
 SOURCE = {
     "installed": True, "outbox_entries": 3, "outbox_bytes": 40960, "lag_seconds": 0.25, "leader": True, "faults": [],
@@ -290,7 +301,11 @@ def test_a_fresh_copy_says_how_fresh() -> None:
             {"source": {**SOURCE, "strangers": [{"pid": 7, "role": "app", "application": "\x1b[2J", "lock": 1}]}},
             "stranger: pid 7 (role app, application '\\x1b[2J') holds the mirror's lock 1;",
         ),
-        ("fresh", {"source": {**SOURCE, "faults": ["no trigger"]}}, "fault: no trigger; run `mirror install source`."),
+        (
+            "fresh",
+            {"source": {**SOURCE, "faults": ["no trigger on \x1b[2J"]}},
+            "fault: no trigger on \\x1b[2J; run `mirror install source`.",
+        ),
         (
             "fresh",
             {"source": {**SOURCE, "resync": RESYNC | {"total_rows": None}}},

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mirror.config import Https, Settings, load_settings, setting_names
+from mirror.config import Settings, load_settings, setting_names
 from mirror.errors import ConfigError
+from mirror.https import Https
 from mirror.mapping import Mapping, load_mapping
 from mirror.tables import MEMBERSHIPS, TRIPS, USERS
 

@@ -9,12 +9,13 @@ import pytest
 from pydantic import SecretStr
 
 from mirror.cli import doctor
-from mirror.config import Https, load_settings
+from mirror.config import load_settings
 from mirror.demo.ink import Ink
 from mirror.doctor import address, here, key, source
 from mirror.doctor.catalog import checks, values
 from mirror.doctor.clock import judged
 from mirror.doctor.finding import Finding, Verdict, exit_code
+from mirror.https import Https
 from tests.bed.findings import fired, silent, wrong
 
 NOW = 1_800_000_000.0

@@ -10,8 +10,8 @@ import pytest
 from pydantic import SecretStr
 
 from mirror.batch import Reading
-from mirror.config import Https
 from mirror.errors import Incompatible, UnknownOutcome
+from mirror.https import Https
 from mirror.target import once
 from mirror.target.rest import Rest
 from mirror.target.target import Target

@@ -10,8 +10,9 @@ import httpx
 import pytest
 from pydantic import SecretStr
 
-from mirror.config import Https, load_settings
+from mirror.config import load_settings
 from mirror.errors import ConfigError, Incompatible, MirrorError, Refused, Superseded, UnknownOutcome, Unreachable
+from mirror.https import Https
 from mirror.target.rest import PIECE_BYTES, RETRY_AFTER_MAX_S, Rest, translate
 from mirror.target.ways import check
 from tests.bed.postgrest_jwt import token
