@@ -1,7 +1,7 @@
 """The working session with the primary: leadership, identity, and the drain, one round trip per batch.
 
 The lease of the lead names this session, and the lock of the doorbell belongs to it: when it dies, another daemon may
-lead and nobody rings in vain.
+lead and no writer rings in vain.
 """
 
 from __future__ import annotations
