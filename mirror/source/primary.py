@@ -14,8 +14,8 @@ from typing import Any
 from psycopg import AsyncConnection
 
 from mirror.batch import Reading, Request, Taken
-from mirror.errors import ConfigError, Superseded, Unreachable
-from mirror.postgres import connect, translated
+from mirror.errors import ConfigError, Superseded
+from mirror.postgres import connect, fetched
 from mirror.scope import Wide
 from mirror.source.lead import Holder, Lease, lease_s
 
@@ -64,13 +64,7 @@ class Primary:
         await self._connection.close()
 
     async def _row(self, query: str, arguments: list[Any] | None = None) -> Any:
-        try:
-            async with asyncio.timeout(ANSWER_TIMEOUT_S):
-                with translated("source"):
-                    cursor = await self._connection.execute(query, arguments)
-                    return await cursor.fetchone()
-        except TimeoutError as error:
-            raise Unreachable("source", f"no answer within {ANSWER_TIMEOUT_S:.0f} s") from error
+        return await fetched(self._connection, "source", query, arguments, within_s=ANSWER_TIMEOUT_S)
 
     async def installed(self) -> tuple[int, dict[str, Any]]:
         """The schema version and the mapping that this source was rendered from."""
