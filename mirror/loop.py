@@ -142,7 +142,7 @@ class Loop:
 
     async def _tell(self, source: Primary) -> None:
         """Operators hear how their requests go."""
-        for report in self.applier.due_reports():
+        for report in self.applier.requests.due():
             await source.report(report.request, report.state, report.progress, report.result)
             if report.kind == "resync" and report.state != "running":
                 self.metrics.resyncs.labels(report.state).inc()
