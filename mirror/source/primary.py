@@ -31,7 +31,7 @@ _DRAIN = "call mirror.drain(%s::jsonb, %s::text[], %s::text[], null, null, null,
 _MARK_UNMARKED = """
     select mirror.mark_tables(array(
       select t from unnest(array['users', 'trips', 'trip_memberships']) as t
-      where not exists (select from mirror.outbox as o where o.tbl = t and o.k1 is null)))
+      where not exists (select from mirror.outbox as o where o.tbl = t and o.k1 is null and o.k2 is null)))
 """
 
 

@@ -258,9 +258,11 @@ declare
 begin
   loop
     if _past_marks and _seek and _gone is null then
-      select coalesce(bool_or(o.k1 is not null), false), coalesce(array_agg(distinct o.tbl) filter (where o.k1 is null), '{}')
+      select coalesce(bool_or(o.k1 is not null), false),
+             coalesce(array_agg(distinct o.tbl) filter (where o.k1 is null), '{}')
       into _gone, _marked from mirror.outbox as o
-      where (o.gone or o.k1 is null and o.k2 is null) and o.tbl = any (_tables) and not request->'skip' ? o.tbl;
+      where o.tbl = any (_tables) and (o.k1 is null and o.k2 is null or o.k1 is not null and o.gone)
+        and not request->'skip' ? o.tbl;
     end if;
     _read := mirror.read_entries(request, _entries, _past_marks, coalesce(_gone, false));
     if _gone and _read.n = 0 and _read.broken = '{}' then

@@ -8,7 +8,10 @@ from typing import Any
 import psycopg
 import pytest
 
+from mirror.batch import Request
 from mirror.mapping import Mapping
+from mirror.source.lead import Holder
+from mirror.source.primary import Primary
 from tests.bed.daemons import (
     NEVER,
     asleep,
@@ -22,6 +25,7 @@ from tests.bed.daemons import (
 )
 from tests.bed.eventually import eventually
 from tests.bed.proofs import quiet, verified
+from tests.bed.source_side import install as install_source
 from tests.bed.ways import Way
 
 pytestmark = [pytest.mark.sql, pytest.mark.slow]
@@ -238,3 +242,19 @@ async def test_a_backlog_of_such_entries_is_dropped_too(
         await leading(daemon)
         assert await becomes_equal(source, target) < 5.0
         await eventually(lambda: value(source, "select count(*) = 0 from mirror.outbox"), 5.0)
+
+
+async def test_half_a_key_is_no_mark(source: Connection, source_url: str) -> None:
+    """Neither for the drain, which would have the table compared, nor for a target that has to be loaded."""
+    install_source(source_url)
+    await source.execute("truncate mirror.outbox")
+    await source.execute("insert into mirror.outbox (tbl, k1, k2, gone) values ('users', null, 'x', true)")
+    primary = await Primary.open(source_url, Holder("run"))
+    try:
+        reading = await primary.drain(Request(rows=1, bytes=1000, backlog=True, seek=True))
+        assert (reading.dropped, reading.wide) == (1, ())
+        await primary.mark_unmarked()
+        reading = await primary.drain(Request(rows=1, bytes=1000, backlog=True, seek=True))
+        assert {wide.table for wide in reading.wide} == {"users", "trips", "trip_memberships"}
+    finally:
+        await primary.close()
