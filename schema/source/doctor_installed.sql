@@ -25,8 +25,8 @@ where not exists (select from pg_proc as p, aclexplode(coalesce(p.proacl, acldef
 -- check rights of others: only the mirror's own roles may touch what is the mirror's
 select 'error', format('%s may %s %s', coalesce(quote_ident(r.rolname), 'PUBLIC'),
                        string_agg(distinct lower(g.privilege_type), ', '), g.object),
-       'Run `mirror install source`: it takes that away. (alter default privileges, without IN SCHEMA, gives it again at '
-       'each install.)'
+       'Run `mirror install source`: it takes that away. (alter default privileges, without IN SCHEMA, gives it again '
+       'at each install.)'
 from ({{given}}) as g left join pg_roles as r on r.oid = g.grantee
 where g.grantee not in (select oid from pg_roles where rolname in ('mirror_daemon', 'mirror_capture'))
   and (g.grantee <> 0 or g.object not in ('mirror', 'mirror.token()'))

@@ -1,6 +1,6 @@
 -- The source side: who leads. A lease in a row, judged by this server's clock. Not an advisory lock: any role can take
--- one. Only the owner and mirror_daemon may write the row. Two leaders for a moment are harmless: the target refuses the
--- older one.
+-- one. Only the owner and mirror_daemon may write the row. Two leaders for a moment are harmless: the target refuses
+-- the older one.
 create table if not exists mirror.lead (
   one           boolean primary key default true check (one),
   holder        uuid,         -- the process; null = none leads
@@ -52,8 +52,8 @@ returns setof record language sql as $mirror$
 $mirror$;
 
 -- Others in our locks. It costs latency, not truth: while the doorbell's lock (1) is taken the daemon cannot sleep and
--- writers ring in vain; lock 3 keeps installs apart. A writer takes lock 1 shared in a transaction that wrote a table of
--- this schema.
+-- writers ring in vain; lock 3 keeps installs apart. A writer takes lock 1 shared in a transaction that wrote a table
+-- of this schema.
 create or replace function mirror.strangers(out lock integer, out pid integer, out role text, out application text)
 returns setof record language sql as $mirror$
   select h.objid::integer, h.pid, a.usesysid::regrole::text, a.application_name
