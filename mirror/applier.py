@@ -22,7 +22,7 @@ from mirror.producers.findings import Finished, Order
 from mirror.producers.outbox import Outbox
 from mirror.producers.parked import Parked
 from mirror.producers.reconcile import Reconcile
-from mirror.producers.requests import Report, Requests
+from mirror.producers.requests import Requests
 from mirror.producers.resync import Resync
 from mirror.producers.walk import Walks
 from mirror.scope import Range, Slice, Wide
@@ -130,9 +130,10 @@ class Applier:
         position = reading.complete and not look.skip
         outcome, sent_at, ended_at = None, look.read_at, look.read_at
         if reading.scopes or asked is not None or self._found or (position and self._is_due(look.began)):
-            notes = self._notes(look)
+            # What was read ahead may be old by now. Asked before the next one is read, which keeps the session busy.
+            await source.assure_lead()
+            notes = self._notes(look)  # before reading ahead, which moves the walks on
             self._read_ahead(source, target, look)
-            await source.assure_lead()  # a reading ahead may be old by now
             sent_at = self._clock()
             outcome = await self._apply(target, look, position=position, notes=notes)
             ended_at = self._clock()
@@ -242,9 +243,6 @@ class Applier:
         if self.reconcile.busy and not self.reconcile.is_held_up(self.outbox.skip()):
             return min(due, self.reconcile.wait_s())
         return due
-
-    def due_reports(self) -> list[Report]:
-        return self.requests.due()
 
     def _choose(self, skip: tuple[str, ...]) -> tuple[SliceProducer | None, Slice | None]:
         """The next slice of somebody who has one; in a backlog only now and then."""

@@ -66,7 +66,7 @@ class Reading:
     requests: tuple[Mapping[str, Any], ...] = ()
     keys: int = 0
     gone_left: bool = False
-    dropped: int = 0  # entries that nobody can read
+    dropped: int = 0  # of the entries, those that are about no possible row
 
     @property
     def complete(self) -> bool:

@@ -25,7 +25,7 @@ class Target(Protocol):
 
 
 async def compare(source: Source, target: Target, tables: tuple[str, ...]) -> Finished:
-    """Nobody may be leading meanwhile: the caller holds the lead."""
+    """The caller holds the lead, so that no daemon applies anything meanwhile."""
     reconcile = Reconcile(rows_per_s=float("inf"), brake_share=1.0, rows=ROWS)
     reconcile.want(Order("verify", tables, repair=False))
     while True:

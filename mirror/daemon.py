@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import logging
 import random
 import signal
@@ -12,9 +11,10 @@ from collections.abc import AsyncIterator, Coroutine
 from datetime import datetime
 from typing import Any, Literal
 
+from mirror import takeover
 from mirror.applier import Applier
 from mirror.config import Settings
-from mirror.errors import ConfigError, Incompatible, MirrorError, Refused, Superseded, Unreachable
+from mirror.errors import ConfigError, MirrorError, Superseded, Unreachable
 from mirror.loop import Loop, Session
 from mirror.mapping import Mapping
 from mirror.ops.connections import connections_max
@@ -25,20 +25,21 @@ from mirror.ops.record import Record
 from mirror.ops.schedule import scheduled
 from mirror.ops.vitals import Vitals
 from mirror.ops.wait import Waiters
-from mirror.postgres import UNDEFINED_FUNCTION, refuse_pooled_host
+from mirror.postgres import refuse_pooled_host
 from mirror.producers.findings import Order
-from mirror.source.capture import VERSION
 from mirror.source.doorbell import Doorbell
 from mirror.source.lead import Holder
 from mirror.source.primary import Primary, silence_s
+from mirror.takeover import Types
 from mirror.target import ways
 from mirror.target.key import key_ends
+from mirror.target.replies import Claimed
 from mirror.target.target import Target
+from mirror.watch import Watch
 
 log = logging.getLogger(__name__)
 
 STANDBY_INTERVAL_S = 1.0
-COLLAPSE_ENTRIES = 2_000_000  # more is not worth replaying key by key
 HUNG_PAUSE_S = 4 * STANDBY_INTERVAL_S  # a daemon that hung leaves a standby the time to take the lead
 PAUSE_MIN_S, PAUSE_MAX_S = 0.1, 5.0
 STOP_GRACE_S = 1.0  # for the batch under way; after that its connections are ended, which loses nothing
@@ -75,7 +76,8 @@ class Daemon:
         self.waiters = Waiters(self._connections_max * 5 // 6)
         self._loop = Loop(
             self._applier, self._wake, self._stopping, settings.poll_interval_s, self.vitals, self.metrics, self.record,
-            self.waiters.reached, lambda: self._doorbell.proven,
+            Watch(self.vitals, self.record, self._applier.reconcile.want), self.waiters.reached,
+            lambda: self._doorbell.proven,
         )  # fmt: skip
 
     def stop(self) -> None:
@@ -119,8 +121,8 @@ class Daemon:
     async def _work(self) -> None:
         while not self._stopping.is_set():
             try:
-                async with self._leading() as source:
-                    await _first_of(self._lead(source), source.lease.keep(self._source_url, self._is_alive))
+                async with self._leading() as (source, types):
+                    await _first_of(self._lead(source, types), source.lease.keep(self._source_url, self._is_alive))
             except ConfigError:
                 raise
             except _StoppedError:
@@ -161,30 +163,31 @@ class Daemon:
             await asyncio.wait_for(self._stopping.wait(), jittered_s)
 
     @contextlib.asynccontextmanager
-    async def _leading(self) -> AsyncIterator[Primary]:
-        """The source open, this daemon the leader."""
+    async def _leading(self) -> AsyncIterator[tuple[Primary, Types]]:
+        """The source open, this daemon the leader; the types of the source's keys."""
         try:
             await self._doorbell.check()
             source = await Primary.open(self._source_url, self._holder, self._sleep_s)
             try:
                 self._opened("source")
-                await self._check_install(source)
+                types = await takeover.check_install(source, self._mapping)
                 self.vitals.source_up = True
                 await self._wait_to_lead(source)
-                yield source
+                yield source, types
             finally:
                 await source.close()
         finally:
             self.vitals.ended()
 
-    async def _lead(self, source: Primary) -> None:
+    async def _lead(self, source: Primary, types: Types) -> None:
         """The target claimed, the doorbell listening: turns the loop until told to stop."""
         async with contextlib.AsyncExitStack() as stack:
             transport = await ways.open_transport(self._settings)
             stack.push_async_callback(transport.close)
             self._opened("target")
             target = Target(transport)
-            await self._claim(source, target)
+            identity = await source.identity()
+            self._begin(await takeover.claim(source, target, identity, types), identity["install"])
             stack.push_async_callback(_cancelled, asyncio.create_task(self._doorbell.run()))
             await self._loop.lead(Session(source, target, await source.rings()), self._worked)
 
@@ -195,20 +198,6 @@ class Daemon:
     def _is_alive(self) -> bool:
         """The loop turns. One that hangs does not keep the lead."""
         return self.vitals.turned_ago_s < silence_s(self._sleep_s)
-
-    async def _check_install(self, source: Primary) -> None:
-        version, document = await source.installed()
-        if version != VERSION:
-            raise Incompatible(
-                f"the source's schema is version {version}, this daemon needs {VERSION}",
-                hint="Run `mirror install source`.",
-            )
-        if document["mapping"] != self._mapping.source_part():
-            raise Incompatible(
-                "mirror.toml is not the mapping that the source was installed with",
-                hint="Run `mirror install source` to bring it in.",
-            )
-        self._types = document["types"]
 
     async def _wait_to_lead(self, source: Primary) -> None:
         standby = False
@@ -224,39 +213,18 @@ class Daemon:
                 raise _StoppedError
         self.vitals.turned()
 
-    async def _claim(self, source: Primary, target: Target) -> None:
-        try:
-            identity = await source.identity()
-            claim = await target.claim(json.dumps(identity))
-        except Refused as error:
-            if error.sqlstate != UNDEFINED_FUNCTION:
-                raise
-            reason = error.message.removeprefix("target: ")
-            raise ConfigError(
-                f"the mirror is not installed in the target: {reason}", hint=target.install_hint
-            ) from error
-        if claim.types != self._types:
-            raise Incompatible(
-                f"the target's keys are {claim.types}, the source's are {self._types}", hint=target.install_hint
-            )
-        if await source.collapse(COLLAPSE_ENTRIES):
-            log.warning("the outbox grew too large while no daemon ran: the tables are compared instead")
-        is_behind = await source.is_behind(claim.snapshot)
-        if is_behind:
-            log.warning("the target is behind what it was told: restored, or another one? All tables are compared")
-        if is_behind or not claim.primed:
-            await source.mark_unmarked()
-        self._applier.begin(empty=claim.empty, walks=claim.walks)
-        if claim.primed or claim.walks:
+    def _begin(self, claimed: Claimed, install: str) -> None:
+        """A new epoch, for all who keep something of it."""
+        self._applier.begin(empty=claimed.empty, walks=claimed.walks)
+        if claimed.primed or claimed.walks:
             self._applier.reconcile.want(Order("start"))
-        proven_at = datetime.fromisoformat(claim.proof["at"]).timestamp() if claim.proof else None
-        if claim.channels is None:
-            log.warning("the target cannot tell whether private channels are open: run `mirror install target`")
-        self.vitals.leads(primed=claim.primed, proven_at=proven_at)
-        self.vitals.channels = claim.channels
-        self.record.leads(claim.epoch, claim.proof)
-        self.waiters.leads(identity["install"], self._step_soon)
-        log.info("leading", extra={"epoch": claim.epoch, "primed": claim.primed})
+        proof = claimed.proof
+        proven_at = datetime.fromisoformat(proof["at"]).timestamp() if proof else None
+        self.vitals.leads(primed=claimed.primed, proven_at=proven_at)
+        self.vitals.channels = claimed.channels
+        self.record.leads(claimed.epoch, proof)
+        self.waiters.leads(install, self._step_soon)
+        log.info("leading", extra={"epoch": claimed.epoch, "primed": claimed.primed})
 
 
 async def _first_of(*works: Coroutine[Any, Any, None]) -> None:

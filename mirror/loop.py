@@ -15,14 +15,13 @@ from enum import Enum
 
 from mirror.applier import Applier, Step
 from mirror.batch import Reading
-from mirror.errors import Refused
 from mirror.ops.metrics import Metrics
 from mirror.ops.record import Record
 from mirror.ops.vitals import Vitals
-from mirror.producers.findings import Finished, Order
+from mirror.producers.findings import Finished
 from mirror.source.primary import TIDY_BYTES, Primary
-from mirror.target.replies import CLOSED
-from mirror.target.target import Channels, Target
+from mirror.target.target import Target
+from mirror.watch import Watch
 
 log = logging.getLogger(__name__)
 
@@ -30,8 +29,6 @@ WAIT_MIN_S, WAIT_MAX_S = 0.002, 0.05
 TIDY_INTERVAL_S = 1.0
 BREATH_ENTRIES = 8
 BREATH_MIN_S, BREATH_MAX_S, BREATH_ENTRY_S = 0.005, 0.02, 60e-6
-FAULTS_INTERVAL_S = 60.0
-CHANNELS_INTERVAL_S, CLOSED_INTERVAL_S = 60.0, 5.0
 DRIFT_LINES = 10  # in the log; the request's result has more, the metrics count all
 NO_RINGS_POLL_S = 0.5
 
@@ -70,20 +67,17 @@ class Loop:
     vitals: Vitals
     metrics: Metrics
     record: Record
+    watch: Watch
     reached: Callable[[str, float], None]  # the target equals this snapshot, which was begun then
     is_heard: Callable[[], bool]  # the doorbell, at this moment
     _tidied_at: float = field(default=float("-inf"))
-    _inspected_at: float = field(default=float("-inf"))
-    _asked_at: float = field(default=float("-inf"))
-    _channels: Channels = field(default=Channels("ready"))
     _rings_in_vain: int = field(default=0)
 
     async def lead(self, session: Session, turned: Callable[[], None]) -> None:
         """Until told to stop. `turned` is called after every turn that worked out."""
         if not session.rings:
             log.warning("max_prepared_transactions is set in the source, so nobody rings: polling")
-        self._inspected_at = float("-inf")  # a source that was away may have come back without its triggers
-        self._asked_at = float("-inf")
+        self.watch.begin()
         try:
             await self._turn(session, turned)
         finally:
@@ -97,8 +91,7 @@ class Loop:
             self._note(step)
             turned()
             await self._tell(session.source)
-            await self._look_for_faults(session.source)
-            await self._look_at_channels(session.target)
+            await self.watch.look(session.source, session.target)
             if step.worked or step.outcome is not None:
                 self._rings_in_vain = 0
             if step.worked:
@@ -149,50 +142,10 @@ class Loop:
 
     async def _tell(self, source: Primary) -> None:
         """Operators hear how their requests go."""
-        for report in self.applier.due_reports():
+        for report in self.applier.requests.due():
             await source.report(report.request, report.state, report.progress, report.result)
             if report.kind == "resync" and report.state != "running":
                 self.metrics.resyncs.labels(report.state).inc()
-
-    async def _look_for_faults(self, source: Primary) -> None:
-        """A trigger that is gone or disabled is reported at once; what it missed is found by comparing."""
-        now = asyncio.get_running_loop().time()
-        if now - self._inspected_at < FAULTS_INTERVAL_S:
-            return
-        self._inspected_at = now
-        faults = await source.faults()
-        fresh = [fault for fault in faults if fault not in self.vitals.faults]
-        changed, self.vitals.faults = set(faults) != set(self.vitals.faults), faults
-        if fresh:
-            log.error("changes are not captured: run `mirror install source`", extra={"faults": fresh})
-            self.record.trouble("NotCaptured", "; ".join(fresh), "Run `mirror install source`.")
-        if changed:  # also when they are back: until then changes were missed
-            self.applier.reconcile.want(Order("triggers"))
-
-    async def _look_at_channels(self, target: Target) -> None:
-        """Realtime makes its table of messages when it likes; the policies are made on it as soon as it is seen."""
-        now, known = asyncio.get_running_loop().time(), self.vitals.channels
-        interval_s = CHANNELS_INTERVAL_S if known == "ready" else CLOSED_INTERVAL_S
-        if known is None or now - self._asked_at < interval_s:
-            return
-        self._asked_at = now
-        try:
-            channels = await target.open_channels()
-        except Refused as error:  # by an API that has not noticed the function yet: the copy does not wait for that
-            channels = Channels(known, error.message)
-        self.vitals.channels = channels.state
-        if channels != self._channels:
-            self._tell_of(channels)
-        self._channels = channels
-
-    def _tell_of(self, channels: Channels) -> None:
-        if channels.state not in CLOSED:
-            log.info("private channels are open")
-            return
-        message, cure = CLOSED[channels.state]
-        message += f" ({channels.reason})" if channels.reason else ""
-        log.error(message, extra={"cure": cure})
-        self.record.trouble("ChannelsClosed", message, cure)
 
     async def _tidy(self, source: Primary, reading: Reading) -> None:
         now = asyncio.get_running_loop().time()

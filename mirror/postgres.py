@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -116,12 +116,7 @@ async def connect(url: str, side: str) -> Session:
     """An autocommit session with the mirror's settings, or Unreachable."""
     connection = await connect_bare(url, side)
     try:
-        async with asyncio.timeout(CONNECT_TIMEOUT_S):
-            with translated(side):
-                await connection.execute(_SESSION + _SIDE[side])
-    except TimeoutError as error:
-        await connection.close()
-        raise Unreachable(side, f"no answer within {CONNECT_TIMEOUT_S} s") from error
+        await fetched(connection, side, _SESSION + _SIDE[side], within_s=CONNECT_TIMEOUT_S)
     except BaseException:
         await connection.close()
         raise
@@ -157,6 +152,24 @@ def translated(side: str) -> Iterator[None]:
         yield
     except psycopg.Error as error:
         raise translate(error, side) from error
+
+
+async def fetched(
+    connection: psycopg.AsyncConnection[Any],
+    side: str,
+    query: str,
+    values: Sequence[Any] | None = None,
+    *,
+    within_s: float,
+) -> Any:
+    """The first row of the answer, or None. A server that does not answer in time is not there."""
+    try:
+        async with asyncio.timeout(within_s):
+            with translated(side):
+                cursor = await connection.execute(query, values)
+                return await cursor.fetchone() if cursor.description else None
+    except TimeoutError as error:
+        raise Unreachable(side, f"no answer within {within_s:g} s") from error
 
 
 def translate(error: psycopg.Error, side: str) -> MirrorError:

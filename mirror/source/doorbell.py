@@ -17,7 +17,7 @@ from typing import Any
 from psycopg import AsyncConnection
 
 from mirror.errors import ConfigError, MirrorError, Unreachable
-from mirror.postgres import connect_bare, translated
+from mirror.postgres import connect_bare, fetched, translated
 
 log = logging.getLogger(__name__)
 
@@ -95,13 +95,7 @@ class Doorbell:
         )
 
     async def _say(self, connection: AsyncConnection[Any], query: str, arguments: list[Any] | None = None) -> Any:
-        try:
-            async with asyncio.timeout(PROOF_TIMEOUT_S):
-                with translated("source"):
-                    cursor = await connection.execute(query, arguments)
-                    return await cursor.fetchone() if cursor.description else None
-        except TimeoutError as error:
-            raise Unreachable("source", f"the doorbell has no answer within {PROOF_TIMEOUT_S:.0f} s") from error
+        return await fetched(connection, "source", query, arguments, within_s=PROOF_TIMEOUT_S)
 
     async def _hears(self, listener: AsyncConnection[Any], nonce: str) -> bool:
         with translated("source"):

@@ -17,8 +17,8 @@ from typing import Any
 
 from psycopg import AsyncConnection
 
-from mirror.errors import MirrorError, Superseded, Unreachable
-from mirror.postgres import connect, translated
+from mirror.errors import MirrorError, Superseded
+from mirror.postgres import connect, fetched
 
 LEASE_MIN_S = 12.0  # with a standby's next look, another daemon leads within 15 s
 LEASE_SLEEPS = 2.4  # a daemon that sleeps renews when it looks, so that its lease outlasts two sleeps
@@ -69,17 +69,9 @@ class Lease:
         """Takes it or renews it, in this session or another one."""
         began = self._clock()
         values = [self._holder.id, self._seconds, self._holder.name, self._session.info.backend_pid]
-        try:
-            async with asyncio.timeout(TAKE_S):
-                with translated("source"):
-                    row = await (await (session or self._session).execute(_LEAD, values)).fetchone()
-        except TimeoutError as error:
-            raise Unreachable("source", f"no answer within {TAKE_S:.0f} s") from error
-        if not (row and row[0]):
-            self._renewed_at = None
-            return False
-        self._renewed_at = began
-        return True
+        taken = (await fetched(session or self._session, "source", _LEAD, values, within_s=TAKE_S))[0]
+        self._renewed_at = began if taken else None
+        return bool(taken)
 
     def request(self) -> dict[str, Any] | None:
         """What a drain takes along to renew it, when that is due."""
@@ -107,9 +99,9 @@ class Lease:
             try:
                 async with asyncio.timeout(max(0.0, self.left_s)):
                     await self._renew_beside(url)
+            except Superseded:
+                raise
             except (MirrorError, TimeoutError) as error:
-                if isinstance(error, Superseded):
-                    raise
                 if self.left_s <= AGAIN_S:
                     raise Superseded("the lead could not be renewed in time") from error
                 await asyncio.sleep(AGAIN_S)
@@ -127,7 +119,5 @@ class Lease:
         if self._renewed_at is None:
             return
         self._renewed_at = None
-        with suppress(MirrorError, TimeoutError):
-            async with asyncio.timeout(GIVE_BACK_S):
-                with translated("source"):
-                    await self._session.execute("select mirror.unlead(%s)", [self._holder.id])
+        with suppress(MirrorError):
+            await fetched(self._session, "source", "select mirror.unlead(%s)", [self._holder.id], within_s=GIVE_BACK_S)

@@ -35,7 +35,7 @@ _INSTALLERS = """
 
 def take_turn(connection: Connection, say: Say) -> None:
     """One install or uninstall at a time; the lock ends with the session. Any role can take that lock, so one that
-    could not install keeps nobody out."""
+    could not install does not count."""
     deadline = time.monotonic() + TURN_TIMEOUT_S
     while True:
         row = connection.execute("select pg_try_advisory_lock(1835627122, 3), pg_sleep(0)").fetchone()

@@ -1,7 +1,7 @@
 """The working session with the primary: leadership, identity, and the drain, one round trip per batch.
 
 The lease of the lead names this session, and the lock of the doorbell belongs to it: when it dies, another daemon may
-lead and nobody rings in vain.
+lead and no writer rings in vain.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from typing import Any
 from psycopg import AsyncConnection
 
 from mirror.batch import Reading, Request, Taken
-from mirror.errors import ConfigError, Superseded, Unreachable
-from mirror.postgres import connect, translated
+from mirror.errors import ConfigError, Superseded
+from mirror.postgres import connect, fetched
 from mirror.scope import Wide
 from mirror.source.lead import Holder, Lease, lease_s
 
@@ -31,7 +31,7 @@ _DRAIN = "call mirror.drain(%s::jsonb, %s::text[], %s::text[], null, null, null,
 _MARK_UNMARKED = """
     select mirror.mark_tables(array(
       select t from unnest(array['users', 'trips', 'trip_memberships']) as t
-      where not exists (select from mirror.outbox as o where o.tbl = t and o.k1 is null)))
+      where not exists (select from mirror.outbox as o where o.tbl = t and o.k1 is null and o.k2 is null)))
 """
 
 
@@ -64,13 +64,7 @@ class Primary:
         await self._connection.close()
 
     async def _row(self, query: str, arguments: list[Any] | None = None) -> Any:
-        try:
-            async with asyncio.timeout(ANSWER_TIMEOUT_S):
-                with translated("source"):
-                    cursor = await self._connection.execute(query, arguments)
-                    return await cursor.fetchone()
-        except TimeoutError as error:
-            raise Unreachable("source", f"no answer within {ANSWER_TIMEOUT_S:.0f} s") from error
+        return await fetched(self._connection, "source", query, arguments, within_s=ANSWER_TIMEOUT_S)
 
     async def installed(self) -> tuple[int, dict[str, Any]]:
         """The schema version and the mapping that this source was rendered from."""

@@ -15,23 +15,28 @@ where not exists (select from pg_proc as p where p.pronamespace = to_regnamespac
                     and has_function_privilege(p.oid, 'execute'))
 
 -- check token rights: the application may ask for a token
-select 'warning', 'PUBLIC may not call mirror.token(): the application cannot wait for what it wrote', 'Run `mirror install source`.'
+select 'warning', 'PUBLIC may not call mirror.token(): the application cannot wait for what it wrote',
+       'Run `mirror install source`.'
 where not exists (select from pg_proc as p, aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) as g
                   where p.oid = to_regprocedure('mirror.token()') and g.grantee = 0)
    or not exists (select from pg_namespace as n, aclexplode(n.nspacl) as g
                   where n.nspname = 'mirror' and g.grantee = 0 and g.privilege_type = 'USAGE')
 
 -- check rights of others: only the mirror's own roles may touch what is the mirror's
-select 'error', format('%s may %s %s', coalesce(quote_ident(r.rolname), 'PUBLIC'), string_agg(distinct lower(g.privilege_type), ', '), g.object),
-       'Run `mirror install source`: it takes that away. (alter default privileges, without IN SCHEMA, gives it again at each install.)'
+select 'error', format('%s may %s %s', coalesce(quote_ident(r.rolname), 'PUBLIC'),
+                       string_agg(distinct lower(g.privilege_type), ', '), g.object),
+       'Run `mirror install source`: it takes that away. (alter default privileges, without IN SCHEMA, gives it again '
+       'at each install.)'
 from ({{given}}) as g left join pg_roles as r on r.oid = g.grantee
 where g.grantee not in (select oid from pg_roles where rolname in ('mirror_daemon', 'mirror_capture'))
   and (g.grantee <> 0 or g.object not in ('mirror', 'mirror.token()'))
 group by r.rolname, g.object order by 2 limit 20
 
 -- check capture role: the triggers run as a role that can write entries and nothing else
-select 'warning', format('the triggers run as %I: the owners of the mapped tables could run code as that role', p.proowner::regrole::text),
-       'Let an administrator `create role mirror_capture;` and grant it to the role that installs, then `mirror install source`.'
+select 'warning', format('the triggers run as %I: the owners of the mapped tables could run code as that role',
+                         p.proowner::regrole::text),
+       'Let an administrator `create role mirror_capture;` and grant it to the role that installs, then '
+       '`mirror install source`.'
 from pg_proc as p where p.pronamespace = to_regnamespace('mirror') and p.prorettype = 'trigger'::regtype
   and p.proowner is distinct from to_regrole('mirror_capture') limit 1
 
@@ -56,8 +61,9 @@ where age > {{waits_seconds}}
 
 -- check locks: only the mirror and those who write hold its locks
 select 'warning',
-       format('pid %s (role %s, application %s) holds the mirror''s lock %s: %s', pid, role, quote_literal(application), lock,
-              case lock when 1 then 'the daemon cannot sleep, and each change pays for a NOTIFY' else 'two installs at the same time may disturb each other' end),
+       format('pid %s (role %s, application %s) holds the mirror''s lock %s: %s', pid, role, quote_literal(application),
+              lock, case lock when 1 then 'the daemon cannot sleep, and each change pays for a NOTIFY'
+                              else 'two installs at the same time may disturb each other' end),
        format('End that session: select pg_terminate_backend(%s); and ask who owns that role.', pid)
 from mirror.strangers()
 

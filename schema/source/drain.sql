@@ -65,11 +65,13 @@ begin
 end
 $mirror$;
 
--- A value that is longer than what is mirrored: its row is refused like any other that cannot be read, and it is never built.
+-- A value that is longer than what is mirrored: its row is refused like any other that cannot be read, and the value is
+-- never built.
 create or replace function mirror.too_large(what text, bytes integer, bytes_max integer) returns text
 language plpgsql stable as $mirror$
 begin
-  raise exception '% has % bytes, at most % are mirrored', what, bytes, bytes_max using errcode = 'string_data_right_truncation';
+  raise exception '% has % bytes, at most % are mirrored', what, bytes, bytes_max
+    using errcode = 'string_data_right_truncation';
 end
 $mirror$;
 
@@ -91,7 +93,8 @@ begin
     if _half = 0 then
       if mirror.possible(tbl, keys1[1], keys2[1]) then
         refused := jsonb_build_array(jsonb_build_object(
-          'k1', keys1[1], 'k2', keys2[1], 'reason', format('the source cannot read it (%s): %s', sqlstate, left(sqlerrm, 300))));
+          'k1', keys1[1], 'k2', keys2[1],
+          'reason', format('the source cannot read it (%s): %s', sqlstate, left(sqlerrm, 300))));
       end if;
       return;
     end if;
@@ -107,8 +110,8 @@ begin
 end
 $mirror$;
 
--- A scope of exact keys, each of which may be named more than once. When a projection raises on some row, only that row is
--- refused; an error that is not about a row goes to the caller.
+-- A scope of exact keys, each of which may be named more than once. When a projection raises on some row, only that row
+-- is refused; an error that is not about a row goes to the caller.
 create or replace function mirror.read_keys(tbl text, keys1 text[], keys2 text[], out scope text, out n integer)
 language plpgsql stable as $mirror$
 declare
@@ -127,7 +130,8 @@ begin
   _sorted := mirror.sort_out(tbl, _read.keys1, _read.keys2);
   n := cardinality(_read.keys1);
   _read := mirror.keys(tbl, _sorted.good1, _sorted.good2);
-  scope := concat('{"table":"', tbl, '","rows":', _read.rows, ',"gone":', _read.gone, ',"refused":', _sorted.refused, '}');
+  scope := concat('{"table":"', tbl, '","rows":', _read.rows, ',"gone":', _read.gone,
+                  ',"refused":', _sorted.refused, '}');
 end
 $mirror$;
 
@@ -197,7 +201,8 @@ $mirror$;
 --            tables that cannot be read for now. backlog: there was one at the last look; seek: then what is gone comes first.
 --            slice: one slice (table, trip, after, upto, rows) or some keys. count: count the entries and measure the outbox too.
 --   reply    snapshot, as_of; entries (taken), keys (of them), backlog (there are more), gone_left (of what is gone, too),
---            dropped (of those taken, entries that nobody can read), waiting (count), lag and ages (seconds) of the oldest, wide (marks of a whole table or of a large trip, left in place), broken (tables, why), slice (what
+--            dropped (of those taken, entries about no possible row), waiting (count), lag and ages (seconds) of the
+--            oldest, wide (marks of a whole table or of a large trip, left in place), broken (tables, why), slice (what
 --            came of it, or its error), requests (of operators, open).
 --   taken_*  what to forget once this batch is applied.
 create or replace function mirror.look(request jsonb, out reply jsonb, out scopes text, out taken_at text, out taken_id text)
@@ -239,7 +244,8 @@ $mirror$;
 -- asks for it ("seek") a few times a second, and not with every batch. What is too big is read again with half as many.
 create or replace function mirror.take(request jsonb, out n integer, out keys integer, out more boolean, out scopes text,
                                        out places tid[], out ids int8multirange, out wide jsonb[], out broken jsonb,
-                                       out oldest timestamptz, out ages jsonb, out gone_left boolean, out dropped integer)
+                                       out oldest timestamptz, out ages jsonb, out gone_left boolean,
+                                       out dropped integer)
 language plpgsql as $mirror$
 declare
   _seek boolean := coalesce((request->>'seek')::boolean, true);
@@ -252,9 +258,11 @@ declare
 begin
   loop
     if _past_marks and _seek and _gone is null then
-      select coalesce(bool_or(o.k1 is not null), false), coalesce(array_agg(distinct o.tbl) filter (where o.k1 is null), '{}')
+      select coalesce(bool_or(o.k1 is not null), false),
+             coalesce(array_agg(distinct o.tbl) filter (where o.k1 is null), '{}')
       into _gone, _marked from mirror.outbox as o
-      where (o.gone or o.k1 is null and o.k2 is null) and o.tbl = any (_tables) and not request->'skip' ? o.tbl;
+      where o.tbl = any (_tables) and (o.k1 is null and o.k2 is null or o.k1 is not null and o.gone)
+        and not request->'skip' ? o.tbl;
     end if;
     _read := mirror.read_entries(request, _entries, _past_marks, coalesce(_gone, false));
     if _gone and _read.n = 0 and _read.broken = '{}' then
@@ -292,8 +300,8 @@ $mirror$;
 create or replace function mirror.read_entries(request jsonb, row_limit integer, past_marks boolean, only_gone boolean,
                                                out n integer, out keys integer, out more boolean, out too_big boolean,
                                                out scopes text, out places tid[], out ids int8multirange, out marked text[],
-                                               out wide_trips text[], out broken jsonb, out oldest timestamptz, out ages jsonb,
-                                               out dropped integer)
+                                               out wide_trips text[], out broken jsonb, out oldest timestamptz,
+                                               out ages jsonb, out dropped integer)
 language plpgsql as $mirror$
 declare
   _tables text[] := array['users', 'trips', 'trip_memberships'];
@@ -455,7 +463,7 @@ begin
   if (request->>'asleep')::boolean then
     perform pg_advisory_unlock(1835627122, 1);
   end if;
-  if request ? 'lead' and not mirror.lead((request->'lead'->>'holder')::uuid, (request->'lead'->>'seconds')::double precision,
+  if request ? 'lead' and not mirror.lead((request->'lead'->>'holder')::uuid, (request->'lead'->>'seconds')::float8,
                                           request->'lead'->>'name', pg_backend_pid()) then
     raise exception 'superseded: another daemon has the lead' using errcode = 'PT409';
   end if;

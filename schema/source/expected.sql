@@ -230,7 +230,7 @@ begin
   if (request->>'asleep')::boolean then
     perform pg_advisory_unlock(1835627122, 1);
   end if;
-  if request ? 'lead' and not mirror.lead((request->'lead'->>'holder')::uuid, (request->'lead'->>'seconds')::double precision,
+  if request ? 'lead' and not mirror.lead((request->'lead'->>'holder')::uuid, (request->'lead'->>'seconds')::float8,
                                           request->'lead'->>'name', pg_backend_pid()) then
     raise exception 'superseded: another daemon has the lead' using errcode = 'PT409';
   end if;
@@ -642,7 +642,8 @@ begin
   _sorted := mirror.sort_out(tbl, _read.keys1, _read.keys2);
   n := cardinality(_read.keys1);
   _read := mirror.keys(tbl, _sorted.good1, _sorted.good2);
-  scope := concat('{"table":"', tbl, '","rows":', _read.rows, ',"gone":', _read.gone, ',"refused":', _sorted.refused, '}');
+  scope := concat('{"table":"', tbl, '","rows":', _read.rows, ',"gone":', _read.gone,
+                  ',"refused":', _sorted.refused, '}');
 end
 $function$;
 
@@ -817,7 +818,8 @@ begin
     if _half = 0 then
       if mirror.possible(tbl, keys1[1], keys2[1]) then
         refused := jsonb_build_array(jsonb_build_object(
-          'k1', keys1[1], 'k2', keys2[1], 'reason', format('the source cannot read it (%s): %s', sqlstate, left(sqlerrm, 300))));
+          'k1', keys1[1], 'k2', keys2[1],
+          'reason', format('the source cannot read it (%s): %s', sqlstate, left(sqlerrm, 300))));
       end if;
       return;
     end if;
@@ -842,7 +844,8 @@ AS $function$
   where h.locktype = 'advisory' and h.classid = 1835627122 and h.objid in (1, 3) and h.objsubid = 2 and h.granted
     and h.database = (select d.oid from pg_database as d where d.datname = current_database())
     and case when h.objid = 3 then
-               not pg_has_role(a.usesysid, (select n.nspowner from pg_namespace as n where n.nspname = 'mirror'), 'member')
+               not pg_has_role(a.usesysid, (select n.nspowner from pg_namespace as n where n.nspname = 'mirror'),
+                               'member')
              when h.mode = 'ExclusiveLock' then h.pid is distinct from (select l.pid from mirror.lead as l)
              else not exists (select from pg_locks as w join pg_class as c on c.oid = w.relation
                               where w.virtualtransaction = h.virtualtransaction and w.mode = 'RowExclusiveLock'
@@ -864,9 +867,11 @@ declare
 begin
   loop
     if _past_marks and _seek and _gone is null then
-      select coalesce(bool_or(o.k1 is not null), false), coalesce(array_agg(distinct o.tbl) filter (where o.k1 is null), '{}')
+      select coalesce(bool_or(o.k1 is not null), false),
+             coalesce(array_agg(distinct o.tbl) filter (where o.k1 is null), '{}')
       into _gone, _marked from mirror.outbox as o
-      where (o.gone or o.k1 is null and o.k2 is null) and o.tbl = any (_tables) and not request->'skip' ? o.tbl;
+      where o.tbl = any (_tables) and (o.k1 is null and o.k2 is null or o.k1 is not null and o.gone)
+        and not request->'skip' ? o.tbl;
     end if;
     _read := mirror.read_entries(request, _entries, _past_marks, coalesce(_gone, false));
     if _gone and _read.n = 0 and _read.broken = '{}' then
@@ -944,7 +949,8 @@ CREATE OR REPLACE FUNCTION mirror.too_large(what text, bytes integer, bytes_max 
  STABLE
 AS $function$
 begin
-  raise exception '% has % bytes, at most % are mirrored', what, bytes, bytes_max using errcode = 'string_data_right_truncation';
+  raise exception '% has % bytes, at most % are mirrored', what, bytes, bytes_max
+    using errcode = 'string_data_right_truncation';
 end
 $function$;
 
@@ -2006,7 +2012,8 @@ CREATE OR REPLACE FUNCTION mirror.unlead(holder uuid)
  RETURNS void
  LANGUAGE sql
 AS $function$
-  update mirror.lead as l set holder = null, name = null, pid = null, until = null where l.one and l.holder = unlead.holder
+  update mirror.lead as l set holder = null, name = null, pid = null, until = null
+  where l.one and l.holder = unlead.holder
 $function$;
 
 CREATE OR REPLACE FUNCTION mirror.users_delete()

@@ -29,6 +29,7 @@ from tests.bed.supabase_api import SECRET_KEY
 ROOT = Path(__file__).parent.parent.parent
 # Neither the poll nor the heartbeat can do the work of what is being tested: nobody waits that long.
 NEVER = {"MIRROR_POLL_INTERVAL": "30m", "MIRROR_HEARTBEAT_INTERVAL": "1h"}
+END_LEADER = "select pg_terminate_backend(pid) from mirror.leader()"  # its working session
 # The application's own soft deletes, as in the README's example.
 SOFT = Mapping.model_validate(
     {

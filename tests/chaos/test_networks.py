@@ -11,7 +11,7 @@ import pytest
 
 import mirror.source.primary
 from mirror.daemon import Daemon
-from tests.bed.daemons import NEVER, asleep, becomes_equal, install, leading, running, value
+from tests.bed.daemons import END_LEADER, NEVER, asleep, becomes_equal, install, leading, running, value
 from tests.bed.eventually import eventually
 from tests.bed.proxy import Proxy
 from tests.bed.ways import Way
@@ -54,7 +54,7 @@ async def test_cut_while_asleep(source: Connection, target: Connection, away: Aw
 async def test_a_lost_working_session_is_noticed_at_once(source: Connection, away: Away) -> None:
     daemon, _ = away
     await asleep(source)
-    await source.execute("select pg_terminate_backend(pid) from mirror.leader()")
+    await source.execute(END_LEADER)
     await eventually(lambda: failures(daemon) == 1, 1.0)
     assert daemon._doorbell.reconnects == 0, "it was not the doorbell that told"
 

@@ -9,6 +9,7 @@ from typing import Any
 import psycopg
 import pytest
 
+import mirror.daemon
 import mirror.source.lead
 import mirror.source.primary
 from mirror.applier import Step
@@ -100,7 +101,9 @@ async def test_a_daemon_that_hangs_loses_the_lead_by_itself(
 ) -> None:
     install(source_url, target_url)
     monkeypatch.setattr(mirror.source.lead, "LEASE_MIN_S", 1.0)
-    monkeypatch.setattr(mirror.source.primary, "SILENCE_MIN_S", 2.0)
+    monkeypatch.setattr(mirror.source.primary, "SILENCE_MIN_S", 4.5)
+    monkeypatch.setattr(mirror.daemon, "STANDBY_INTERVAL_S", 2.5)  # it looks so rarely that the other could be first
+    monkeypatch.setattr(mirror.daemon, "HUNG_PAUSE_S", 10.0)
     settings = {"MIRROR_POLL_INTERVAL": "300ms"}
     async with running(source_url, target_url, settings) as hung:
         await leading(hung)
@@ -113,7 +116,9 @@ async def test_a_daemon_that_hangs_loses_the_lead_by_itself(
         with monkeypatch.context() as patch:
             patch.setattr(hung._applier, "step", step)
             async with running(source_url, target_url, settings) as other:
-                await leading(other, 8.0)
+                await leading(other, 15.0)
+                epoch = await value(target, "select epoch from mirror.state")
+                assert epoch == 2, "the one that hung came back first, and hung again"
                 await source.execute("insert into users (id) values (gen_random_uuid())")
                 assert await becomes_equal(source, target) < 2.0
         hang.set()

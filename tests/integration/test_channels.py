@@ -31,8 +31,8 @@ POLL = {"MIRROR_POLL_INTERVAL": "200ms"}
 
 @pytest.fixture(autouse=True)
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mirror.loop.CLOSED_INTERVAL_S", 0.1)
-    monkeypatch.setattr("mirror.loop.CHANNELS_INTERVAL_S", 0.3)
+    monkeypatch.setattr("mirror.watch.CLOSED_INTERVAL_S", 0.1)
+    monkeypatch.setattr("mirror.watch.CHANNELS_INTERVAL_S", 0.3)
 
 
 async def first_client_connects(target: Connection) -> None:

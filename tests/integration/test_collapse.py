@@ -5,7 +5,7 @@ from typing import Any
 import psycopg
 import pytest
 
-import mirror.daemon
+import mirror.takeover
 from tests.bed.daemons import asleep, becomes_equal, install, leading, value
 from tests.bed.eventually import eventually
 from tests.bed.proofs import an_id, drift, quiet, seed
@@ -40,7 +40,7 @@ async def test_three_marks_say_the_same_and_no_open_transaction_is_lost(  # noqa
     monkeypatch: pytest.MonkeyPatch,
     writer: bool,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr(mirror.daemon, "COLLAPSE_ENTRIES", 200)
+    monkeypatch.setattr(mirror.takeover, "COLLAPSE_ENTRIES", 200)
     await loaded(source, source_url, target_url)
     async with await psycopg.AsyncConnection.connect(source_url) as other:
         if writer:
@@ -96,7 +96,7 @@ async def test_a_first_load_that_was_interrupted_and_then_collapsed_is_exact(
     assert await value(target, "select jsonb_array_length(walks) > 0 from mirror.state")
     assert daemon
     await grow(source)
-    monkeypatch.setattr(mirror.daemon, "COLLAPSE_ENTRIES", 200)
+    monkeypatch.setattr(mirror.takeover, "COLLAPSE_ENTRIES", 200)
     async with quiet(source_url, target_url) as daemon:
         await leading(daemon)
         await becomes_equal(source, target)

@@ -14,7 +14,7 @@ from mirror.daemon import Daemon
 from mirror.errors import ConfigError, Unreachable
 from mirror.source.doorbell import Doorbell
 from tests.bed import pgbouncer
-from tests.bed.daemons import asleep, becomes_equal, environ, install, leading, process, running, value
+from tests.bed.daemons import END_LEADER, asleep, becomes_equal, environ, install, leading, process, running, value
 from tests.bed.eventually import eventually
 from tests.bed.proxy import Proxy
 
@@ -26,7 +26,6 @@ END_LISTENER = (
     "select pg_terminate_backend(pid) from pg_stat_activity "
     "where application_name = 'mirror' and datname = current_database() and query ~* 'listen|notify'"
 )
-END_WORKER = "select pg_terminate_backend(pid) from mirror.leader()"
 
 
 class Arrivals:
@@ -65,7 +64,7 @@ class Arrivals:
 async def disturb(source: Connection, dice: random.Random) -> None:
     while True:
         await asyncio.sleep(dice.uniform(0.3, 1.5))
-        await source.execute(dice.choice((END_LISTENER, END_LISTENER, END_WORKER)))
+        await source.execute(dice.choice((END_LISTENER, END_LISTENER, END_LEADER)))
 
 
 @pytest.mark.slow

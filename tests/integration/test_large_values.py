@@ -2,14 +2,16 @@
 
 import asyncio
 import re
-import time
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
 
+from mirror.batch import Request
 from mirror.mapping import Mapping
+from mirror.source.lead import Holder
+from mirror.source.primary import Primary
 from tests.bed.daemons import (
     NEVER,
     asleep,
@@ -23,6 +25,7 @@ from tests.bed.daemons import (
 )
 from tests.bed.eventually import eventually
 from tests.bed.proofs import quiet, verified
+from tests.bed.source_side import install as install_source
 from tests.bed.ways import Way
 
 pytestmark = [pytest.mark.sql, pytest.mark.slow]
@@ -76,7 +79,7 @@ async def parked(target: Connection) -> int:
 
 
 @pytest.mark.parametrize("attack", ATTACKS)
-async def test_a_large_value_delays_nobody(
+async def test_a_large_value_delays_no_other_row(
     source: Connection, target: Connection, source_url: str, target_url: str, way: Way, *, attack: str
 ) -> None:
     await populate(source)
@@ -92,11 +95,9 @@ async def test_a_large_value_delays_nobody(
                 if n == 2:
                     await source.execute(statement)
             left = 100 - n + 1
-            began = time.monotonic()
             # (A parked membership is gone as well.)
             closed = f"select count(*) <= {left} from trip_memberships"
-            await eventually(lambda closed=closed: value(target, closed), 5.0)  # type: ignore[misc]
-            assert time.monotonic() - began < 2.0
+            await eventually(lambda closed=closed: value(target, closed), 2.0)  # type: ignore[misc]
         await eventually(lambda: parked_are(target, keys), 5.0)
         assert reason in await value(target, "select reason from mirror.parked limit 1")
         assert daemon.vitals.broken == {}
@@ -113,7 +114,7 @@ async def parked_are(target: Connection, keys: int) -> bool:
     return await parked(target) == keys
 
 
-async def test_large_values_among_many_changes_hold_up_nobody(
+async def test_large_values_among_many_changes_hold_up_no_other_row(
     source: Connection, target: Connection, source_url: str, target_url: str
 ) -> None:
     """A backlog, and more large ones than may be refused for other reasons: any user can make them."""
@@ -129,9 +130,7 @@ async def test_large_values_among_many_changes_hold_up_nobody(
                 "from generate_series(1, 15000) as n"
             )
             await source.execute("delete from trip_memberships where id <= 50")
-        began = time.monotonic()
-        await eventually(lambda: value(target, "select count(*) = 50 from trip_memberships"), 10.0)
-        assert time.monotonic() - began < 2.0
+        await eventually(lambda: value(target, "select count(*) = 50 from trip_memberships"), 2.0)
         await eventually(lambda: parked_are(target, 1500), 20.0)
         assert await value(target, "select count(*) = 13505 from trips")
         await eventually(lambda: value(target, "select now() - as_of < interval '2 seconds' from mirror.state"), 5.0)
@@ -223,9 +222,7 @@ async def test_an_entry_that_is_about_nothing_is_dropped_and_counted(
         async with source.transaction():
             await source.execute(f"insert into mirror.outbox (tbl, k1, k2) values ({GARBAGE[garbage]})")
             await source.execute("delete from trip_memberships where id = 1")
-        began = time.monotonic()
-        await eventually(lambda: value(target, "select count(*) = 99 from trip_memberships"), 5.0)
-        assert time.monotonic() - began < 2.0
+        await eventually(lambda: value(target, "select count(*) = 99 from trip_memberships"), 2.0)
         await eventually(lambda: value(source, "select count(*) = 0 from mirror.outbox"), 5.0)
         assert daemon.metrics.errors.labels("UnreadableEntry")._value.get() == 1
         await eventually(lambda: not daemon.vitals.why_not_ready())
@@ -245,3 +242,19 @@ async def test_a_backlog_of_such_entries_is_dropped_too(
         await leading(daemon)
         assert await becomes_equal(source, target) < 5.0
         await eventually(lambda: value(source, "select count(*) = 0 from mirror.outbox"), 5.0)
+
+
+async def test_half_a_key_is_no_mark(source: Connection, source_url: str) -> None:
+    """Neither for the drain, which would have the table compared, nor for a target that has to be loaded."""
+    install_source(source_url)
+    await source.execute("truncate mirror.outbox")
+    await source.execute("insert into mirror.outbox (tbl, k1, k2, gone) values ('users', null, 'x', true)")
+    primary = await Primary.open(source_url, Holder("run"))
+    try:
+        reading = await primary.drain(Request(rows=1, bytes=1000, backlog=True, seek=True))
+        assert (reading.dropped, reading.wide) == (1, ())
+        await primary.mark_unmarked()
+        reading = await primary.drain(Request(rows=1, bytes=1000, backlog=True, seek=True))
+        assert {wide.table for wide in reading.wide} == {"users", "trips", "trip_memberships"}
+    finally:
+        await primary.close()

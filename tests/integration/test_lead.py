@@ -22,7 +22,19 @@ from mirror.loop import Woken
 from mirror.source.lead import Holder
 from mirror.source.primary import Primary
 from tests.bed.clients import clients
-from tests.bed.daemons import NEVER, asleep, becomes_equal, environ, install, leading, process, running, value
+from tests.bed.commands import Command
+from tests.bed.daemons import (
+    END_LEADER,
+    NEVER,
+    asleep,
+    becomes_equal,
+    environ,
+    install,
+    leading,
+    process,
+    running,
+    value,
+)
 from tests.bed.eventually import eventually
 from tests.bed.source_side import install as install_source
 from tests.bed.source_side import role
@@ -30,7 +42,6 @@ from tests.bed.source_side import role
 pytestmark = [pytest.mark.sql, pytest.mark.slow]
 Connection = psycopg.AsyncConnection[Any]
 FLOOR = {"MIRROR_POLL_INTERVAL": "1s", "MIRROR_HEARTBEAT_INTERVAL": "1s"}
-END_WORKER = "select pg_terminate_backend(pid) from mirror.leader()"
 LOCKS = [
     f"pg_try_advisory_{kind}lock{shared}(1835627122, {number})"
     for number in (1, 2, 3)
@@ -119,7 +130,7 @@ async def refused(url: str) -> None:
 
 
 async def test_a_stranger_with_all_our_locks_rules_nothing(
-    source: Connection, target: Connection, source_url: str, target_url: str, stranger: str
+    source: Connection, target: Connection, source_url: str, target_url: str, stranger: str, *, command: Command
 ) -> None:
     """Before the daemon starts, while it leads, and while it reconnects: it leads in its usual time, what it says of
     itself stays true, and verify, resync and status work."""
@@ -136,18 +147,18 @@ async def test_a_stranger_with_all_our_locks_rules_nothing(
         await refused(stranger)
         for _ in range(3):
             epoch = await value(target, "select epoch from mirror.state")
-            await source.execute(END_WORKER)
+            await source.execute(END_LEADER)
             await eventually(lambda epoch=epoch: value(target, "select epoch > %s from mirror.state", epoch), 5.0)  # type: ignore[misc]
             await source.execute("insert into users (id) values (gen_random_uuid())")
             assert await becomes_equal(source, target) < 3.0
         await leading(daemon, 5.0)
         await eventually(lambda: not daemon.vitals.why_not_ready())
         assert (await client.get("/readyz")).status == 200
-        code, said = await told(settings, "verify")
+        code, said = await command(settings, "verify")
         assert code == 0, said
-        code, said = await told(settings, "resync")
+        code, said = await command(settings, "resync")
         assert code == 0, said
-        code, said = await told(settings, "status")
+        code, said = await command(settings, "status")
         assert code == 0, said
         assert "a daemon leads" in said
         named = {int(pid) for pid in re.findall(r"stranger: pid (\d+) \(role stranger_", said)}
@@ -155,19 +166,14 @@ async def test_a_stranger_with_all_our_locks_rules_nothing(
         assert named <= {session.info.backend_pid for session in sessions}
         assert "application 'stranger'" in said
     async with holding(stranger, *LOCKS, *queued):
-        code, said = await told(settings, "verify")  # no daemon: it takes the lead itself
+        code, said = await command(settings, "verify")  # no daemon: it takes the lead itself
         assert code == 0, said
-        code, said = await told(settings, "status")
+        code, said = await command(settings, "status")
         assert "NO daemon leads" in said
-        code, said = await told(settings, "doctor")
+        code, said = await command(settings, "doctor")
         assert "holds the mirror's lock 1" in said, said
         assert "holds the mirror's lock 3" in said
         assert "pg_terminate_backend(" in said
-
-
-async def told(settings: dict[str, str], *arguments: str) -> tuple[int, str]:
-    async with process(settings, *arguments) as command:
-        return await command.ended(30.0), command.output
 
 
 async def test_of_those_who_may_hold_our_locks_none_is_a_stranger(
@@ -269,7 +275,7 @@ async def test_a_lease_is_one_holders_until_it_ends(source_url: str, source: Con
     assert await first.lead(), "it renews"
     assert await again.lead(), "the same process in a new session need not wait"
     assert not await second.lead()
-    # Its time is over by the primary's clock; or that was set back, so that nobody knows.
+    # Its time is over by the primary's clock; or that clock was set back, and it may be over.
     for moved in ("until = now() - interval '1 second'", "renewed_at = now() + interval '1 hour', until = 'infinity'"):
         await source.execute(f"update mirror.lead set {moved}")
         assert await value(source, "select count(*) from mirror.leader()") == 0
@@ -337,8 +343,9 @@ async def test_a_source_of_an_older_release_says_what_to_do(
 ) -> None:
     install(source_url, target_url)
     await source.execute("drop table mirror.lead cascade")
-    code, said = await told(environ(source_url, target_url), "run")
-    assert (code, "Run `mirror install source`" in said) == (2, True), said
+    async with process(environ(source_url, target_url)) as daemon:
+        assert await daemon.ended() == 2
+        assert "Run `mirror install source`" in daemon.output
 
 
 async def test_a_stranger_with_the_lock_of_installs_stops_no_install(source_url: str, stranger: str) -> None:

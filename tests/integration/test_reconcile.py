@@ -10,8 +10,8 @@ from typing import Any
 import psycopg
 import pytest
 
-import mirror.loop
 import mirror.producers.outbox
+import mirror.watch
 from mirror.daemon import Daemon
 from tests.bed.daemons import SOFT, asleep, becomes_equal, equal, install, leading, value
 from tests.bed.eventually import eventually
@@ -353,7 +353,7 @@ async def test_a_disabled_trigger_is_reported_and_what_it_missed_is_found(  # no
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(mirror.loop, "FAULTS_INTERVAL_S", 0.1)
+    monkeypatch.setattr(mirror.watch, "FAULTS_INTERVAL_S", 0.1)
     await seed(source)
     install(source_url, target_url)
     settings = {"MIRROR_POLL_INTERVAL": "100ms"}

@@ -1,0 +1,65 @@
+"""Before the loop turns: do the source's installation, the mapping and the target fit each other, and is the target
+where the source believes it to be? What does not fit, a person must put right; what is not there is marked as dirty."""
+
+from __future__ import annotations
+
+import json
+import logging
+from typing import Any
+
+from mirror.errors import ConfigError, Incompatible, Refused
+from mirror.mapping import Mapping
+from mirror.postgres import UNDEFINED_FUNCTION
+from mirror.source.capture import VERSION
+from mirror.source.primary import Primary
+from mirror.target.replies import Claimed
+from mirror.target.target import Target
+
+log = logging.getLogger(__name__)
+
+Types = dict[str, str]  # of a side's keys
+COLLAPSE_ENTRIES = 2_000_000  # more is not worth replaying key by key
+
+
+async def check_install(source: Primary, mapping: Mapping) -> Types:
+    """Is the source installed for this daemon? The types of its keys."""
+    version, document = await source.installed()
+    if version != VERSION:
+        raise Incompatible(
+            f"the source's schema is version {version}, this daemon needs {VERSION}",
+            hint="Run `mirror install source`.",
+        )
+    if document["mapping"] != mapping.source_part():
+        raise Incompatible(
+            "mirror.toml is not the mapping that the source was installed with",
+            hint="Run `mirror install source` to bring it in.",
+        )
+    types: Types = document["types"]
+    return types
+
+
+async def claim(source: Primary, target: Target, identity: dict[str, Any], types: Types) -> Claimed:
+    """The target is ours from here on; what it lacks is in the outbox."""
+    claimed = await _claimed(target, identity)
+    if claimed.types != types:
+        raise Incompatible(f"the target's keys are {claimed.types}, the source's are {types}", hint=target.install_hint)
+    if await source.collapse(COLLAPSE_ENTRIES):
+        log.warning("the outbox grew too large while no daemon ran: the tables are compared instead")
+    is_behind = await source.is_behind(claimed.snapshot)
+    if is_behind:
+        log.warning("the target is behind what it was told: restored, or another one? All tables are compared")
+    if is_behind or not claimed.primed:
+        await source.mark_unmarked()
+    if claimed.channels is None:
+        log.warning("the target cannot tell whether private channels are open: run `mirror install target`")
+    return claimed
+
+
+async def _claimed(target: Target, identity: dict[str, Any]) -> Claimed:
+    try:
+        return await target.claim(json.dumps(identity))
+    except Refused as error:
+        if error.sqlstate != UNDEFINED_FUNCTION:
+            raise
+        reason = error.message.removeprefix("target: ")
+        raise ConfigError(f"the mirror is not installed in the target: {reason}", hint=target.install_hint) from error

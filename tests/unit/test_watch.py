@@ -1,0 +1,115 @@
+"""Beside the copying: what is said of triggers and channels is said when it changes, and once."""
+
+import logging
+from typing import Any, cast
+
+import pytest
+
+from mirror.errors import Refused
+from mirror.ops.record import Record
+from mirror.ops.vitals import Vitals
+from mirror.producers.findings import Order
+from mirror.source.primary import Primary
+from mirror.target.target import Channels, Target
+from mirror.watch import Watch
+
+
+class Both:
+    """Two sides that answer what the test says."""
+
+    def __init__(self) -> None:
+        self.missing: list[str] = []
+        self.seen: Channels | None = Channels("ready")
+        self.asked = 0
+
+    async def faults(self) -> list[str]:
+        return self.missing
+
+    async def open_channels(self) -> Channels:
+        self.asked += 1
+        if self.seen is None:
+            raise Refused("target", "there is no such function")
+        return self.seen
+
+
+class Watching:
+    def __init__(self, channels: str | None) -> None:
+        self.both, self.vitals, self.record = Both(), Vitals(), Record()
+        self.vitals.channels = channels
+        self.orders: list[Order] = []
+        self.watch = Watch(self.vitals, self.record, self.orders.append)
+
+    async def look(self, times: int = 2) -> None:
+        """It is time for all of it, so often."""
+        for _ in range(times):
+            self.watch.begin()
+            await self.watch.look(cast("Primary", self.both), cast("Target", self.both))
+
+    @property
+    def troubles(self) -> list[tuple[str, str, int]]:
+        return [(t.kind, t.message, t.times) for t in self.record.errors]
+
+
+def said(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.message for record in caplog.records]
+
+
+async def test_open_channels_are_said_when_they_were_closed(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    watching = Watching("ready")
+    await watching.look()
+    assert said(caplog) == []
+    closed = "private channels are closed: there is no realtime.messages yet"
+    watching.both.seen = Channels("missing")
+    await watching.look()
+    assert watching.vitals.channels == "missing"
+    assert watching.troubles == [("ChannelsClosed", closed, 1)]
+    watching.both.seen = Channels("ready")
+    await watching.look()
+    assert said(caplog) == [closed, "private channels are open"]
+
+
+@pytest.mark.parametrize(("known", "lines"), [("ready", 0), ("closed", 1)])
+async def test_an_api_that_refuses_to_look_changes_nothing(
+    caplog: pytest.LogCaptureFixture, known: str, lines: int
+) -> None:
+    caplog.set_level(logging.INFO)
+    watching = Watching(known)
+    watching.both.seen = None
+    await watching.look()
+    assert watching.vitals.channels == known
+    reason = "(target: there is no such function)"
+    assert [line.endswith(reason) for line in said(caplog)] == [True] * lines
+    assert said(caplog) == [message for _, message, _ in watching.troubles]
+
+
+async def test_a_target_that_cannot_tell_is_not_asked() -> None:
+    watching = Watching(None)
+    await watching.look()
+    assert watching.both.asked == 0
+
+
+async def test_each_is_looked_at_now_and_then() -> None:
+    """And at once when a session begins."""
+    watching = Watching("ready")
+    both: Any = watching.both
+    await watching.watch.look(both, both)
+    for _ in range(3):
+        await watching.watch.look(both, both)
+    assert watching.both.asked == 1
+    watching.watch.begin()
+    await watching.watch.look(both, both)
+    assert watching.both.asked == 2
+
+
+async def test_a_missing_trigger_is_told_once_and_compared_for_twice() -> None:
+    """When it went, and when it is back: until then changes were missed."""
+    watching = Watching(None)
+    watching.both.missing = ["trigger mirror_insert on users is missing"]
+    await watching.look()
+    assert watching.troubles == [("NotCaptured", "trigger mirror_insert on users is missing", 1)]
+    assert watching.orders == [Order("triggers")]
+    watching.both.missing = []
+    await watching.look()
+    assert watching.orders == [Order("triggers")] * 2
+    assert watching.vitals.faults == []
