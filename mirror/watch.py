@@ -32,7 +32,7 @@ class Watch:
     _channels: Channels = field(default=Channels("ready"))
 
     def begin(self) -> None:
-        """A side that was away may have come back without its triggers, or its channels: of those the claim has told."""
+        """A side that was away may have come back without its triggers. Of channels the claim has told."""
         self._faults_at = float("-inf")
         self._channels_at = time.monotonic() if self.vitals.channels == "ready" else float("-inf")
 
