@@ -38,7 +38,7 @@ class Incompatible(ConfigError):
 
 
 class Unreachable(MirrorError):
-    """`retry_after_s`: whoever refused asks to be left alone for so long."""
+    """`retry_after_s`: for so long the server asks to be left alone."""
 
     exit_code = 3
 

@@ -27,6 +27,7 @@ class Watch:
     vitals: Vitals
     record: Record
     compare: Callable[[Order], None]
+    clock: Callable[[], float] = time.monotonic
     _faults_at: float = field(default=float("-inf"))
     _channels_at: float = field(default=float("-inf"))
     _channels: Channels = field(default=Channels("ready"))
@@ -34,10 +35,10 @@ class Watch:
     def begin(self) -> None:
         """A side that was away may have come back without its triggers. Of channels the claim has told."""
         self._faults_at = float("-inf")
-        self._channels_at = time.monotonic() if self.vitals.channels == "ready" else float("-inf")
+        self._channels_at = self.clock() if self.vitals.channels == "ready" else float("-inf")
 
     async def look(self, source: Primary, target: Target) -> None:
-        now, known = time.monotonic(), self.vitals.channels
+        now, known = self.clock(), self.vitals.channels
         if now - self._faults_at >= FAULTS_INTERVAL_S:
             self._faults_at = now
             self._note_faults(await source.faults())

@@ -37,12 +37,13 @@ class Watching:
         self.both, self.vitals, self.record = Both(), Vitals(), Record()
         self.vitals.channels = channels
         self.orders: list[Order] = []
-        self.watch = Watch(self.vitals, self.record, self.orders.append)
+        self.now = 0.0
+        self.watch = Watch(self.vitals, self.record, self.orders.append, clock=lambda: self.now)
 
     async def look(self, times: int = 2) -> None:
         """It is time for all of it, so often."""
         for _ in range(times):
-            self.watch.begin()
+            self.now += 61.0
             await self.watch.look(cast("Primary", self.both), cast("Target", self.both))
 
     @property
@@ -90,16 +91,18 @@ async def test_a_target_that_cannot_tell_is_not_asked() -> None:
 
 
 async def test_each_is_looked_at_now_and_then() -> None:
-    """And at once when a session begins."""
+    """Channels once a minute; when a session begins, only those that its claim did not call open."""
     watching = Watching("ready")
     both: Any = watching.both
-    await watching.watch.look(both, both)
+    await watching.look(1)
     for _ in range(3):
         await watching.watch.look(both, both)
     assert watching.both.asked == 1
-    watching.watch.begin()
-    await watching.watch.look(both, both)
-    assert watching.both.asked == 2
+    for known, asked in (("ready", 1), ("closed", 2)):
+        watching.vitals.channels = known
+        watching.watch.begin()
+        await watching.watch.look(both, both)
+        assert watching.both.asked == asked
 
 
 async def test_a_missing_trigger_is_told_once_and_compared_for_twice() -> None:
