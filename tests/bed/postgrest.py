@@ -70,6 +70,7 @@ class Postgrest:
     _cache: SchemaCache | None = None
     _idle: list[Connection] = field(default_factory=list)
     _flushed: int = 0
+    _closing: bool = False
     _wanted: asyncio.Event = field(default_factory=asyncio.Event)
     _tasks: set[asyncio.Task[Any]] = field(default_factory=set)
 
@@ -87,6 +88,7 @@ class Postgrest:
             try:
                 yield
             finally:
+                self._closing = True
                 for task in self._tasks:
                     task.cancel()
                 await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -139,6 +141,8 @@ class Postgrest:
                 async with self._connection() as connection:
                     return await _transaction(connection, call)
             except (psycopg.errors.SerializationFailure, psycopg.errors.DeadlockDetected):
+                if self._closing:  # psycopg raises this instead, when it comes together with being cancelled
+                    raise
                 self.retried += 1
                 await asyncio.sleep(0)
 
