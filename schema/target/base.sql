@@ -41,6 +41,9 @@ create table if not exists mirror.parked (
   settled  boolean not null default false,
   primary key (tbl, k1, k2)
 );
+-- By the user: a policy asks with one look whether a membership or its user is parked (mirror/target/access.py).
+create index if not exists parked_users on mirror.parked
+  ((case tbl when 'users' then k1 when 'trip_memberships' then k2 end));
 
 -- Nothing but the functions below reads or writes these; they belong to the same role.
 alter table mirror.state enable row level security;

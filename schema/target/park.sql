@@ -14,7 +14,8 @@ begin
     when 'put_users' then mirror.put_users(rows)
     when 'put_trips' then mirror.put_trips(rows)
     when 'put_trip_memberships' then mirror.put_trip_memberships(rows)
-    when 'exchange_users' then mirror.exchange_users(rows)
+    when 'aside_users' then mirror.set_users_aside(rows)
+    when 'exchange_users' then mirror.put_users(rows)
     when 'remove_users' then mirror.remove_users(rows)
     when 'remove_trips' then mirror.remove_trips(rows)
     when 'remove_trip_memberships' then mirror.remove_trip_memberships(rows)
@@ -29,13 +30,17 @@ exception when others then
   _n := mirror.how_many(rows);
   if action = 'add' then
     return mirror.attempt('put', tbl, rows);
+  elsif _n <= 1 and action = 'aside' then
+    return 0;
   elsif _n <= 1 then
     perform mirror.park(tbl, case jsonb_typeof(rows) when 'array' then rows->0 else (
                           select jsonb_object_agg(c.key, (c.value::text[])[1]) from jsonb_each_text(rows) as c) end,
                         format('the target refuses it (%s): %s', sqlstate, sqlerrm));
     return 0;
-  elsif sqlstate = '23505' and action = 'put' and tbl = 'users' then
-    return mirror.attempt('exchange', tbl, rows);
+  elsif action = 'put' and tbl = 'users' then
+    -- From here on each of them stands for itself: one that is refused holds no value of another one.
+    perform mirror.attempt('aside', tbl, rows);
+    return mirror.attempt('exchange', tbl, mirror.cut(rows, 1, _n / 2)) + mirror.attempt('exchange', tbl, mirror.cut(rows, _n / 2 + 1, _n));
   end if;
   return mirror.attempt(action, tbl, mirror.cut(rows, 1, _n / 2)) + mirror.attempt(action, tbl, mirror.cut(rows, _n / 2 + 1, _n));
 end
@@ -70,6 +75,9 @@ begin
   end if;
   if park.tbl = 'trip_memberships' then
     perform mirror.revoke(jsonb_build_array(jsonb_build_object('trip_id', _k1, 'user_id', _k2)));
+  elsif park.tbl = 'users' and exists (select from public.users as u where u.id = mirror.as_user_id(_k1)) then
+    -- The row stays (chat may refer to it). Its memberships do not count from here on: policies look for parked users.
+    perform mirror.attempt('aside', 'users', jsonb_build_object('id', array[_k1]::text));
   end if;
 end
 $mirror$;
