@@ -20,7 +20,7 @@ _IDS = {"uuid": "[0-9a-fA-F-]+", "integer": "-?[0-9]+", "bigint": "-?[0-9]+"}
 _BY_ID = {
     "is_caller": "m.user_id = _me",
     "is_caller_user": "u.id = _me",
-    "caller_is_user": " and exists (select from public.users as u where u.id = _me)",
+    "caller_is_user": " and exists (select from public.users as u where u.id = m.user_id)",
     "caller_id": "(select u.id from public.users as u where u.id = _me and {user_counts})",
     "lost_sub": "m.user_id::text",
     "sub_of_user": "u.id::text",
@@ -68,8 +68,10 @@ def access_places(access: AccessOptions, types: Types, *, subject_is_id: bool) -
     find_me = f"_me := {_id_of('_sub', types['user_id'])};" if subject_is_id else _SUBJECT
     is_active = is_active_status("m.status", access)
     is_not_parked = _IS_NOT_PARKED if needs_user else _MEMBERSHIP_IS_NOT_PARKED
-    counts = f"{is_active} and {is_not_parked}{_is_fresh(access)}"
-    mine = f"{caller['is_caller']} and {counts}{caller['caller_is_user']}"
+    fresh = _is_fresh(access)
+    mine = f"{caller['is_caller']} and {is_active} and {is_not_parked}{fresh}{caller['caller_is_user']}"
+    # Of many rows at once: nearly always nothing is parked, which one look says for all of them.
+    counts = f"{is_active} and (not exists (select from mirror.parked) or {is_not_parked}){fresh}"
     there = " and exists (select from public.users as u where u.id = m.user_id)" if needs_user else ""
     return caller | {
         "caller_id": caller["caller_id"].format(user_counts=user_counts),
@@ -82,6 +84,7 @@ def access_places(access: AccessOptions, types: Types, *, subject_is_id: bool) -
         "is_active": is_active,
         "is_active_row": is_active_status("status", access),
         "is_mine": mine,
+        "are_mine": f"{caller['is_caller']} and {counts}{caller['caller_is_user']}",
         "counts": f"{counts}{there}",
         "user_counts": user_counts,
         "needs_user": "true" if needs_user else "false",

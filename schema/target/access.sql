@@ -41,7 +41,7 @@ declare _me {{me}};
 begin
 {{find_caller}}
   return query
-    select m.trip_id::{{trip_id}} from public.trip_memberships as m where {{is_mine}};
+    select m.trip_id::{{trip_id}} from public.trip_memberships as m where {{are_mine}};
 end
 $mirror$;
 

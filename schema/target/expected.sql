@@ -1500,8 +1500,8 @@ begin
     end;
     if _found[2] is not null then
       return _found[2] = coalesce((select e.epoch from mirror.epochs as e where e.trip_id = _trip), 0)::text
-             and exists (select from public.trip_memberships as m where m.trip_id = _trip and m.user_id = _me and lower(m.status::text collate "C") = any (array['active', 'accepted']::text[]) and not exists (select from mirror.parked as p where case p.tbl when 'users' then p.k1 when 'trip_memberships' then p.k2 end = m.user_id::text and (p.tbl = 'users' or p.k1 = m.trip_id::text)) and exists (select from public.users as u where u.id = _me));
-    elsif exists (select from public.trip_memberships as m where m.trip_id = _trip and m.user_id = _me and lower(m.status::text collate "C") = any (array['active', 'accepted']::text[]) and not exists (select from mirror.parked as p where case p.tbl when 'users' then p.k1 when 'trip_memberships' then p.k2 end = m.user_id::text and (p.tbl = 'users' or p.k1 = m.trip_id::text)) and exists (select from public.users as u where u.id = _me)) then
+             and exists (select from public.trip_memberships as m where m.trip_id = _trip and m.user_id = _me and lower(m.status::text collate "C") = any (array['active', 'accepted']::text[]) and not exists (select from mirror.parked as p where case p.tbl when 'users' then p.k1 when 'trip_memberships' then p.k2 end = m.user_id::text and (p.tbl = 'users' or p.k1 = m.trip_id::text)) and exists (select from public.users as u where u.id = m.user_id));
+    elsif exists (select from public.trip_memberships as m where m.trip_id = _trip and m.user_id = _me and lower(m.status::text collate "C") = any (array['active', 'accepted']::text[]) and not exists (select from mirror.parked as p where case p.tbl when 'users' then p.k1 when 'trip_memberships' then p.k2 end = m.user_id::text and (p.tbl = 'users' or p.k1 = m.trip_id::text)) and exists (select from public.users as u where u.id = m.user_id)) then
       return true;
     end if;
   end loop;
@@ -1537,7 +1537,7 @@ begin
   exception when others then
     _me := null;
   end;
-  return exists (select from public.trip_memberships as m where m.trip_id = _trip and m.user_id = _me and lower(m.status::text collate "C") = any (array['active', 'accepted']::text[]) and not exists (select from mirror.parked as p where case p.tbl when 'users' then p.k1 when 'trip_memberships' then p.k2 end = m.user_id::text and (p.tbl = 'users' or p.k1 = m.trip_id::text)) and exists (select from public.users as u where u.id = _me));
+  return exists (select from public.trip_memberships as m where m.trip_id = _trip and m.user_id = _me and lower(m.status::text collate "C") = any (array['active', 'accepted']::text[]) and not exists (select from mirror.parked as p where case p.tbl when 'users' then p.k1 when 'trip_memberships' then p.k2 end = m.user_id::text and (p.tbl = 'users' or p.k1 = m.trip_id::text)) and exists (select from public.users as u where u.id = m.user_id));
 end
 $function$;
 
@@ -1570,7 +1570,7 @@ begin
     _me := null;
   end;
   return exists (select from public.trip_memberships as m
-                 where m.trip_id = _trip and m.user_id = _me and lower(m.status::text collate "C") = any (array['active', 'accepted']::text[]) and not exists (select from mirror.parked as p where case p.tbl when 'users' then p.k1 when 'trip_memberships' then p.k2 end = m.user_id::text and (p.tbl = 'users' or p.k1 = m.trip_id::text)) and exists (select from public.users as u where u.id = _me)
+                 where m.trip_id = _trip and m.user_id = _me and lower(m.status::text collate "C") = any (array['active', 'accepted']::text[]) and not exists (select from mirror.parked as p where case p.tbl when 'users' then p.k1 when 'trip_memberships' then p.k2 end = m.user_id::text and (p.tbl = 'users' or p.k1 = m.trip_id::text)) and exists (select from public.users as u where u.id = m.user_id)
                    and lower(m.role::text) in (select lower(r) from unnest(roles) as r));
 end
 $function$;
@@ -1603,7 +1603,7 @@ begin
   exception when others then
     _me := null;
   end;
-  return exists (select from public.trip_memberships as m where m.trip_id = _trip and m.user_id = _me and lower(m.status::text collate "C") = any (array['active', 'accepted']::text[]) and not exists (select from mirror.parked as p where case p.tbl when 'users' then p.k1 when 'trip_memberships' then p.k2 end = m.user_id::text and (p.tbl = 'users' or p.k1 = m.trip_id::text)) and exists (select from public.users as u where u.id = _me));
+  return exists (select from public.trip_memberships as m where m.trip_id = _trip and m.user_id = _me and lower(m.status::text collate "C") = any (array['active', 'accepted']::text[]) and not exists (select from mirror.parked as p where case p.tbl when 'users' then p.k1 when 'trip_memberships' then p.k2 end = m.user_id::text and (p.tbl = 'users' or p.k1 = m.trip_id::text)) and exists (select from public.users as u where u.id = m.user_id));
 end
 $function$;
 
@@ -1636,7 +1636,7 @@ begin
     _me := null;
   end;
   return exists (select from public.trip_memberships as m
-                 where m.trip_id = _trip and m.user_id = _me and lower(m.status::text collate "C") = any (array['active', 'accepted']::text[]) and not exists (select from mirror.parked as p where case p.tbl when 'users' then p.k1 when 'trip_memberships' then p.k2 end = m.user_id::text and (p.tbl = 'users' or p.k1 = m.trip_id::text)) and exists (select from public.users as u where u.id = _me)
+                 where m.trip_id = _trip and m.user_id = _me and lower(m.status::text collate "C") = any (array['active', 'accepted']::text[]) and not exists (select from mirror.parked as p where case p.tbl when 'users' then p.k1 when 'trip_memberships' then p.k2 end = m.user_id::text and (p.tbl = 'users' or p.k1 = m.trip_id::text)) and exists (select from public.users as u where u.id = m.user_id)
                    and lower(m.role::text) in (select lower(r) from unnest(roles) as r));
 end
 $function$;
@@ -2021,7 +2021,7 @@ begin
     _me := null;
   end;
   return query
-    select m.trip_id::uuid from public.trip_memberships as m where m.user_id = _me and lower(m.status::text collate "C") = any (array['active', 'accepted']::text[]) and not exists (select from mirror.parked as p where case p.tbl when 'users' then p.k1 when 'trip_memberships' then p.k2 end = m.user_id::text and (p.tbl = 'users' or p.k1 = m.trip_id::text)) and exists (select from public.users as u where u.id = _me);
+    select m.trip_id::uuid from public.trip_memberships as m where m.user_id = _me and lower(m.status::text collate "C") = any (array['active', 'accepted']::text[]) and not exists (select from mirror.parked as p where case p.tbl when 'users' then p.k1 when 'trip_memberships' then p.k2 end = m.user_id::text and (p.tbl = 'users' or p.k1 = m.trip_id::text)) and exists (select from public.users as u where u.id = m.user_id);
 end
 $function$;
 

@@ -1,5 +1,5 @@
-"""Who is not a mirrored user is a member of nothing: deleted, filtered or parked, with either mapping of `subject`. Each
-helper and policy is asked as people with a token ask."""
+"""Who is not a mirrored user is a member of nothing: deleted, filtered or parked, with either mapping of `subject`.
+Each helper and policy is asked as people with a token ask."""
 
 from typing import Any
 
