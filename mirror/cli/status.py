@@ -64,7 +64,9 @@ def _lines(report: Report, ink: Ink) -> Iterator[str]:
 def _headline(verdict: str, target: Report | None) -> str:
     match verdict:
         case "fresh" | "stale" if target is not None:
-            age_s = float(target["staleness_seconds"])
+            age_s = target["staleness_seconds"]
+            if age_s is None:
+                return f"STALE: {target['doubts'][0]['reason'] if target.get('doubts') else 'not known to be equal'}."
             return f"{verdict.upper()}: the target equals the source as of {age_s:.1f} s ago."
         case "not primed":
             return "NOT PRIMED: the first load is not complete."
