@@ -42,6 +42,7 @@ class Request:
     count: bool = False
     backlog: bool = False
     seek: bool = True
+    seen: Any = None  # of what comes first, as the last look said
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +67,7 @@ class Reading:
     requests: tuple[Mapping[str, Any], ...] = ()
     keys: int = 0
     gone_left: bool = False
+    seen: Any = None  # of what comes first in a backlog: for the next request, as it is
     dropped: int = 0  # of the entries, those that are about no possible row
 
     @property

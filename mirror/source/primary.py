@@ -110,6 +110,8 @@ class Primary:
         }
         if request.entries is not None:
             document["entries"] = request.entries
+        if request.seen is not None:
+            document["seen"] = request.seen
         if request.in_hand is not None:
             document["in_hand"] = request.in_hand.id
         if request.slice is not None:
@@ -177,5 +179,6 @@ def _reading(reply: dict[str, Any], scopes: str, taken: Taken | None) -> Reading
         requests=tuple(reply["requests"] or ()),
         keys=reply["keys"],
         gone_left=reply["gone_left"],
+        seen=reply.get("seen"),
         dropped=reply["dropped"],
     )

@@ -404,7 +404,8 @@ begin
   end if;
   reply := jsonb_build_object(
     'snapshot', pg_current_snapshot()::text, 'as_of', now(), 'entries', _taken.n, 'keys', _taken.keys,
-    'backlog', _taken.more, 'gone_left', _taken.gone_left, 'wide', _taken.wide, 'broken', _taken.broken, 'slice', _slice, 'ages', _taken.ages,
+    'backlog', _taken.more, 'gone_left', _taken.gone_left, 'seen', _taken.seen, 'wide', _taken.wide, 'broken', _taken.broken,
+    'slice', _slice, 'ages', _taken.ages,
     'lag', greatest(0, extract(epoch from now() - _taken.oldest)),
     'dropped', _taken.dropped,
     'requests', (select jsonb_agg(to_jsonb(r)) from (select * from mirror.request where done_at is null order by id limit 5) as r));
@@ -548,7 +549,7 @@ begin
 end
 $function$;
 
-CREATE OR REPLACE FUNCTION mirror.read_entries(request jsonb, row_limit integer, past_marks boolean, only_gone boolean, OUT n integer, OUT keys integer, OUT more boolean, OUT too_big boolean, OUT scopes text, OUT places tid[], OUT ids int8multirange, OUT marked text[], OUT wide_trips text[], OUT broken jsonb, OUT oldest timestamp with time zone, OUT ages jsonb, OUT dropped integer)
+CREATE OR REPLACE FUNCTION mirror.read_entries(request jsonb, row_limit integer, past_marks boolean, first boolean, since pg_snapshot, OUT n integer, OUT keys integer, OUT more boolean, OUT too_big boolean, OUT scopes text, OUT places tid[], OUT ids int8multirange, OUT marked text[], OUT wide_trips text[], OUT broken jsonb, OUT oldest timestamp with time zone, OUT ages jsonb, OUT dropped integer)
  RETURNS record
  LANGUAGE plpgsql
 AS $function$
@@ -571,7 +572,8 @@ begin
           from mirror.outbox as o, lateral (
             select case when o.tbl = any (_tables) and coalesce(octet_length(o.k1) <= 1000, o.k2 is null)
                              and octet_length(o.k2) > 1000 is not true then o.tbl end as tbl) as r
-          where o.tbl <> all (_skip) and (not only_gone or o.gone)
+          where o.tbl <> all (_skip) and (first is null or o.gone or o.gone = first)
+            and (since is null or pg_visible_in_snapshot(o.xid, since))
             and (not past_marks or o.k1 is not null or o.k2 is not null or o.tbl <> all (_tables))
             and (_in_hand is null or not o.id <@ _in_hand)
           limit row_limit) as t
@@ -852,35 +854,44 @@ AS $function$
                                 and w.database = h.database and c.relnamespace = to_regnamespace('mirror')) end
 $function$;
 
-CREATE OR REPLACE FUNCTION mirror.take(request jsonb, OUT n integer, OUT keys integer, OUT more boolean, OUT scopes text, OUT places tid[], OUT ids int8multirange, OUT wide jsonb[], OUT broken jsonb, OUT oldest timestamp with time zone, OUT ages jsonb, OUT gone_left boolean, OUT dropped integer)
+CREATE OR REPLACE FUNCTION mirror.take(request jsonb, OUT n integer, OUT keys integer, OUT more boolean, OUT scopes text, OUT places tid[], OUT ids int8multirange, OUT wide jsonb[], OUT broken jsonb, OUT oldest timestamp with time zone, OUT ages jsonb, OUT gone_left boolean, OUT dropped integer, OUT seen jsonb)
  RETURNS record
  LANGUAGE plpgsql
 AS $function$
 declare
-  _seek boolean := coalesce((request->>'seek')::boolean, true);
   _past_marks boolean := coalesce((request->>'backlog')::boolean, false);
   _entries integer := coalesce(request->>'entries', request->>'rows')::integer;
   _tables text[] := array['users', 'trips', 'trip_memberships'];
-  _gone boolean;
+  _first boolean[];  -- what comes before the rest, and is left: true, false, or both in this order; null = not looked for yet
+  _since pg_snapshot;  -- when that was looked for; null = in this snapshot
   _marked text[];
   _read record;
 begin
+  if _past_marks and not coalesce((request->>'seek')::boolean, true) and coalesce(request->'seen'->'skip' = request->'skip', true) then
+    _first := array(select jsonb_array_elements_text(request->'seen'->'first'));
+    _since := request->'seen'->>'snapshot';
+  end if;
   loop
-    if _past_marks and _seek and _gone is null then
-      select coalesce(bool_or(o.k1 is not null), false),
+    if _past_marks and _first is null then
+      select array_remove(array[case when coalesce(bool_or(o.gone), false) then true end,
+                                case when not coalesce(bool_and(o.gone), true) then false end], null),
              coalesce(array_agg(distinct o.tbl) filter (where o.k1 is null), '{}')
-      into _gone, _marked from mirror.outbox as o
-      where o.tbl = any (_tables) and (o.k1 is null and o.k2 is null or o.k1 is not null and o.gone)
+      into _first, _marked from mirror.outbox as o
+      where o.tbl = any (_tables) and (o.k1 is null and o.k2 is null or o.k1 is not null and o.gone is not null)
         and not request->'skip' ? o.tbl;
+      _since := null;
     end if;
-    _read := mirror.read_entries(request, _entries, _past_marks, coalesce(_gone, false));
-    if _gone and _read.n = 0 and _read.broken = '{}' then
-      _gone := false;  -- all of that is in hand, or left to a walk
+    _read := mirror.read_entries(request, _entries, _past_marks, _first[1], _since);
+    if _first <> '{}' and _read.n = 0 and _read.broken = '{}' and not _read.too_big then
+      _first := _first[2:];  -- all of that is in hand, or left to a walk
     elsif _read.more and not _past_marks then
       _past_marks := true;
-    else
-      exit when not _read.too_big or _entries = 1;
+    elsif _read.too_big and _entries > 1 then
       _entries := greatest(1, least(_entries, nullif(_read.n, 0)) / 2);
+    elsif _since is not null and _first = '{}' and not _read.more then
+      _first := null;
+    else
+      exit;
     end if;
   end loop;
   if _past_marks and _marked is null and not _read.more then
@@ -889,8 +900,11 @@ begin
   end if;
   n := _read.n;
   keys := _read.keys;
-  more := _read.more or coalesce(_gone, false);
-  gone_left := _read.more and coalesce(_gone, false);
+  more := _read.more or coalesce(_first <> '{}', false);
+  _first := case when _read.more then _first else _first[2:] end;
+  gone_left := coalesce(_first <> '{}', false);
+  seen := jsonb_build_object('first', coalesce(_first, '{}'), 'snapshot', coalesce(_since, pg_current_snapshot())::text,
+                             'skip', request->'skip');
   scopes := _read.scopes;
   places := _read.places;
   ids := _read.ids;
@@ -991,7 +1005,7 @@ begin
       into _tbl, _keys1, _keys2, _gone
       from (select 'trip_memberships' as tbl, k1, k2, gone from (select (("trip_id"
 )::pg_catalog.text collate pg_catalog."C") as k1, (("user_id"
-)::pg_catalog.text collate pg_catalog."C") as k2, true as moved, true as gone from old_rows as "trip_memberships" where ("trip_id"
+)::pg_catalog.text collate pg_catalog."C") as k2, true as moved, true::pg_catalog.bool as gone from old_rows as "trip_memberships" where ("trip_id"
 ) is not null and ("user_id"
 ) is not null and (true
 )) as _keys limit 1001) as _dirty;
@@ -1002,7 +1016,7 @@ begin
         _tbl := '{}'; _keys1 := '{}'; _keys2 := '{}'; _gone := '{}';
         for _row in select 'trip_memberships' as tbl, k1, k2, gone from (select (("trip_id"
 )::pg_catalog.text collate pg_catalog."C") as k1, (("user_id"
-)::pg_catalog.text collate pg_catalog."C") as k2, true as moved, true as gone from old_rows as "trip_memberships" where ("trip_id"
+)::pg_catalog.text collate pg_catalog."C") as k2, true as moved, true::pg_catalog.bool as gone from old_rows as "trip_memberships" where ("trip_id"
 ) is not null and ("user_id"
 ) is not null and (true
 )) as _keys loop
@@ -1151,7 +1165,7 @@ begin
       into _tbl, _keys1, _keys2, _gone
       from (select 'trip_memberships' as tbl, k1, k2, gone from (select (("trip_id"
 )::pg_catalog.text collate pg_catalog."C") as k1, (("user_id"
-)::pg_catalog.text collate pg_catalog."C") as k2, true as moved, false as gone from new_rows as "trip_memberships" where ("trip_id"
+)::pg_catalog.text collate pg_catalog."C") as k2, true as moved, null::pg_catalog.bool as gone from new_rows as "trip_memberships" where ("trip_id"
 ) is not null and ("user_id"
 ) is not null and (true
 )) as _keys limit 1001) as _dirty;
@@ -1162,7 +1176,7 @@ begin
         _tbl := '{}'; _keys1 := '{}'; _keys2 := '{}'; _gone := '{}';
         for _row in select 'trip_memberships' as tbl, k1, k2, gone from (select (("trip_id"
 )::pg_catalog.text collate pg_catalog."C") as k1, (("user_id"
-)::pg_catalog.text collate pg_catalog."C") as k2, true as moved, false as gone from new_rows as "trip_memberships" where ("trip_id"
+)::pg_catalog.text collate pg_catalog."C") as k2, true as moved, null::pg_catalog.bool as gone from new_rows as "trip_memberships" where ("trip_id"
 ) is not null and ("user_id"
 ) is not null and (true
 )) as _keys loop
@@ -1191,13 +1205,13 @@ begin
     perform mirror.mark_keys(_place, _tbl, _keys1, _keys2, _gone);
   else
     if _place operator(pg_catalog.=) 0 then
-      insert into mirror.outbox (tbl, k1, k2, gone) values ('trip_memberships', _k1, _k2, false);
+      insert into mirror.outbox (tbl, k1, k2, gone) values ('trip_memberships', _k1, _k2, null);
     elsif _place operator(pg_catalog.=) 1 then
-      insert into mirror.outbox_1 (tbl, k1, k2, gone) values ('trip_memberships', _k1, _k2, false);
+      insert into mirror.outbox_1 (tbl, k1, k2, gone) values ('trip_memberships', _k1, _k2, null);
     elsif _place operator(pg_catalog.=) 2 then
-      insert into mirror.outbox_2 (tbl, k1, k2, gone) values ('trip_memberships', _k1, _k2, false);
+      insert into mirror.outbox_2 (tbl, k1, k2, gone) values ('trip_memberships', _k1, _k2, null);
     else
-      insert into mirror.outbox_3 (tbl, k1, k2, gone) values ('trip_memberships', _k1, _k2, false);
+      insert into mirror.outbox_3 (tbl, k1, k2, gone) values ('trip_memberships', _k1, _k2, null);
     end if;
     if not pg_catalog.pg_try_advisory_xact_lock_shared(1835627122, 1) then
       if pg_catalog.current_setting('max_prepared_transactions') operator(pg_catalog.=) '0' then
@@ -1482,7 +1496,7 @@ begin
       _changed := null;
       select pg_catalog.array_agg(tbl), pg_catalog.array_agg(k1), pg_catalog.array_agg(k2), pg_catalog.array_agg(gone)
       into _tbl, _keys1, _keys2, _gone
-      from (select 'trip_memberships' as tbl, k1, k2, gone from (select k1, k2, pg_catalog.count(*) operator(pg_catalog.=) 1::pg_catalog.int8 as moved, pg_catalog.max(_side) operator(pg_catalog.=) 0 as gone from (select k1, k2, pg_catalog.min(_side) as _side from (select (("trip_id"
+      from (select 'trip_memberships' as tbl, k1, k2, gone from (select k1, k2, pg_catalog.count(*) operator(pg_catalog.=) 1::pg_catalog.int8 as moved, case when pg_catalog.max(_side) operator(pg_catalog.=) 0 then true when pg_catalog.min(_side) operator(pg_catalog.=) 0 then false end as gone from (select k1, k2, pg_catalog.min(_side) as _side from (select (("trip_id"
 )::pg_catalog.text collate pg_catalog."C") as k1, (("user_id"
 )::pg_catalog.text collate pg_catalog."C") as k2, (("role"
 )::pg_catalog.text collate pg_catalog."C") as role, (("status"
@@ -1502,7 +1516,7 @@ begin
       end if;
       if _place is not null and pg_catalog.cardinality(_tbl) operator(pg_catalog.>) 1000 then
         _tbl := '{}'; _keys1 := '{}'; _keys2 := '{}'; _gone := '{}';
-        for _row in select 'trip_memberships' as tbl, k1, k2, gone from (select k1, k2, pg_catalog.count(*) operator(pg_catalog.=) 1::pg_catalog.int8 as moved, pg_catalog.max(_side) operator(pg_catalog.=) 0 as gone from (select k1, k2, pg_catalog.min(_side) as _side from (select (("trip_id"
+        for _row in select 'trip_memberships' as tbl, k1, k2, gone from (select k1, k2, pg_catalog.count(*) operator(pg_catalog.=) 1::pg_catalog.int8 as moved, case when pg_catalog.max(_side) operator(pg_catalog.=) 0 then true when pg_catalog.min(_side) operator(pg_catalog.=) 0 then false end as gone from (select k1, k2, pg_catalog.min(_side) as _side from (select (("trip_id"
 )::pg_catalog.text collate pg_catalog."C") as k1, (("user_id"
 )::pg_catalog.text collate pg_catalog."C") as k2, (("role"
 )::pg_catalog.text collate pg_catalog."C") as role, (("status"
@@ -1591,8 +1605,8 @@ begin
       _changed := null;
       select pg_catalog.array_agg(tbl), pg_catalog.array_agg(k1), pg_catalog.array_agg(k2), pg_catalog.array_agg(gone)
       into _tbl, _keys1, _keys2, _gone
-      from (select tbl, k1, k2, case when tbl operator(pg_catalog.=) 'trips' then gone else true end as gone from (select (("id"
-)::pg_catalog.text collate pg_catalog."C") as k1, null::pg_catalog.text as k2, true as moved, true as gone from old_rows as "trips" where ("id"
+      from (select tbl, k1, k2, gone from (select (("id"
+)::pg_catalog.text collate pg_catalog."C") as k1, null::pg_catalog.text as k2, true as moved, true::pg_catalog.bool as gone from old_rows as "trips" where ("id"
 ) is not null and (true
 )) as _keys, pg_catalog.unnest(array['trips', 'trip_memberships']) as tbl where moved or tbl operator(pg_catalog.=) 'trips' limit 1001) as _dirty;
       if _tbl is not null then
@@ -1600,8 +1614,8 @@ begin
       end if;
       if _place is not null and pg_catalog.cardinality(_tbl) operator(pg_catalog.>) 1000 then
         _tbl := '{}'; _keys1 := '{}'; _keys2 := '{}'; _gone := '{}';
-        for _row in select tbl, k1, k2, case when tbl operator(pg_catalog.=) 'trips' then gone else true end as gone from (select (("id"
-)::pg_catalog.text collate pg_catalog."C") as k1, null::pg_catalog.text as k2, true as moved, true as gone from old_rows as "trips" where ("id"
+        for _row in select tbl, k1, k2, gone from (select (("id"
+)::pg_catalog.text collate pg_catalog."C") as k1, null::pg_catalog.text as k2, true as moved, true::pg_catalog.bool as gone from old_rows as "trips" where ("id"
 ) is not null and (true
 )) as _keys, pg_catalog.unnest(array['trips', 'trip_memberships']) as tbl where moved or tbl operator(pg_catalog.=) 'trips' loop
           if pg_catalog.cardinality(_tbl) operator(pg_catalog.=) 1000 then
@@ -1721,8 +1735,8 @@ begin
       _changed := null;
       select pg_catalog.array_agg(tbl), pg_catalog.array_agg(k1), pg_catalog.array_agg(k2), pg_catalog.array_agg(gone)
       into _tbl, _keys1, _keys2, _gone
-      from (select tbl, k1, k2, case when tbl operator(pg_catalog.=) 'trips' then gone else true end as gone from (select (("id"
-)::pg_catalog.text collate pg_catalog."C") as k1, null::pg_catalog.text as k2, true as moved, false as gone from new_rows as "trips" where ("id"
+      from (select tbl, k1, k2, gone from (select (("id"
+)::pg_catalog.text collate pg_catalog."C") as k1, null::pg_catalog.text as k2, true as moved, null::pg_catalog.bool as gone from new_rows as "trips" where ("id"
 ) is not null and (true
 )) as _keys, pg_catalog.unnest(array['trips', 'trip_memberships']) as tbl where moved or tbl operator(pg_catalog.=) 'trips' limit 1001) as _dirty;
       if _tbl is not null then
@@ -1730,8 +1744,8 @@ begin
       end if;
       if _place is not null and pg_catalog.cardinality(_tbl) operator(pg_catalog.>) 1000 then
         _tbl := '{}'; _keys1 := '{}'; _keys2 := '{}'; _gone := '{}';
-        for _row in select tbl, k1, k2, case when tbl operator(pg_catalog.=) 'trips' then gone else true end as gone from (select (("id"
-)::pg_catalog.text collate pg_catalog."C") as k1, null::pg_catalog.text as k2, true as moved, false as gone from new_rows as "trips" where ("id"
+        for _row in select tbl, k1, k2, gone from (select (("id"
+)::pg_catalog.text collate pg_catalog."C") as k1, null::pg_catalog.text as k2, true as moved, null::pg_catalog.bool as gone from new_rows as "trips" where ("id"
 ) is not null and (true
 )) as _keys, pg_catalog.unnest(array['trips', 'trip_memberships']) as tbl where moved or tbl operator(pg_catalog.=) 'trips' loop
           if pg_catalog.cardinality(_tbl) operator(pg_catalog.=) 1000 then
@@ -1759,13 +1773,13 @@ begin
     perform mirror.mark_keys(_place, _tbl, _keys1, _keys2, _gone);
   else
     if _place operator(pg_catalog.=) 0 then
-      insert into mirror.outbox (tbl, k1, k2, gone) values ('trips', _k1, _k2, false);
+      insert into mirror.outbox (tbl, k1, k2, gone) values ('trips', _k1, _k2, null);
     elsif _place operator(pg_catalog.=) 1 then
-      insert into mirror.outbox_1 (tbl, k1, k2, gone) values ('trips', _k1, _k2, false);
+      insert into mirror.outbox_1 (tbl, k1, k2, gone) values ('trips', _k1, _k2, null);
     elsif _place operator(pg_catalog.=) 2 then
-      insert into mirror.outbox_2 (tbl, k1, k2, gone) values ('trips', _k1, _k2, false);
+      insert into mirror.outbox_2 (tbl, k1, k2, gone) values ('trips', _k1, _k2, null);
     else
-      insert into mirror.outbox_3 (tbl, k1, k2, gone) values ('trips', _k1, _k2, false);
+      insert into mirror.outbox_3 (tbl, k1, k2, gone) values ('trips', _k1, _k2, null);
     end if;
     if not pg_catalog.pg_try_advisory_xact_lock_shared(1835627122, 1) then
       if pg_catalog.current_setting('max_prepared_transactions') operator(pg_catalog.=) '0' then
@@ -1930,7 +1944,7 @@ begin
       _changed := null;
       select pg_catalog.array_agg(tbl), pg_catalog.array_agg(k1), pg_catalog.array_agg(k2), pg_catalog.array_agg(gone)
       into _tbl, _keys1, _keys2, _gone
-      from (select tbl, k1, k2, case when tbl operator(pg_catalog.=) 'trips' then gone else true end as gone from (select k1, k2, pg_catalog.count(*) operator(pg_catalog.=) 1::pg_catalog.int8 as moved, pg_catalog.max(_side) operator(pg_catalog.=) 0 as gone from (select k1, k2, pg_catalog.min(_side) as _side from (select (("id"
+      from (select tbl, k1, k2, gone from (select k1, k2, pg_catalog.count(*) operator(pg_catalog.=) 1::pg_catalog.int8 as moved, case when pg_catalog.max(_side) operator(pg_catalog.=) 0 then true end as gone from (select k1, k2, pg_catalog.min(_side) as _side from (select (("id"
 )::pg_catalog.text collate pg_catalog."C") as k1, null::pg_catalog.text as k2, (("name"
 )::pg_catalog.text collate pg_catalog."C") as name, (("created_by"
 )::pg_catalog.text collate pg_catalog."C") as created_by, 0 as _side from old_rows as "trips" where ("id"
@@ -1946,7 +1960,7 @@ begin
       end if;
       if _place is not null and pg_catalog.cardinality(_tbl) operator(pg_catalog.>) 1000 then
         _tbl := '{}'; _keys1 := '{}'; _keys2 := '{}'; _gone := '{}';
-        for _row in select tbl, k1, k2, case when tbl operator(pg_catalog.=) 'trips' then gone else true end as gone from (select k1, k2, pg_catalog.count(*) operator(pg_catalog.=) 1::pg_catalog.int8 as moved, pg_catalog.max(_side) operator(pg_catalog.=) 0 as gone from (select k1, k2, pg_catalog.min(_side) as _side from (select (("id"
+        for _row in select tbl, k1, k2, gone from (select k1, k2, pg_catalog.count(*) operator(pg_catalog.=) 1::pg_catalog.int8 as moved, case when pg_catalog.max(_side) operator(pg_catalog.=) 0 then true end as gone from (select k1, k2, pg_catalog.min(_side) as _side from (select (("id"
 )::pg_catalog.text collate pg_catalog."C") as k1, null::pg_catalog.text as k2, (("name"
 )::pg_catalog.text collate pg_catalog."C") as name, (("created_by"
 )::pg_catalog.text collate pg_catalog."C") as created_by, 0 as _side from old_rows as "trips" where ("id"
@@ -1982,13 +1996,13 @@ begin
     perform mirror.mark_keys(_place, _tbl, _keys1, _keys2, _gone);
   else
     if _place operator(pg_catalog.=) 0 then
-      insert into mirror.outbox (tbl, k1, k2, gone) values ('trips', _k1, _k2, false);
+      insert into mirror.outbox (tbl, k1, k2, gone) values ('trips', _k1, _k2, null);
     elsif _place operator(pg_catalog.=) 1 then
-      insert into mirror.outbox_1 (tbl, k1, k2, gone) values ('trips', _k1, _k2, false);
+      insert into mirror.outbox_1 (tbl, k1, k2, gone) values ('trips', _k1, _k2, null);
     elsif _place operator(pg_catalog.=) 2 then
-      insert into mirror.outbox_2 (tbl, k1, k2, gone) values ('trips', _k1, _k2, false);
+      insert into mirror.outbox_2 (tbl, k1, k2, gone) values ('trips', _k1, _k2, null);
     else
-      insert into mirror.outbox_3 (tbl, k1, k2, gone) values ('trips', _k1, _k2, false);
+      insert into mirror.outbox_3 (tbl, k1, k2, gone) values ('trips', _k1, _k2, null);
     end if;
     if not pg_catalog.pg_try_advisory_xact_lock_shared(1835627122, 1) then
       if pg_catalog.current_setting('max_prepared_transactions') operator(pg_catalog.=) '0' then
@@ -2050,7 +2064,7 @@ begin
       select pg_catalog.array_agg(tbl), pg_catalog.array_agg(k1), pg_catalog.array_agg(k2), pg_catalog.array_agg(gone)
       into _tbl, _keys1, _keys2, _gone
       from (select 'users' as tbl, k1, k2, gone from (select (("id"
-)::pg_catalog.text collate pg_catalog."C") as k1, null::pg_catalog.text as k2, true as moved, true as gone from old_rows as "users" where ("id"
+)::pg_catalog.text collate pg_catalog."C") as k1, null::pg_catalog.text as k2, true as moved, true::pg_catalog.bool as gone from old_rows as "users" where ("id"
 ) is not null and (true
 )) as _keys limit 1001) as _dirty;
       if _tbl is not null then
@@ -2059,7 +2073,7 @@ begin
       if _place is not null and pg_catalog.cardinality(_tbl) operator(pg_catalog.>) 1000 then
         _tbl := '{}'; _keys1 := '{}'; _keys2 := '{}'; _gone := '{}';
         for _row in select 'users' as tbl, k1, k2, gone from (select (("id"
-)::pg_catalog.text collate pg_catalog."C") as k1, null::pg_catalog.text as k2, true as moved, true as gone from old_rows as "users" where ("id"
+)::pg_catalog.text collate pg_catalog."C") as k1, null::pg_catalog.text as k2, true as moved, true::pg_catalog.bool as gone from old_rows as "users" where ("id"
 ) is not null and (true
 )) as _keys loop
           if pg_catalog.cardinality(_tbl) operator(pg_catalog.=) 1000 then
@@ -2192,7 +2206,7 @@ begin
       select pg_catalog.array_agg(tbl), pg_catalog.array_agg(k1), pg_catalog.array_agg(k2), pg_catalog.array_agg(gone)
       into _tbl, _keys1, _keys2, _gone
       from (select 'users' as tbl, k1, k2, gone from (select (("id"
-)::pg_catalog.text collate pg_catalog."C") as k1, null::pg_catalog.text as k2, true as moved, false as gone from new_rows as "users" where ("id"
+)::pg_catalog.text collate pg_catalog."C") as k1, null::pg_catalog.text as k2, true as moved, null::pg_catalog.bool as gone from new_rows as "users" where ("id"
 ) is not null and (true
 )) as _keys limit 1001) as _dirty;
       if _tbl is not null then
@@ -2201,7 +2215,7 @@ begin
       if _place is not null and pg_catalog.cardinality(_tbl) operator(pg_catalog.>) 1000 then
         _tbl := '{}'; _keys1 := '{}'; _keys2 := '{}'; _gone := '{}';
         for _row in select 'users' as tbl, k1, k2, gone from (select (("id"
-)::pg_catalog.text collate pg_catalog."C") as k1, null::pg_catalog.text as k2, true as moved, false as gone from new_rows as "users" where ("id"
+)::pg_catalog.text collate pg_catalog."C") as k1, null::pg_catalog.text as k2, true as moved, null::pg_catalog.bool as gone from new_rows as "users" where ("id"
 ) is not null and (true
 )) as _keys loop
           if pg_catalog.cardinality(_tbl) operator(pg_catalog.=) 1000 then
@@ -2229,13 +2243,13 @@ begin
     perform mirror.mark_keys(_place, _tbl, _keys1, _keys2, _gone);
   else
     if _place operator(pg_catalog.=) 0 then
-      insert into mirror.outbox (tbl, k1, k2, gone) values ('users', _k1, _k2, false);
+      insert into mirror.outbox (tbl, k1, k2, gone) values ('users', _k1, _k2, null);
     elsif _place operator(pg_catalog.=) 1 then
-      insert into mirror.outbox_1 (tbl, k1, k2, gone) values ('users', _k1, _k2, false);
+      insert into mirror.outbox_1 (tbl, k1, k2, gone) values ('users', _k1, _k2, null);
     elsif _place operator(pg_catalog.=) 2 then
-      insert into mirror.outbox_2 (tbl, k1, k2, gone) values ('users', _k1, _k2, false);
+      insert into mirror.outbox_2 (tbl, k1, k2, gone) values ('users', _k1, _k2, null);
     else
-      insert into mirror.outbox_3 (tbl, k1, k2, gone) values ('users', _k1, _k2, false);
+      insert into mirror.outbox_3 (tbl, k1, k2, gone) values ('users', _k1, _k2, null);
     end if;
     if not pg_catalog.pg_try_advisory_xact_lock_shared(1835627122, 1) then
       if pg_catalog.current_setting('max_prepared_transactions') operator(pg_catalog.=) '0' then
@@ -2410,7 +2424,7 @@ begin
       _changed := null;
       select pg_catalog.array_agg(tbl), pg_catalog.array_agg(k1), pg_catalog.array_agg(k2), pg_catalog.array_agg(gone)
       into _tbl, _keys1, _keys2, _gone
-      from (select 'users' as tbl, k1, k2, gone from (select k1, k2, pg_catalog.count(*) operator(pg_catalog.=) 1::pg_catalog.int8 as moved, pg_catalog.max(_side) operator(pg_catalog.=) 0 as gone from (select k1, k2, pg_catalog.min(_side) as _side from (select (("id"
+      from (select 'users' as tbl, k1, k2, gone from (select k1, k2, pg_catalog.count(*) operator(pg_catalog.=) 1::pg_catalog.int8 as moved, case when pg_catalog.max(_side) operator(pg_catalog.=) 0 then true end as gone from (select k1, k2, pg_catalog.min(_side) as _side from (select (("id"
 )::pg_catalog.text collate pg_catalog."C") as k1, null::pg_catalog.text as k2, (("id"
 )::pg_catalog.text collate pg_catalog."C") as subject, (("email"
 )::pg_catalog.text collate pg_catalog."C") as email, (("username"
@@ -2428,7 +2442,7 @@ begin
       end if;
       if _place is not null and pg_catalog.cardinality(_tbl) operator(pg_catalog.>) 1000 then
         _tbl := '{}'; _keys1 := '{}'; _keys2 := '{}'; _gone := '{}';
-        for _row in select 'users' as tbl, k1, k2, gone from (select k1, k2, pg_catalog.count(*) operator(pg_catalog.=) 1::pg_catalog.int8 as moved, pg_catalog.max(_side) operator(pg_catalog.=) 0 as gone from (select k1, k2, pg_catalog.min(_side) as _side from (select (("id"
+        for _row in select 'users' as tbl, k1, k2, gone from (select k1, k2, pg_catalog.count(*) operator(pg_catalog.=) 1::pg_catalog.int8 as moved, case when pg_catalog.max(_side) operator(pg_catalog.=) 0 then true end as gone from (select k1, k2, pg_catalog.min(_side) as _side from (select (("id"
 )::pg_catalog.text collate pg_catalog."C") as k1, null::pg_catalog.text as k2, (("id"
 )::pg_catalog.text collate pg_catalog."C") as subject, (("email"
 )::pg_catalog.text collate pg_catalog."C") as email, (("username"
@@ -2466,13 +2480,13 @@ begin
     perform mirror.mark_keys(_place, _tbl, _keys1, _keys2, _gone);
   else
     if _place operator(pg_catalog.=) 0 then
-      insert into mirror.outbox (tbl, k1, k2, gone) values ('users', _k1, _k2, false);
+      insert into mirror.outbox (tbl, k1, k2, gone) values ('users', _k1, _k2, null);
     elsif _place operator(pg_catalog.=) 1 then
-      insert into mirror.outbox_1 (tbl, k1, k2, gone) values ('users', _k1, _k2, false);
+      insert into mirror.outbox_1 (tbl, k1, k2, gone) values ('users', _k1, _k2, null);
     elsif _place operator(pg_catalog.=) 2 then
-      insert into mirror.outbox_2 (tbl, k1, k2, gone) values ('users', _k1, _k2, false);
+      insert into mirror.outbox_2 (tbl, k1, k2, gone) values ('users', _k1, _k2, null);
     else
-      insert into mirror.outbox_3 (tbl, k1, k2, gone) values ('users', _k1, _k2, false);
+      insert into mirror.outbox_3 (tbl, k1, k2, gone) values ('users', _k1, _k2, null);
     end if;
     if not pg_catalog.pg_try_advisory_xact_lock_shared(1835627122, 1) then
       if pg_catalog.current_setting('max_prepared_transactions') operator(pg_catalog.=) '0' then
@@ -2564,7 +2578,7 @@ grant execute on function mirror.range(jsonb,jsonb) to mirror_daemon;
 
 grant execute on function mirror.read_digest(jsonb) to mirror_daemon;
 
-grant execute on function mirror.read_entries(jsonb,integer,boolean,boolean) to mirror_daemon;
+grant execute on function mirror.read_entries(jsonb,integer,boolean,boolean,pg_snapshot) to mirror_daemon;
 
 grant execute on function mirror.read_keys(text,text[],text[]) to mirror_daemon;
 
