@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from mirror.scope import Slice, Wide
 
@@ -74,6 +74,16 @@ class Reading:
     def complete(self) -> bool:
         """With this reading applied, and what was in hand before it, the target equals the source at its snapshot."""
         return not (self.backlog or self.wide or self.broken)
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """What the source says of one table: its changes are not captured, or it cannot be read."""
+
+    table: str
+    kind: Literal["capture", "unreadable"]
+    message: str
+    cure: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,6 +62,10 @@ begin
                 autovacuum_vacuum_insert_threshold = -1, autovacuum_analyze_threshold = 1000000000,
                 autovacuum_vacuum_cost_delay = 0, vacuum_truncate = off) $table$, _name);
     end if;
+    if not exists (select from pg_attrdef as d join pg_attribute as a on a.attrelid = d.adrelid and a.attnum = d.adnum
+                   where d.adrelid = to_regclass('mirror.' || _name) and a.attname = 'id') then
+      execute format('alter table only mirror.%I alter id set default nextval(%L)', _name, 'mirror.outbox_id');
+    end if;
     if (select relreplident from pg_class where oid = to_regclass('mirror.' || _name)) <> 'f' then
       execute format('alter table only mirror.%I replica identity full', _name);
     end if;
@@ -111,6 +115,9 @@ begin
                       else 'select mirror.slot()' end);
 end
 $mirror$;
+
+-- Which table got the triggers, for each of the three: another one of that name was made anew (mirror.faults).
+create table if not exists mirror.origin (tbl text primary key, relation oid not null);
 
 -- The doorbell. NOTIFY takes a global lock at commit and would cost the application most of its write throughput, so
 -- it is rung only for a daemon that sleeps. Why no wake-up is lost:

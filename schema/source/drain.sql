@@ -222,7 +222,7 @@ begin
       select concat_ws(',', nullif(_taken.scopes, ''), s.scope), s.reply into scopes, _slice
       from mirror.read_request(request->'slice', (request->>'bytes')::integer) as s;
     exception when query_canceled or others then  -- statement_timeout: live changes go on, and the slice is tried later
-      _slice := jsonb_build_object('error', format('%s (%s)', left(sqlerrm, 200), sqlstate));
+      _slice := jsonb_build_object('error', mirror.because(request->'slice'->>'table', format('%s (%s)', left(sqlerrm, 200), sqlstate)));
     end;
   end if;
   if _taken.n > 0 then
@@ -375,7 +375,7 @@ begin
         end if;
         continue;
       when others then
-        broken := broken || jsonb_build_object(_part.tbl, format('%s (%s)', left(sqlerrm, 200), sqlstate));
+        broken := broken || jsonb_build_object(_part.tbl, mirror.because(_part.tbl, format('%s (%s)', left(sqlerrm, 200), sqlstate)));
         continue;
     end;
     if cardinality(_read.wide_trips) > 0 then
