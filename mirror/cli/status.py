@@ -15,6 +15,7 @@ from mirror.cli.words import show
 from mirror.config import load_settings
 from mirror.demo.ink import Ink
 from mirror.plain import plain
+from mirror.source.primary import faults_of
 from mirror.target.replies import CLOSED
 
 EXIT_CODES = {"fresh": 0, "stale": 1, "not primed": 1, "not installed": 1, "unknown": 3}
@@ -92,8 +93,8 @@ def _source_lines(source: Report) -> Iterator[str]:
             f"stranger: pid {stranger['pid']} (role {stranger['role']}, application {stranger['application']!r}) "
             f"holds the mirror's lock {stranger['lock']}; `mirror doctor` says what that costs, and the cure."
         )
-    for fault in source["faults"]:
-        yield f"fault: {fault}; run `mirror install source`."
+    for fault in faults_of(source["faults"]):
+        yield f"fault: {fault.message}. {fault.cure}"
     if resync := source["resync"]:
         rows = f"{resync['done_rows']} of {resync['total_rows'] or '?'} rows"
         where = f", {resync['phase']} {resync['table']}, {rows}" if resync["phase"] else ""
