@@ -59,6 +59,13 @@ begin
                 autovacuum_vacuum_insert_threshold = -1, autovacuum_analyze_threshold = 1000000000,
                 autovacuum_vacuum_cost_delay = 0, vacuum_truncate = off) $table$, _name);
     end if;
+    if (select count(*) from pg_attribute as a join pg_class as c on c.oid = a.attrelid
+        where c.oid = to_regclass('mirror.' || _name) and c.relkind = 'r' and not a.attisdropped
+          and (a.attname in ('tbl', 'k1', 'k2', 'gone') or a.attname in ('id', 'xid', 'at') and a.atthasdef)) <> 7
+       or _name <> 'outbox' and not exists (select from pg_inherits where inhrelid = to_regclass('mirror.' || _name)
+                                              and inhparent = to_regclass('mirror.outbox')) then
+      raise exception 'mirror.% is not an outbox', _name using errcode = 'wrong_object_type';
+    end if;
     if (select relreplident from pg_class where oid = to_regclass('mirror.' || _name)) <> 'f' then
       execute format('alter table only mirror.%I replica identity full', _name);
     end if;

@@ -32,6 +32,7 @@ language plpgsql security definer set search_path = pg_catalog, pg_temp set lock
 declare
   _state mirror.state;
   _reason text;
+  _others text[] := array['database', 'snapshot'];
 begin
   if jsonb_typeof(mirror_claim.source) is distinct from 'object' then
     raise exception 'the source does not say who it is' using errcode = '22023';
@@ -42,9 +43,12 @@ begin
   if _reason is not null then
     raise exception 'a foreign key would take rows of others along' using errcode = 'PT428', detail = _reason;
   end if;
-  -- A database may be renamed; everything else says that it is another one.
-  if _state.source is not null
-     and _state.source - 'database' is distinct from mirror_claim.source - 'database' - 'snapshot' then
+  -- A database may be renamed, and the mirror in it installed anew where the server says which one it is; everything
+  -- else says that it is another one.
+  if coalesce(mirror_claim.source->>'system', mirror_claim.source->>'timeline') is not null then
+    _others := _others || text 'install';
+  end if;
+  if _state.source is not null and _state.source - _others is distinct from mirror_claim.source - _others then
     raise exception 'the target mirrors another source' using errcode = 'PT412',
       detail = format('it knows %s, this is %s', _state.source, mirror_claim.source),
       hint = 'Check MIRROR_SOURCE_URL and MIRROR_TARGET_URL; if it is meant, run `mirror adopt`.';
@@ -55,11 +59,15 @@ begin
       detail = format('its snapshot is %s, the target equals %s', mirror_claim.source->>'snapshot', _state.snapshot),
       hint = 'If it was restored on purpose, run `mirror adopt`.';
   end if;
+  -- Installed anew: what was written in between no trigger saw. All is compared, and nothing claimed before.
+  if _state.source->>'install' <> mirror_claim.source->>'install' then
+    perform public.mirror_adopt(mirror_claim.source - 'snapshot');
+  end if;
   update mirror.state set epoch = epoch + 1, batch = 0, source = mirror_claim.source - 'snapshot' where one
   returning * into _state;
   return jsonb_build_object('epoch', _state.epoch, 'version', _state.version, 'types', _state.types, 'clock', clock_timestamp(),
     'snapshot', _state.snapshot, 'primed', _state.primed_at is not null, 'parked', (select count(*) from mirror.parked),
-    'walks', _state.walks, 'proof', _state.proof, 'channels', mirror.channels(),
+    'walks', _state.walks, 'proof', _state.proof, 'channels', mirror.channels(), 'told', {{told}}::jsonb,
     'empty', array_remove(array[case when not exists (select from public.users) then 'users' end,
                                 case when not exists (select from public.trips) then 'trips' end,
                                 case when not exists (select from public.trip_memberships) then 'trip_memberships' end], null));
