@@ -14,7 +14,7 @@ from typing import Any
 from psycopg import AsyncConnection
 
 from mirror.batch import Fault, Reading, Request, Taken
-from mirror.errors import ConfigError, Superseded
+from mirror.errors import ConfigError, NotInstalled, Superseded
 from mirror.postgres import connect, fetched
 from mirror.scope import Wide
 from mirror.source.lead import Holder, Lease, lease_s
@@ -74,7 +74,7 @@ class Primary:
         leads = row[1]
         row = await self._row("select version, mapping from mirror.install") if row[0] else None
         if row is None:
-            raise ConfigError("the mirror is not installed in the source", hint="Run `mirror install source`.")
+            raise NotInstalled("the mirror is not installed in the source", hint="Run `mirror install source`.")
         if not leads:
             raise ConfigError("the source was installed by an older release", hint="Run `mirror install source`.")
         return row[0], row[1]
