@@ -228,6 +228,7 @@ class Applier:
         """A new epoch: what was read before is not known to be applied. Walks are as far as the target says. `prove`:
         compare as soon as the target is at a position, with which the first load is through."""
         self.outbox.reset()
+        self._pace = Pace()  # what comes first is not known to be applied either
         self.parked.reset()
         self.resync.reset()
         self.requests.reset()
@@ -280,6 +281,7 @@ class Applier:
             count=self._pace.counts(now),
             backlog=self._pace.backlog,
             seek=self._pace.seeks(now),
+            seen=self._pace.seen,
         )
 
     def _read(self, look: _Look) -> dict[str, str]:
