@@ -103,6 +103,7 @@ class Primary:
             "asleep": self._asleep,
             "reached": request.reached,
             "skip": request.skip,
+            "left": [{"table": w.table, "trip": w.trip} for w in request.left],
             "forget_wide": [{"table": w.table, "trip": w.trip, "snapshot": s} for w, s in request.forget_wide],
             "count": request.count,
             "backlog": request.backlog,
