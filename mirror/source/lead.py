@@ -1,7 +1,8 @@
 """The lead, as this process holds it: a lease in a row of the primary (schema/source/lead.sql), judged by its clock.
 
-Here it is trusted for less than it lasts, on the monotonic clock, from before the request: who was paused, or cut off,
-writes nothing more. The drain renews it on its way; only a batch that takes very long needs a renewal of its own.
+Here it is trusted for less than it lasts, on the monotonic clock, from before the request, and by the primary's clock
+as often as that is heard (ours may be slow): who was paused, or cut off, writes nothing more. The drain renews it on
+its way; only a batch that takes very long needs a renewal of its own.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import time
 import uuid
 from collections.abc import Callable
 from contextlib import suppress
+from datetime import UTC, datetime
 from typing import Any
 
 from mirror.errors import MirrorError, Superseded, Unreachable
@@ -23,7 +25,7 @@ LEASE_SLEEPS = 2.4  # a daemon that sleeps renews when it looks, so that its lea
 RENEW_AFTER, KEEP_AFTER, TRUST = 1 / 3, 1 / 2, 0.9  # of a lease
 TAKE_S, GIVE_BACK_S = float(CONNECT_S), 0.5
 AGAIN_S = 0.5
-_LEAD = "select mirror.lead(%s, %s, %s, %s)"
+_LEAD = "select mirror.lead(%s, %s, %s, %s), clock_timestamp()"
 # Has the server something to do for that session, or had it just now? (It cannot tell where track_activities is off.)
 _AT_WORK = """
     select exists (
@@ -66,6 +68,7 @@ class Lease:
         self._seconds = seconds
         self._clock = clock
         self._renewed_at: float | None = None  # None: not ours
+        self._theirs = datetime.max.replace(tzinfo=UTC)  # the primary's clock then
         self._asked_at = 0.0
         self._looked_at = float("-inf")
 
@@ -80,7 +83,7 @@ class Lease:
         """Takes it or renews it, in this session or another one."""
         began = self._clock()
         values = [self._holder.id, self._seconds, self._holder.name, self._session.info.backend_pid]
-        taken = (await fetched(session or self._session, "source", _LEAD, values, within_s=TAKE_S))[0]
+        taken, self._theirs = await fetched(session or self._session, "source", _LEAD, values, within_s=TAKE_S)
         self._renewed_at = began if taken else None
         return bool(taken)
 
@@ -91,9 +94,15 @@ class Lease:
             return None
         return {"holder": self._holder.id, "seconds": self._seconds, "name": self._holder.name}
 
-    def renewed(self) -> None:
+    def renewed(self, as_of: str) -> None:
         """That drain has answered."""
-        self._renewed_at = self._asked_at
+        self._renewed_at, self._theirs = self._asked_at, datetime.fromisoformat(as_of)
+
+    def heard(self, as_of: str) -> None:
+        """What the primary's clock says: more may have passed than ours has counted."""
+        if self._renewed_at is not None:
+            passed_s = (datetime.fromisoformat(as_of) - self._theirs).total_seconds()
+            self._renewed_at = min(self._renewed_at, self._clock() - passed_s)
 
     async def keep(self, url: str, is_alive: Callable[[], bool]) -> None:
         """Beside the loop, for a batch that takes longer than drains are apart: renews over a session of its own, since

@@ -122,7 +122,8 @@ class Primary:
         reply, scopes, at, entry_id = await self._row(_DRAIN, [json.dumps(document), *forget])
         self._asleep = reply["asleep"]
         if lead is not None:
-            self.lease.renewed()
+            self.lease.renewed(reply["as_of"])
+        self.lease.heard(reply["as_of"])
         return _reading(reply, scopes or "", Taken(at, entry_id) if entry_id else None)
 
     async def mark_unmarked(self) -> None:
