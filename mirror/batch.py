@@ -96,6 +96,7 @@ class Outcome:
     due: tuple[tuple[str, str, str | None], ...] = ()
     check: Mapping[str, Any] | None = None
     explained: tuple[Mapping[str, Any], ...] = ()
+    clock: str | None = None  # what is wrong with this machine's, as both databases see it
 
     @property
     def rows(self) -> int:
