@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Protocol
 
-from mirror.batch import Fence, Outcome, Reading
+from mirror.batch import Aside, Fence, Outcome, Reading
 from mirror.errors import Incompatible
 from mirror.target import replies
 from mirror.target.replies import Applied, Claimed, Compared, Opened, R, Reply, not_ours, parse
@@ -59,6 +59,7 @@ class Target:
         self._clock = clock
         self._epoch = 0
         self._batch = 0
+        self._parked: Mapping[str, int] = {}  # as the target last said
         self._their_clock: tuple[datetime, float] | None = None
 
     @property
@@ -99,8 +100,10 @@ class Target:
         reply = self._heard(parse(Applied, "mirror_apply", await self._transport.call("mirror_apply", body)))
         if "explain" in head and not reply.explained:
             raise not_ours("mirror_apply", "explained")
+        self._parked = self._parked if reply.parked is None else reply.parked
+        refused = {table: Aside(found["n"], tuple(found["rows"])) for table, found in reply.refused.items()}
         due = tuple((d["table"], d["k1"], d["k2"]) for d in reply.due)
-        return Outcome(reply.counts, reply.parked, due, reply.check, reply.explained or ())
+        return Outcome(reply.counts, self._parked, due, reply.check, reply.explained or (), refused)
 
     async def compare(self, reading: Reading) -> Outcome:
         """The target's answer to the same questions, with nothing applied: what waits does not count as different."""
