@@ -109,6 +109,7 @@ class Outcome:
     due: tuple[tuple[str, str, str | None], ...] = ()
     check: Mapping[str, Any] | None = None
     explained: tuple[Mapping[str, Any], ...] = ()
+    clock: str | None = None  # what is wrong with this machine's, as both databases see it
     refused: Mapping[str, Aside] = field(default_factory=dict)  # by this batch
 
     @property

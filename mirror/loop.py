@@ -166,7 +166,7 @@ class Loop:
         else:
             v.looked(step.began, reading.lag_s, everywhere=not step.skipped)
         if outcome is not None:
-            v.parked = dict(outcome.parked)
+            v.parked, v.clock_apart = dict(outcome.parked), outcome.clock
             v.applied_rows += outcome.rows
             if step.position:
                 v.positioned(step.began)

@@ -42,20 +42,28 @@ declare
   _later bigint := split_part(life, '.', 1)::bigint - coalesce(split_part(s.life, '.', 1)::bigint, 0);
   _lost interval := s.as_of - (claimed->'life'->>'remembered')::timestamptz;
   _bound interval := make_interval(secs => coalesce((claimed->>'crash_loses_s')::float8, 60));
+  _may_differ text[] := array['database', 'snapshot', 'life', 'crash_loses_s'];
   _detail text;
 begin
-  -- A database may be renamed; everything else says that it is another one.
-  if s.source is not null and s.source - 'database' is distinct from claimed - 'database' - 'snapshot' - 'life' - 'crash_loses_s' then
+  -- A database may be renamed, and the mirror in it installed anew where the server says which one it is; everything
+  -- else says that it is another one.
+  if coalesce(claimed->>'system', claimed->>'timeline') is not null then
+    _may_differ := _may_differ || text 'install';
+  end if;
+  if s.source is not null and s.source - _may_differ is distinct from claimed - _may_differ then
     raise exception 'the target mirrors another source' using errcode = 'PT412',
       detail = format('it knows %s, this is %s', s.source, claimed),
       hint = 'Check MIRROR_SOURCE_URL and MIRROR_TARGET_URL; if it is meant, run `mirror adopt`.';
+  end if;
+  if s.source->>'install' <> claimed->>'install' then
+    _later := null;  -- it counts its lives anew
   end if;
   if _later > 0 and _lost > _bound then
     _detail := format('it has lost %s before its life %s', _lost, life);
   elsif _later < 0 or _later = 0 and s.life <> life then
     _detail := format('it lives its life %s, the target knows %s', life, s.life);
   -- Time does not go backwards: a source restored to yesterday knows fewer transactions than its mirror.
-  elsif coalesce(_later, 0) = 0 and s.position_life is not distinct from life
+  elsif coalesce(_later, 0) = 0 and (_later is null or s.position_life = life)
         and pg_snapshot_xmax((claimed->>'snapshot')::pg_snapshot) < pg_snapshot_xmax(s.snapshot::pg_snapshot) then
     _detail := format('its snapshot is %s, the target equals %s', claimed->>'snapshot', s.snapshot);
   end if;
@@ -75,6 +83,7 @@ declare
   _state mirror.state;
   _reason text;
   _sound boolean;
+  _rendered text;
   _epoch bigint;
   _life text := (mirror_claim.source->'life'->>'number') || '.' || (mirror_claim.source->'life'->>'name');
 begin
@@ -91,8 +100,12 @@ begin
   end if;
   if _sound then
     perform mirror.refuse_source(_state, mirror_claim.source, _life);
-  else
+  end if;
+  -- Installed anew: what was written in between no trigger saw. All is compared, and nothing claimed before.
+  if not _sound or _state.source->>'install' <> mirror_claim.source->>'install' then
+    _rendered := case when _sound then _state.rendered else '' end;
     _state := mirror.blank();
+    _state.rendered := _rendered;
   end if;
   _state.epoch := _epoch;
   _state.batch := 0;
@@ -106,7 +119,7 @@ begin
   return jsonb_build_object('epoch', _state.epoch, 'version', _state.version, 'types', _state.types, 'clock', clock_timestamp(),
     'snapshot', _state.snapshot, 'primed', _state.primed_at is not null, 'parked', (select count(*) from mirror.parked),
     'life', _life, 'compared', _state.position_life is not distinct from _life, 'tampered', not _sound,
-    'walks', _state.walks, 'proof', _state.proof, 'doubts', _state.doubts, 'channels', mirror.channels(),
+    'walks', _state.walks, 'proof', _state.proof, 'doubts', _state.doubts, 'channels', mirror.channels(), 'told', {{told}}::jsonb,
     'empty', array_remove(array[case when not exists (select from public.users) then 'users' end,
                                 case when not exists (select from public.trips) then 'trips' end,
                                 case when not exists (select from public.trip_memberships) then 'trip_memberships' end], null));
