@@ -26,9 +26,15 @@ create table if not exists mirror.state (
   walks        jsonb not null default '[]', -- first loads under way, and how far they are
   messages     oid                        -- the realtime.messages that our policies were made on
 );
-alter table mirror.state add column if not exists messages oid;
+alter table mirror.state
+  add column if not exists messages oid,
+  add column if not exists life text,          -- of the source, that the daemon claimed with; null = it has no lives
+  add column if not exists position_life text, -- the life that the snapshot is of: equal to life, or all is compared first
+  add column if not exists doubts jsonb not null default '[]', -- what the daemon knows that takes something away
+  add column if not exists known_at timestamptz, -- fresh_at, as far as braked, doubts and life leave it; null = not fresh
+  add column if not exists seal bigint;        -- over all that is claimed here: it is the mirror that wrote it
 
--- Keys whose row the target refused: left out, retried with growing pauses, reported. A parked membership is not in the
+-- Keys whose row the target refused: left out, retried now and then, reported. A parked membership is not in the
 -- mirror at all: who cannot be proven to be a member is none.
 create table if not exists mirror.parked (
   tbl      text not null,
@@ -39,8 +45,13 @@ create table if not exists mirror.parked (
   tries    integer not null default 1,
   retry_at timestamptz not null default now() + interval '5 seconds',
   settled  boolean not null default false,
+  tried_at timestamptz not null default now(),
   primary key (tbl, k1, k2)
 );
+alter table mirror.parked add column if not exists tried_at timestamptz not null default now();
+create index if not exists parked_due on mirror.parked (tbl, retry_at);
+create index if not exists parked_tried on mirror.parked (tried_at);
+create index if not exists parked_settled on mirror.parked (tbl) where settled;
 -- By the user: a policy asks with one look whether a membership or its user is parked (mirror/target/access.py).
 create index if not exists parked_users on mirror.parked
   ((case tbl when 'users' then k1 when 'trip_memberships' then k2 end));

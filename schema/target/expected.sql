@@ -16,6 +16,7 @@ create table mirror.parked (
   tries integer not null default 1,
   retry_at timestamp with time zone not null default (now() + '00:00:05'::interval),
   settled boolean not null default false,
+  tried_at timestamp with time zone not null default now(),
   constraint parked_pkey PRIMARY KEY (tbl, k1, k2)
 );
 alter table mirror.parked enable row level security;
@@ -40,6 +41,11 @@ create table mirror.state (
   braked jsonb not null default '{}'::jsonb,
   walks jsonb not null default '[]'::jsonb,
   messages oid,
+  life text,
+  position_life text,
+  doubts jsonb not null default '[]'::jsonb,
+  known_at timestamp with time zone,
+  seal bigint,
   constraint state_one_check CHECK (one),
   constraint state_pkey PRIMARY KEY (one)
 );
@@ -81,6 +87,12 @@ create table public.users (
 alter table public.users enable row level security;
 alter table public.users set (fillfactor=90);
 
+CREATE INDEX parked_due ON mirror.parked USING btree (tbl, retry_at);
+
+CREATE INDEX parked_settled ON mirror.parked USING btree (tbl) WHERE settled;
+
+CREATE INDEX parked_tried ON mirror.parked USING btree (tried_at);
+
 CREATE INDEX parked_users ON mirror.parked USING btree ((
 CASE tbl
     WHEN 'users'::text THEN k1
@@ -91,6 +103,28 @@ END));
 CREATE INDEX trip_memberships_user_mirror ON public.trip_memberships USING btree (user_id, trip_id);
 
 CREATE INDEX users_subject_mirror ON public.users USING btree (subject);
+
+CREATE OR REPLACE FUNCTION mirror.act(action text, tbl text, rows jsonb)
+ RETURNS bigint
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$ -- permission mirror
+begin
+  return case action || '_' || tbl
+    when 'add_users' then mirror.add_users(rows)
+    when 'add_trips' then mirror.add_trips(rows)
+    when 'add_trip_memberships' then mirror.add_trip_memberships(rows)
+    when 'put_users' then mirror.put_users(rows)
+    when 'put_trips' then mirror.put_trips(rows)
+    when 'put_trip_memberships' then mirror.put_trip_memberships(rows)
+    when 'aside_users' then mirror.set_users_aside(rows)
+    when 'exchange_users' then mirror.put_users(rows)
+    when 'remove_users' then mirror.remove_users(rows)
+    when 'remove_trips' then mirror.remove_trips(rows)
+    when 'remove_trip_memberships' then mirror.remove_trip_memberships(rows)
+  end;
+end
+$function$;
 
 CREATE OR REPLACE FUNCTION mirror.add(counts jsonb, tbl text, op text, n bigint)
  RETURNS jsonb
@@ -145,42 +179,47 @@ begin
 end
 $function$;
 
-CREATE OR REPLACE FUNCTION mirror.advance(batch bigint, reached jsonb, walks jsonb, proof jsonb, braked jsonb)
+CREATE OR REPLACE FUNCTION mirror.advance(s mirror.state, batch jsonb)
  RETURNS void
  LANGUAGE plpgsql
  SET search_path TO 'pg_catalog', 'pg_temp'
 AS $function$ -- permission mirror
-#variable_conflict use_column
+#variable_conflict use_variable
 declare
-  _new pg_snapshot := advance.reached->>'snapshot';
-  _state mirror.state;
+  _reached jsonb := nullif(batch->'position', 'null');
+  _new pg_snapshot := _reached->>'snapshot';
+  _old pg_snapshot := s.snapshot;
   _back boolean;
 begin
-  if advance.reached is null then
-    update mirror.state as s set batch = advance.batch, applied_at = clock_timestamp(),
-           walks = coalesce(advance.walks, s.walks), proof = coalesce(advance.proof, s.proof),
-           braked = coalesce(advance.braked, s.braked)
-    where s.one;
-    return;
-  end if;
-  select * into strict _state from mirror.state;
-  _back := coalesce(pg_snapshot_xmax(_new) < pg_snapshot_xmax(_state.snapshot::pg_snapshot)
-                 or pg_snapshot_xmin(_new) < pg_snapshot_xmin(_state.snapshot::pg_snapshot), false);
-  if _back and _state.position_epoch = _state.epoch then
+  s.batch := (batch->>'batch')::bigint;
+  s.applied_at := clock_timestamp();
+  s.walks := coalesce(batch->'walks', s.walks);
+  s.proof := coalesce(batch->'proof', s.proof);
+  s.braked := coalesce(batch->'braked', s.braked);
+  s.doubts := coalesce(batch->'doubts', s.doubts);
+  if _reached ? 'life' and _reached->>'life' is distinct from s.life then
     raise exception 'superseded' using errcode = 'PT409',
-      detail = format('the position would go back from %s to %s', _state.snapshot, _new);
+      detail = format('the position is of life %s, the target was claimed with %s', _reached->>'life', s.life);
   end if;
-  if _back then
-    _state.as_of := null;
-    _state.fresh_at := null;
+  if _reached is not null and (_reached ? 'life' or s.life is null) then
+    _back := s.position_life is distinct from s.life
+          or coalesce(pg_snapshot_xmax(_new) < pg_snapshot_xmax(_old) or pg_snapshot_xmin(_new) < pg_snapshot_xmin(_old), false);
+    if _back and s.position_life is not distinct from s.life and s.position_epoch = s.epoch then
+      raise exception 'superseded' using errcode = 'PT409',
+        detail = format('the position would go back from %s to %s', s.snapshot, _new);
+    end if;
+    if _back then
+      s.as_of := null;
+      s.fresh_at := null;
+    end if;
+    s.primed_at := coalesce(s.primed_at, clock_timestamp());
+    s.position_epoch := s.epoch;
+    s.position_life := s.life;
+    s.snapshot := _new;
+    s.as_of := greatest(s.as_of, (_reached->>'as_of')::timestamptz);
+    s.fresh_at := least(greatest(s.fresh_at, (_reached->>'fresh_at')::timestamptz), clock_timestamp());
   end if;
-  update mirror.state as s
-  set batch = advance.batch, applied_at = clock_timestamp(), primed_at = coalesce(s.primed_at, clock_timestamp()),
-      position_epoch = s.epoch, snapshot = _new::text,
-      walks = coalesce(advance.walks, s.walks), proof = coalesce(advance.proof, s.proof), braked = coalesce(advance.braked, s.braked),
-      as_of = greatest(_state.as_of, (advance.reached->>'as_of')::timestamptz),
-      fresh_at = least(greatest(_state.fresh_at, (advance.reached->>'fresh_at')::timestamptz), clock_timestamp())
-  where s.one;
+  perform mirror.keep(s);
 end
 $function$;
 
@@ -257,43 +296,66 @@ AS $function$ -- permission mirror
 declare
   _n integer;
 begin
-  return case action || '_' || tbl
-    when 'add_users' then mirror.add_users(rows)
-    when 'add_trips' then mirror.add_trips(rows)
-    when 'add_trip_memberships' then mirror.add_trip_memberships(rows)
-    when 'put_users' then mirror.put_users(rows)
-    when 'put_trips' then mirror.put_trips(rows)
-    when 'put_trip_memberships' then mirror.put_trip_memberships(rows)
-    when 'aside_users' then mirror.set_users_aside(rows)
-    when 'exchange_users' then mirror.put_users(rows)
-    when 'remove_users' then mirror.remove_users(rows)
-    when 'remove_trips' then mirror.remove_trips(rows)
-    when 'remove_trip_memberships' then mirror.remove_trip_memberships(rows)
-  end;
+  return mirror.act(action, tbl, rows);
 exception when others then
-  if sqlstate in ('40001', '40P01') then
-    -- PostgREST would try it again without end.
-    raise exception 'the target was busy with others' using errcode = 'PT423', detail = sqlerrm;
-  elsif not mirror.is_objection(sqlstate) then
+  if mirror.is_about_row(sqlstate, sqlerrm) is not true then
     raise;
   end if;
   _n := mirror.how_many(rows);
   if action = 'add' then
     return mirror.attempt('put', tbl, rows);
-  elsif _n <= 1 and action = 'aside' then
-    return 0;
-  elsif _n <= 1 then
-    perform mirror.park(tbl, case jsonb_typeof(rows) when 'array' then rows->0 else (
-                          select jsonb_object_agg(c.key, (c.value::text[])[1]) from jsonb_each_text(rows) as c) end,
-                        format('the target refuses it (%s): %s', sqlstate, sqlerrm));
-    return 0;
-  elsif action = 'put' and tbl = 'users' then
+  elsif _n > 1 and action = 'put' and tbl = 'users' then
     -- From here on each of them stands for itself: one that is refused holds no value of another one.
     perform mirror.attempt('aside', tbl, rows);
-    return mirror.attempt('exchange', tbl, mirror.cut(rows, 1, _n / 2)) + mirror.attempt('exchange', tbl, mirror.cut(rows, _n / 2 + 1, _n));
+    return mirror.attempt('exchange', tbl, rows);
+  elsif _n <= 16 then
+    return mirror.attempt_each(action, tbl, rows);
   end if;
   return mirror.attempt(action, tbl, mirror.cut(rows, 1, _n / 2)) + mirror.attempt(action, tbl, mirror.cut(rows, _n / 2 + 1, _n));
 end
+$function$;
+
+CREATE OR REPLACE FUNCTION mirror.attempt_each(action text, tbl text, rows jsonb)
+ RETURNS bigint
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$ -- permission mirror
+declare
+  _row jsonb;
+  _key jsonb;
+  _n bigint := 0;
+begin
+  for _row, _key in
+    select jsonb_build_array(k), k from jsonb_array_elements(case when jsonb_typeof(rows) = 'array' then rows end) as k
+    union all
+    select jsonb_object_agg(c.key, array[r.value]::text), jsonb_object_agg(c.key, r.value)
+    from jsonb_each_text(case when jsonb_typeof(rows) = 'object' then rows end) as c,
+         unnest(c.value::text[]) with ordinality as r(value, i) group by r.i
+  loop
+    begin
+      _n := _n + mirror.act(action, tbl, _row);
+    exception when others then
+      if mirror.is_about_row(sqlstate, sqlerrm) is not true then
+        raise;
+      end if;
+      if action <> 'aside' then
+        perform mirror.park(tbl, _key, format('the target refuses it (%s): %s', sqlstate, sqlerrm));
+      end if;
+    end;
+  end loop;
+  return _n;
+end
+$function$;
+
+CREATE OR REPLACE FUNCTION mirror.blank()
+ RETURNS mirror.state
+ LANGUAGE sql
+ STABLE
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$ -- permission mirror
+  select jsonb_populate_record(null::mirror.state, jsonb_build_object(
+    'one', true, 'version', 1, 'rendered', '', 'types', '{"created_by": "uuid", "trip_id": "uuid", "user_id": "uuid"}'::jsonb, 'allow_cascade', array[]::text[],
+    'epoch', 0, 'batch', 0, 'braked', '{}'::jsonb, 'walks', '[]'::jsonb, 'doubts', '[]'::jsonb, 'messages', mirror.messages()::oid::bigint))
 $function$;
 
 CREATE OR REPLACE FUNCTION mirror.bound(condition text, VARIADIC keys text[])
@@ -379,19 +441,32 @@ end
 $function$;
 
 CREATE OR REPLACE FUNCTION mirror.check_fence(epoch bigint, batch bigint)
- RETURNS void
+ RETURNS mirror.state
  LANGUAGE plpgsql
  SET search_path TO 'pg_catalog', 'pg_temp'
 AS $function$ -- permission mirror
 declare _state mirror.state;
 begin
-  select * into strict _state from mirror.state for update;
-  if (check_fence.epoch = _state.epoch and check_fence.batch > _state.batch) is not true then
+  select * into _state from mirror.state for update;
+  if not (found and mirror.is_sound(_state)) then
+    raise exception 'superseded' using errcode = 'PT409', detail = 'mirror.state was changed by others than the mirror';
+  elsif (check_fence.epoch = _state.epoch and check_fence.batch > _state.batch) is not true then
     raise exception 'superseded' using errcode = 'PT409',
       detail = format('epoch %s batch %s is not newer than epoch %s batch %s',
                       check_fence.epoch, check_fence.batch, _state.epoch, _state.batch);
   end if;
+  return _state;
 end
+$function$;
+
+CREATE OR REPLACE FUNCTION mirror.count_parked()
+ RETURNS jsonb
+ LANGUAGE sql
+ STABLE
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$ -- permission mirror
+  select coalesce(jsonb_object_agg(p.tbl, p.n), '{}')
+  from (select tbl, count(*) as n from mirror.parked group by tbl) as p
 $function$;
 
 CREATE OR REPLACE FUNCTION mirror.cut(rows jsonb, first integer, last integer)
@@ -403,6 +478,34 @@ AS $function$ -- permission mirror
   select case jsonb_typeof(rows)
     when 'array' then jsonb_path_query_array(rows, '$[$first to $last]', jsonb_build_object('first', first - 1, 'last', last - 1))
     else (select jsonb_object_agg(c.key, ((c.value::text[])[first : last])::text) from jsonb_each_text(rows) as c) end
+$function$;
+
+CREATE OR REPLACE FUNCTION mirror.doubt(kind text, about text, reason text, cure text, since timestamp with time zone)
+ RETURNS jsonb
+ LANGUAGE sql
+ IMMUTABLE
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$ -- permission mirror
+  select jsonb_build_object('kind', kind, 'about', about, 'reason', reason, 'cure', cure, 'since', since)
+$function$;
+
+CREATE OR REPLACE FUNCTION mirror.due(tbl text, n integer)
+ RETURNS SETOF mirror.parked
+ LANGUAGE plpgsql
+ STABLE
+ SET search_path TO 'pg_catalog', 'pg_temp'
+ SET enable_seqscan TO 'off'
+AS $function$ -- permission mirror
+begin
+  return query
+    select p.* from mirror.parked as p where p.ctid = any (
+      array(select w.ctid from mirror.parked as w where w.tbl = due.tbl and w.retry_at <= now() order by w.retry_at limit n)
+      || array(select min(r.place)
+               from (select w.ctid as place, w.reason from mirror.parked as w
+                     where w.tbl = due.tbl and w.retry_at <= now() limit case when n > 100 then 0 else 100000 end) as r
+               group by r.reason limit n / 2))
+    order by p.retry_at;
+end
 $function$;
 
 CREATE OR REPLACE FUNCTION mirror.epoch_of(trip text)
@@ -448,13 +551,21 @@ begin
                                                       select jsonb_array_elements(coalesce(w->'gone', '[]'))) as k(r)
                                  where w->>'table' = $1->>'table' and coalesce(r->>'trip_id', r->>'id') = u.k1
                                    and coalesce(r->>'user_id', '') = u.k2)
-                 and not exists (select from jsonb_array_elements($2) as w where w->'trips' ? u.k1 and u.k2 <> ''))
+                 and not exists (select from jsonb_array_elements($2) as w where w->'trips' ? u.k1 and u.k2 <> '')),
+         w as (select k1, k2 from u where is_parked
+               union all
+               select f->>'k1', coalesce(f->>'k2', '') from mirror.refused($1) as f
+               where (f->>'k1', coalesce(f->>'k2', '')) not in (select k1, k2 from u))
     select jsonb_build_object('table', $1->>'table',
       'missing', count(*) filter (where direction = 'missing'), 'extra', count(*) filter (where direction = 'extra'),
       'changed', count(*) filter (where direction = 'changed'),
-      'parked', (select count(*) from u where is_parked)
-                + (select count(*) from mirror.refused($1) as f
-                   where (f->>'k1', coalesce(f->>'k2', '')) not in (select k1, k2 from u)),
+      'parked', (select count(*) from w),
+      'parked_rows', coalesce((select jsonb_agg(to_jsonb(f)) from (
+         select w.k1, nullif(w.k2, '') as k2,
+                coalesce((select p.reason from mirror.parked as p where p.tbl = $1->>'table' and p.k1 = w.k1 and p.k2 = w.k2),
+                         (select f->>'reason' from mirror.refused($1) as f
+                          where f->>'k1' = w.k1 and coalesce(f->>'k2', '') = w.k2)) as reason
+         from w order by k1, k2 limit 100) as f), '[]'),
       'refused', (select count(*) from mirror.refused($1) as f
                   where (f->>'k1', coalesce(f->>'k2', '')) not in (select p.k1, p.k2 from mirror.parked as p where p.tbl = $1->>'table')),
       'rows', coalesce((select jsonb_agg(to_jsonb(f)) from (
@@ -769,6 +880,19 @@ AS $function$ -- permission mirror
   select h.rule, h.finding, h.cure from mirror.holes() as h
 $function$;
 
+CREATE OR REPLACE FUNCTION mirror.is_about_row(state text, message text)
+ RETURNS boolean
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$ -- permission mirror
+begin
+  if state in ('40001', '40P01') then
+    raise exception 'the target was busy with others' using errcode = 'PT423', detail = message;
+  end if;
+  return mirror.is_objection(state);
+end
+$function$;
+
 CREATE OR REPLACE FUNCTION mirror.is_invoker(options text[])
  RETURNS boolean
  LANGUAGE sql
@@ -788,6 +912,18 @@ AS $function$ -- permission mirror
   select state ~ '^(22|23|44)' or state ~ '^[5-9I-Z]' and state !~ '^(53|55|57|58|72|XX)'
 $function$;
 
+CREATE OR REPLACE FUNCTION mirror.is_sound(s mirror.state)
+ RETURNS boolean
+ LANGUAGE plpgsql
+ STABLE
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$ -- permission mirror
+begin
+  return coalesce(s.seal = hash_record_extended(row(s.source, s.life, s.position_life, s.epoch, s.batch, s.snapshot, s.position_epoch, s.as_of, s.fresh_at, s.known_at, s.applied_at, s.primed_at, s.proof, s.braked, s.walks, s.doubts), 0) and s.version = 1 and s.types = '{"created_by": "uuid", "trip_id": "uuid", "user_id": "uuid"}'::jsonb
+                  and s.allow_cascade = array[]::text[], false);
+end
+$function$;
+
 CREATE OR REPLACE FUNCTION mirror.is_vacant(scope jsonb)
  RETURNS boolean
  LANGUAGE plpgsql
@@ -800,6 +936,82 @@ declare _any boolean;
 begin
   execute format('select exists (select from public.%I as t where %s)', scope->>'table', mirror.within(scope)) into _any;
   return not _any;
+end
+$function$;
+
+CREATE OR REPLACE FUNCTION mirror.keep(s mirror.state)
+ RETURNS void
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$ -- permission mirror
+begin
+  s.known_at := null;
+  if s.primed_at is not null and s.life is not distinct from s.position_life and s.braked = '{}' then
+    select least(s.fresh_at, min((d->>'since')::timestamptz) filter (where d->>'kind' in ('capture', 'unreadable')))
+    into s.known_at from jsonb_array_elements(s.doubts) as d
+    having not coalesce(bool_or(d->>'kind' in ('brake', 'life', 'tampered')
+                                or d->>'kind' in ('capture', 'unreadable') and d->>'since' is null), false);
+  end if;
+  s.seal := hash_record_extended(row(s.source, s.life, s.position_life, s.epoch, s.batch, s.snapshot, s.position_epoch, s.as_of, s.fresh_at, s.known_at, s.applied_at, s.primed_at, s.proof, s.braked, s.walks, s.doubts), 0);
+  update mirror.state as t
+  set source = s.source, life = s.life, position_life = s.position_life, epoch = s.epoch, batch = s.batch, snapshot = s.snapshot,
+      position_epoch = s.position_epoch, as_of = s.as_of, fresh_at = s.fresh_at, known_at = s.known_at,
+      applied_at = s.applied_at, primed_at = s.primed_at, proof = s.proof, braked = s.braked, walks = s.walks,
+      doubts = s.doubts, seal = s.seal, version = s.version, types = s.types, allow_cascade = s.allow_cascade,
+      rendered = s.rendered
+  where t.one;
+  if not found then
+    insert into mirror.state select s.*;
+  end if;
+end
+$function$;
+
+CREATE OR REPLACE FUNCTION mirror.known(OUT primed boolean, OUT life text, OUT snapshot text, OUT as_of timestamp with time zone, OUT fresh_at timestamp with time zone, OUT equal boolean, OUT doubts jsonb)
+ RETURNS record
+ LANGUAGE plpgsql
+ STABLE
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$ -- permission mirror
+#variable_conflict use_variable
+declare
+  _state mirror.state;
+  _table text;
+  _n bigint;
+begin
+  select * into _state from mirror.state as s;
+  primed := false;
+  equal := false;
+  if not (found and mirror.is_sound(_state)) then
+    doubts := jsonb_build_array(mirror.doubt('tampered', 'mirror.state', 'mirror.state was changed by others than the mirror',
+      'Leave it alone: the daemon compares everything, and then it is right again.', null));
+    return;
+  end if;
+  doubts := _state.doubts;
+  primed := _state.primed_at is not null;
+  life := _state.life;
+  if not primed then
+    doubts := doubts || mirror.doubt('unprimed', null, 'the mirror has not been filled yet', 'Wait until the daemon has loaded everything.', null);
+  elsif _state.life is distinct from _state.position_life then
+    doubts := doubts || mirror.doubt('life', _state.life, 'the primary crashed or was replaced, and not everything has been compared since',
+                                     'Wait until the daemon has compared all three tables.', null);
+  else
+    snapshot := _state.snapshot;
+    as_of := _state.as_of;
+    fresh_at := _state.known_at;
+  end if;
+  for _table, _n in select b.key, (b.value->>'would_delete')::bigint from jsonb_each(_state.braked) as b loop
+    continue when exists (select from jsonb_array_elements(_state.doubts) as d where d->>'kind' = 'brake' and d->>'about' = _table);
+    doubts := doubts || mirror.doubt('brake', _table, format('a repair would delete %s rows of %s, which the brake does not allow', _n, _table),
+                                     'Look at the source; if the rows are to go, run `mirror resync --force`.', null);
+  end loop;
+  for _table, _n in select p.tbl, count(*) from mirror.parked as p group by p.tbl order by p.tbl loop
+    continue when exists (select from jsonb_array_elements(_state.doubts) as d where d->>'kind' = 'parked' and d->>'about' = _table);
+    doubts := doubts || mirror.doubt('parked', _table, format('%s rows of %s are left out: one of the two sides refuses them', _n, _table),
+                                     'See `mirror status` for the reasons.', null);
+  end loop;
+  equal := snapshot is not null and _state.proof is not null and not exists (
+    select from jsonb_array_elements(doubts) as d
+    where d->>'kind' in ('brake', 'capture', 'unreadable', 'life', 'tampered', 'parked', 'unprimed'));
 end
 $function$;
 
@@ -842,6 +1054,14 @@ AS $function$ -- permission mirror
   from regexp_matches(source, '(\m(?:insert\s+into|merge\s+into|delete\s+from|truncate(?:\s+table)?|update|copy'
                            || '|from|join|using|table)\s|,)'
                            || '\s*(?:only\s+)?\(*\s*(?:("[^"]+"|\w+)\s*\.\s*)?("[^"]+"|\w+)', 'gi') as m
+$function$;
+
+CREATE OR REPLACE FUNCTION mirror.next_epoch(s mirror.state)
+ RETURNS bigint
+ LANGUAGE sql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$ -- permission mirror
+  select case when mirror.is_sound(s) then s.epoch + 1 else (extract(epoch from clock_timestamp()) * 1000)::bigint end
 $function$;
 
 CREATE OR REPLACE FUNCTION mirror.note_revoked(revoked jsonb)
@@ -994,17 +1214,10 @@ declare
   _k1 text := coalesce(key->>'k1', key->>'trip_id', key->>'id');
   _k2 text := coalesce(key->>'k2', key->>'user_id', '');
 begin
-  insert into mirror.parked as p (tbl, k1, k2, reason) values (park.tbl, _k1, _k2, park.reason)
+  insert into mirror.parked as p (tbl, k1, k2, reason) values (park.tbl, _k1, _k2, left(park.reason, 500))
   on conflict (tbl, k1, k2) do update
-  set reason = excluded.reason, tries = p.tries + 1, settled = false,
-      retry_at = now() + least(interval '1 hour', interval '5 seconds' * power(2, least(p.tries, 10)));
-  -- Many that are refused mean a mistake, and it is not for the mirror to revoke them all. Any user can make values too
-  -- large.
-  if park.reason not like '%(22001)%are mirrored' and (select count(*) from mirror.parked) > 1000 then
-    raise exception 'more than 1000 rows are refused' using errcode = 'PT422',
-      detail = format('the last one of %s because %s', park.tbl, park.reason),
-      hint = 'Put the table right; the mirror tries again by itself.';
-  end if;
+  set reason = excluded.reason, tries = p.tries + 1, settled = false, tried_at = now(),
+      retry_at = now() + least(interval '30 seconds', interval '5 seconds' * power(2, least(p.tries, 10)));
   if park.tbl = 'trip_memberships' then
     perform mirror.revoke(jsonb_build_array(jsonb_build_object('trip_id', _k1, 'user_id', _k2)));
   elsif park.tbl = 'users' and exists (select from public.users as u where u.id = mirror.as_user_id(_k1)) then
@@ -1087,6 +1300,7 @@ CREATE OR REPLACE FUNCTION mirror.reconsider(scopes jsonb)
  RETURNS boolean
  LANGUAGE plpgsql
  SET search_path TO 'pg_catalog', 'pg_temp'
+ SET enable_seqscan TO 'off'
 AS $function$ -- permission mirror
 declare _scope jsonb;
 begin
@@ -1095,12 +1309,57 @@ begin
   end if;
   for _scope in select jsonb_array_elements(scopes) loop
     update mirror.parked as p set settled = true
-    where p.tbl = _scope->>'table' and (p.k1, p.k2) in (
-      select coalesce(r->>'trip_id', r->>'id'), coalesce(r->>'user_id', '')
+    where p.ctid = any (array(
+      select f.ctid
       from (select mirror.objects(_scope->>'table', _scope->'rows') union all
-            select jsonb_array_elements(coalesce(_scope->'gone', '[]'))) as k(r));
+            select jsonb_array_elements(coalesce(_scope->'gone', '[]'))) as k(r),
+           lateral (select q.ctid from mirror.parked as q
+                    where q.tbl = _scope->>'table' and q.k1 = coalesce(r->>'trip_id', r->>'id')
+                      and q.k2 = coalesce(r->>'user_id', '') offset 0) as f));
   end loop;
   return true;
+end
+$function$;
+
+CREATE OR REPLACE FUNCTION mirror.refuse_source(s mirror.state, claimed jsonb, life text)
+ RETURNS void
+ LANGUAGE plpgsql
+ STABLE
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$ -- permission mirror
+declare
+  _later bigint := split_part(life, '.', 1)::bigint - coalesce(split_part(s.life, '.', 1)::bigint, 0);
+  _lost interval := s.as_of - (claimed->'life'->>'remembered')::timestamptz;
+  _bound interval := make_interval(secs => coalesce((claimed->>'crash_loses_s')::float8, 60));
+  _may_differ text[] := array['database', 'snapshot', 'life', 'crash_loses_s'];
+  _detail text;
+begin
+  -- A database may be renamed, and the mirror in it installed anew where the server says which one it is; everything
+  -- else says that it is another one.
+  if coalesce(claimed->>'system', claimed->>'timeline') is not null then
+    _may_differ := _may_differ || text 'install';
+  end if;
+  if s.source is not null and s.source - _may_differ is distinct from claimed - _may_differ then
+    raise exception 'the target mirrors another source' using errcode = 'PT412',
+      detail = format('it knows %s, this is %s', s.source, claimed),
+      hint = 'Check MIRROR_SOURCE_URL and MIRROR_TARGET_URL; if it is meant, run `mirror adopt`.';
+  end if;
+  if s.source->>'install' <> claimed->>'install' then
+    _later := null;  -- it counts its lives anew
+  end if;
+  if _later > 0 and _lost > _bound then
+    _detail := format('it has lost %s before its life %s', _lost, life);
+  elsif _later < 0 or _later = 0 and s.life <> life then
+    _detail := format('it lives its life %s, the target knows %s', life, s.life);
+  -- Time does not go backwards: a source restored to yesterday knows fewer transactions than its mirror.
+  elsif coalesce(_later, 0) = 0 and (_later is null or s.position_life = life)
+        and pg_snapshot_xmax((claimed->>'snapshot')::pg_snapshot) < pg_snapshot_xmax(s.snapshot::pg_snapshot) then
+    _detail := format('its snapshot is %s, the target equals %s', claimed->>'snapshot', s.snapshot);
+  end if;
+  if _detail is not null then
+    raise exception 'the source went back in time' using errcode = 'PT412', detail = _detail,
+      hint = 'If it was restored on purpose, run `mirror adopt`.';
+  end if;
 end
 $function$;
 
@@ -1274,6 +1533,18 @@ begin
 end
 $function$;
 
+CREATE OR REPLACE FUNCTION mirror.settle()
+ RETURNS boolean
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+ SET enable_seqscan TO 'off'
+AS $function$ -- permission mirror
+begin
+  delete from mirror.parked as p where p.settled;
+  return found;
+end
+$function$;
+
 CREATE OR REPLACE FUNCTION mirror.shown()
  RETURNS TABLE(class oid, object oid, root oid, past boolean, culprit oid)
  LANGUAGE sql
@@ -1375,6 +1646,33 @@ begin
       scope->>'table', mirror.within(scope), case scope->>'table' when 'users' then 'uuid' else 'uuid' end)
   end into _keys using scope;
   return _keys;
+end
+$function$;
+
+CREATE OR REPLACE FUNCTION mirror.tell_parked(asked jsonb, settled boolean)
+ RETURNS jsonb
+ LANGUAGE plpgsql
+ STABLE
+ SET search_path TO 'pg_catalog', 'pg_temp'
+ SET enable_seqscan TO 'off'
+AS $function$ -- permission mirror
+declare
+  _refused jsonb;
+  _parked jsonb;
+begin
+  if exists (select from mirror.parked where tried_at = now()) then
+    select jsonb_object_agg(t.tbl, jsonb_build_object('n', t.n, 'rows', (
+      select jsonb_agg(jsonb_build_object('k1', f.k1, 'k2', nullif(f.k2, ''), 'reason', f.reason))
+      from (select * from mirror.parked as p where p.tried_at = now() and p.tbl = t.tbl order by p.k1, p.k2 limit 100) as f)))
+    into _refused from (select p.tbl, count(*) as n from mirror.parked as p where p.tried_at = now() group by p.tbl) as t;
+  end if;
+  if settled or _refused is not null or asked is distinct from '{}' then
+    _parked := mirror.count_parked();
+  end if;
+  return jsonb_build_object('parked', _parked, 'refused', coalesce(_refused, '{}'), 'due', (
+    select coalesce(jsonb_agg(jsonb_build_object('table', a.key, 'k1', d.k1, 'k2', nullif(d.k2, ''))), '[]')
+    from jsonb_each(coalesce(asked, '{"users": 100, "trips": 100, "trip_memberships": 100}')) as a,
+         mirror.due(a.key, a.value::integer) as d));
 end
 $function$;
 
@@ -1647,11 +1945,17 @@ CREATE OR REPLACE FUNCTION public.mirror_adopt(source jsonb)
  SECURITY DEFINER
  SET search_path TO 'pg_catalog', 'pg_temp'
 AS $function$ -- permission mirror
+#variable_conflict use_column
+declare
+  _old mirror.state;
+  _new mirror.state := mirror.blank();
 begin
   perform mirror.make_durable();
-  update mirror.state as s set source = mirror_adopt.source, epoch = s.epoch + 1, batch = 0, snapshot = null, as_of = null,
-         fresh_at = null, primed_at = null, proof = null, braked = '{}', walks = '[]'
-  where s.one;
+  select * into _old from mirror.state for update;
+  _new.rendered := coalesce(_old.rendered, '');
+  _new.source := mirror_adopt.source - 'snapshot' - 'life' - 'crash_loses_s';
+  _new.epoch := mirror.next_epoch(_old);
+  perform mirror.keep(_new);
   return jsonb_build_object('clock', clock_timestamp());
 end
 $function$;
@@ -1667,6 +1971,7 @@ CREATE OR REPLACE FUNCTION public.mirror_apply(batch jsonb)
 AS $function$ -- permission mirror
 #variable_conflict use_variable
 declare
+  _state mirror.state;
   _counts jsonb := '{}';
   _scopes jsonb := case when batch ? 'explain' then jsonb_path_query_array(batch, '$.scopes[*] ? (!exists(@.dry))')
                         else batch->'scopes' end;
@@ -1678,12 +1983,12 @@ declare
   _parked boolean;
 begin
   perform mirror.make_durable();
-  perform mirror.check_fence((batch->>'epoch')::bigint, (batch->>'batch')::bigint);
+  _state := mirror.check_fence((batch->>'epoch')::bigint, (batch->>'batch')::bigint);
   if not _tables <@ array['users', 'trips', 'trip_memberships'] then
     raise exception 'a scope names a table that is not mirrored' using errcode = '22023';
   end if;
   -- Nothing is forgotten in the source for a batch that is about no rows, so it need not wait for the disk.
-  if _scopes = '[]' and not batch ?| array['walks', 'proof', 'braked'] then
+  if _scopes = '[]' and not batch ?| array['walks', 'proof', 'braked', 'doubts'] then
     perform set_config('synchronous_commit', 'off', true);
   end if;
   set constraints all immediate;
@@ -1712,17 +2017,14 @@ begin
     end loop;
   end loop;
   if _parked then
-    delete from mirror.parked as p where p.settled;
+    _parked := mirror.settle();
   end if;
-  perform mirror.advance((batch->>'batch')::bigint, nullif(batch->'position', 'null'), batch->'walks', batch->'proof',
-                         batch->'braked');
+  perform mirror.advance(_state, batch);
   return jsonb_build_object('clock', clock_timestamp(), 'counts', _counts,
     'check', case when batch ? 'check' then mirror.check_digest(batch->'check') end,
     'explained', case when batch ? 'explain' then
-        (select jsonb_agg(mirror.explain(s, '[]')) from jsonb_array_elements(batch->'scopes') as s where s ? 'dry') end,
-    'parked', (select coalesce(jsonb_object_agg(p.tbl, p.n), '{}') from (select tbl, count(*) as n from mirror.parked group by tbl) as p),
-    'due', (select coalesce(jsonb_agg(jsonb_build_object('table', p.tbl, 'k1', p.k1, 'k2', nullif(p.k2, ''))), '[]')
-            from (select * from mirror.parked where retry_at <= now() order by retry_at limit 100) as p));
+        (select jsonb_agg(mirror.explain(s, '[]')) from jsonb_array_elements(batch->'scopes') as s where s ? 'dry') end)
+    || mirror.tell_parked(batch->'due', _parked);
 end
 $function$;
 
@@ -1733,31 +2035,39 @@ CREATE OR REPLACE FUNCTION public.mirror_check_token(token text)
  SET search_path TO 'pg_catalog', 'pg_temp'
 AS $function$ -- permission mirror
 declare
-  _state mirror.state;
+  _known record;
+  _install text := (select s.source->>'install' from mirror.state as s);
   _here pg_snapshot;
   _seen pg_snapshot;
   _own xid8;
   _parts text[];
+  _later bigint := 0;
 begin
   if octet_length(token) < 100000 then
-    _parts := regexp_match(token, '^([0-9A-Za-z-]{1,64})/(-|[0-9]{1,19})/([0-9]{1,19}:[0-9]{1,19}:[0-9,]*)$');
+    _parts := regexp_match(token, '^([0-9A-Za-z-]{1,64})/(?:([0-9]{1,18})(?:[.]([0-9a-z]{1,16}))?/)?(-|[0-9]{1,19})/([0-9]{1,19}:[0-9]{1,19}:[0-9,]*)$');
   end if;
   begin
-    _own := nullif(_parts[2], '-')::xid8;
-    _seen := _parts[3]::pg_snapshot;
+    _own := nullif(_parts[4], '-')::xid8;
+    _seen := _parts[5]::pg_snapshot;
   exception when data_exception then
     _seen := null;
   end;
-  select * into _state from mirror.state;
-  _here := _state.snapshot::pg_snapshot;
   if _seen is null then
     return jsonb_build_object('has', false, 'kind', 'garbage', 'reason', 'this is not a token of mirror.token()');
-  elsif _state.source is null or _state.primed_at is null or _here is null then
+  end if;
+  select * into _known from mirror.known();
+  _here := _known.snapshot::pg_snapshot;
+  if _parts[2] is not null then
+    _later := _parts[2]::bigint - coalesce(split_part(_known.life, '.', 1)::bigint, 0);
+  end if;
+  if not _known.primed then
     return jsonb_build_object('has', false, 'kind', 'unprimed', 'reason', 'the mirror has not been filled yet');
-  elsif _parts[1] is distinct from _state.source->>'install' then
+  elsif _parts[1] is distinct from _install or _later = 0 and _parts[3] <> split_part(_known.life, '.', 2) then
     return jsonb_build_object('has', false, 'kind', 'foreign',
                               'reason', 'the token is of another source, or of one before it was restored');
-  elsif mirror.has_seen(_here, _seen) and coalesce(pg_visible_in_snapshot(_own, _here), true) then
+  elsif _here is null then
+    return jsonb_build_object('has', false, 'kind', 'early', 'reason', 'the mirror is being compared with the primary');
+  elsif _later < 0 or _later = 0 and mirror.has_seen(_here, _seen) and coalesce(pg_visible_in_snapshot(_own, _here), true) then
     return jsonb_build_object('has', true, 'kind', null, 'reason', null);
   end if;
   return jsonb_build_object('has', false, 'kind', 'early', 'reason', 'the mirror is not there yet');
@@ -1775,34 +2085,44 @@ AS $function$ -- permission mirror
 declare
   _state mirror.state;
   _reason text;
+  _sound boolean;
+  _rendered text;
+  _epoch bigint;
+  _life text := (mirror_claim.source->'life'->>'number') || '.' || (mirror_claim.source->'life'->>'name');
 begin
   if jsonb_typeof(mirror_claim.source) is distinct from 'object' then
     raise exception 'the source does not say who it is' using errcode = '22023';
   end if;
   perform mirror.make_durable();
-  select * into strict _state from mirror.state for update;
+  select * into _state from mirror.state for update;
+  _sound := found and mirror.is_sound(_state);
+  _epoch := mirror.next_epoch(_state);
   select string_agg(o, '; ') into _reason from mirror.obstacles() as o;
   if _reason is not null then
     raise exception 'a foreign key would take rows of others along' using errcode = 'PT428', detail = _reason;
   end if;
-  -- A database may be renamed; everything else says that it is another one.
-  if _state.source is not null
-     and _state.source - 'database' is distinct from mirror_claim.source - 'database' - 'snapshot' then
-    raise exception 'the target mirrors another source' using errcode = 'PT412',
-      detail = format('it knows %s, this is %s', _state.source, mirror_claim.source),
-      hint = 'Check MIRROR_SOURCE_URL and MIRROR_TARGET_URL; if it is meant, run `mirror adopt`.';
+  if _sound then
+    perform mirror.refuse_source(_state, mirror_claim.source, _life);
   end if;
-  -- Time does not go backwards: a source restored to yesterday knows fewer transactions than its mirror.
-  if pg_snapshot_xmax((mirror_claim.source->>'snapshot')::pg_snapshot) < pg_snapshot_xmax(_state.snapshot::pg_snapshot) then
-    raise exception 'the source went back in time' using errcode = 'PT412',
-      detail = format('its snapshot is %s, the target equals %s', mirror_claim.source->>'snapshot', _state.snapshot),
-      hint = 'If it was restored on purpose, run `mirror adopt`.';
+  -- Installed anew: what was written in between no trigger saw. All is compared, and nothing claimed before.
+  if not _sound or _state.source->>'install' <> mirror_claim.source->>'install' then
+    _rendered := case when _sound then _state.rendered else '' end;
+    _state := mirror.blank();
+    _state.rendered := _rendered;
   end if;
-  update mirror.state set epoch = epoch + 1, batch = 0, source = mirror_claim.source - 'snapshot' where one
-  returning * into _state;
+  _state.epoch := _epoch;
+  _state.batch := 0;
+  _state.source := mirror_claim.source - 'snapshot' - 'life' - 'crash_loses_s';
+  if _state.life is distinct from _life then
+    _state.life := _life;
+    _state.walks := '[]';
+    _state.proof := null;
+  end if;
+  perform mirror.keep(_state);
   return jsonb_build_object('epoch', _state.epoch, 'version', _state.version, 'types', _state.types, 'clock', clock_timestamp(),
     'snapshot', _state.snapshot, 'primed', _state.primed_at is not null, 'parked', (select count(*) from mirror.parked),
-    'walks', _state.walks, 'proof', _state.proof, 'channels', mirror.channels(),
+    'life', _life, 'compared', _state.position_life is not distinct from _life, 'tampered', not _sound,
+    'walks', _state.walks, 'proof', _state.proof, 'doubts', _state.doubts, 'channels', mirror.channels(), 'told', '{"active": ["active", "accepted"], "allow_cascade": [], "announce": null, "callers": "id", "companions_see": ["username"], "max_staleness": null, "members_without_user": false, "send": ["broadcast", "presence"], "topics": ["trip:{id}"]}'::jsonb,
     'empty', array_remove(array[case when not exists (select from public.users) then 'users' end,
                                 case when not exists (select from public.trips) then 'trips' end,
                                 case when not exists (select from public.trip_memberships) then 'trip_memberships' end], null));
@@ -1845,7 +2165,7 @@ CREATE OR REPLACE FUNCTION public.mirror_is_fresh(max_age interval)
  STABLE SECURITY DEFINER
  SET search_path TO 'pg_catalog', 'pg_temp'
 AS $function$ -- permission mirror
-  select exists (select from mirror.state as s where s.primed_at is not null and clock_timestamp() - s.fresh_at <= max_age)
+  select coalesce(clock_timestamp() - k.fresh_at <= max_age, false) from mirror.known() as k
 $function$;
 
 CREATE OR REPLACE FUNCTION public.mirror_open_channels()
@@ -1877,8 +2197,8 @@ CREATE OR REPLACE FUNCTION public.mirror_staleness()
  STABLE SECURITY DEFINER
  SET search_path TO 'pg_catalog', 'pg_temp'
 AS $function$ -- permission mirror
-  select coalesce((select greatest(0, extract(epoch from clock_timestamp() - s.fresh_at))
-                   from mirror.state as s where s.primed_at is not null), 'infinity')
+  select coalesce((select greatest(0, extract(epoch from clock_timestamp() - k.fresh_at))
+                   from mirror.known() as k where k.fresh_at is not null), 'infinity')
 $function$;
 
 CREATE OR REPLACE FUNCTION public.mirror_status()
@@ -1887,12 +2207,14 @@ CREATE OR REPLACE FUNCTION public.mirror_status()
  STABLE SECURITY DEFINER
  SET search_path TO 'pg_catalog', 'pg_temp'
 AS $function$ -- permission mirror
-  select to_jsonb(s) - 'one' - 'rendered' - 'sealed' - 'position_epoch' - 'messages' || jsonb_build_object(
-    'clock', clock_timestamp(), 'channels', mirror.channels(),
-    'staleness_seconds', extract(epoch from clock_timestamp() - s.fresh_at),
-    'parked', (select coalesce(jsonb_agg(to_jsonb(p) - 'settled' order by p.since), '[]')
+  select to_jsonb(coalesce(s.sound, mirror.blank()))
+         - '{one,rendered,sealed,position_epoch,messages,seal,known_at}'::text[] || jsonb_build_object(
+    'clock', clock_timestamp(), 'channels', mirror.channels(), 'equal', k.equal, 'doubts', k.doubts,
+    'staleness_seconds', extract(epoch from clock_timestamp() - k.fresh_at),
+    'parked_keys', mirror.count_parked(),
+    'parked', (select coalesce(jsonb_agg(to_jsonb(p) - 'settled' - 'tried_at' order by p.since), '[]')
                from (select * from mirror.parked order by since limit 100) as p))
-  from mirror.state as s
+  from mirror.known() as k left join lateral (select t as sound from mirror.state as t where mirror.is_sound(t)) as s on true
 $function$;
 
 CREATE OR REPLACE FUNCTION public.mirror_try()
@@ -1991,7 +2313,7 @@ begin
     select u.id::uuid from public.users as u where u.id = _me and not exists (select from mirror.parked as p where p.tbl = 'users' and p.k1 = u.id::text and p.k2 = '')
     union
     select m.user_id::uuid from public.trip_memberships as m
-    where m.trip_id = any (array(select public.my_trips())) and lower(m.status::text collate "C") = any (array['active', 'accepted']::text[]) and not exists (select from mirror.parked as p where case p.tbl when 'users' then p.k1 when 'trip_memberships' then p.k2 end = m.user_id::text and (p.tbl = 'users' or p.k1 = m.trip_id::text)) and exists (select from public.users as u where u.id = m.user_id);
+    where m.trip_id = any (array(select public.my_trips())) and lower(m.status::text collate "C") = any (array['active', 'accepted']::text[]) and (not exists (select from mirror.parked) or not exists (select from mirror.parked as p where case p.tbl when 'users' then p.k1 when 'trip_memberships' then p.k2 end = m.user_id::text and (p.tbl = 'users' or p.k1 = m.trip_id::text))) and exists (select from public.users as u where u.id = m.user_id);
 end
 $function$;
 
@@ -2021,7 +2343,7 @@ begin
     _me := null;
   end;
   return query
-    select m.trip_id::uuid from public.trip_memberships as m where m.user_id = _me and lower(m.status::text collate "C") = any (array['active', 'accepted']::text[]) and not exists (select from mirror.parked as p where case p.tbl when 'users' then p.k1 when 'trip_memberships' then p.k2 end = m.user_id::text and (p.tbl = 'users' or p.k1 = m.trip_id::text)) and exists (select from public.users as u where u.id = m.user_id);
+    select m.trip_id::uuid from public.trip_memberships as m where m.user_id = _me and lower(m.status::text collate "C") = any (array['active', 'accepted']::text[]) and (not exists (select from mirror.parked) or not exists (select from mirror.parked as p where case p.tbl when 'users' then p.k1 when 'trip_memberships' then p.k2 end = m.user_id::text and (p.tbl = 'users' or p.k1 = m.trip_id::text))) and exists (select from public.users as u where u.id = m.user_id);
 end
 $function$;
 

@@ -18,6 +18,8 @@ TEXTS = dict.fromkeys(UUIDS, "text")
 INTEGERS = dict.fromkeys(UUIDS, "integer")
 BIGINTS = dict.fromkeys(UUIDS, "bigint")
 SOURCE = {"system": "7", "timeline": None, "database": "app", "install": "8c7d"}
+# After mirror.state was changed by hand: as if the mirror itself had written it.
+RESEAL = "select mirror.keep(s) from mirror.state as s"
 
 Row = dict[str, Any]
 Connection = psycopg.AsyncConnection[Any]
@@ -116,12 +118,12 @@ class Writer:
         self.epoch, self.batch = reply["epoch"], 0
         return reply
 
-    async def apply(self, *scopes: Row, position: Row | None = None) -> Row:
+    async def apply(self, *scopes: Row, position: Row | None = None, **notes: Any) -> Row:
         self.batch += 1
-        return await self.send(self.epoch, self.batch, *scopes, position=position)
+        return await self.send(self.epoch, self.batch, *scopes, position=position, **notes)
 
-    async def send(self, epoch: int, batch: int, *scopes: Row, position: Row | None = None) -> Row:
-        document = {"epoch": epoch, "batch": batch, "position": position, "scopes": scopes}
+    async def send(self, epoch: int, batch: int, *scopes: Row, position: Row | None = None, **notes: Any) -> Row:
+        document = {"epoch": epoch, "batch": batch, "position": position, "scopes": scopes, **notes}
         return await self._call("mirror_apply", document)
 
     async def status(self) -> Row:
