@@ -4,7 +4,7 @@ login page of a network, a proxy that cut a document short, or the functions of 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Annotated, Any, TypeVar
 
@@ -34,6 +34,7 @@ Explained = Annotated[Document, _has("missing", "extra", "changed", "parked", "r
 Insecurity = Annotated[Document, _has("rule", "finding", "cure")]
 Parked = Annotated[Document, _has("tbl", "k1", "k2", "reason", "since", "tries", "retry_at")]
 Due = Annotated[Document, _has("table", "k1", "k2")]
+Refused = Annotated[Document, _has("n", "rows")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +75,9 @@ class Compared(Reply):
 @dataclass(frozen=True, slots=True)
 class Applied(Compared):
     counts: dict[str, dict[str, int]]
-    parked: dict[str, int]
+    parked: dict[str, int] | None  # None: as before
     due: tuple[Due, ...]
+    refused: dict[str, Refused] = field(default_factory=dict)  # not told by an older target
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ import psycopg
 import pytest
 
 import mirror.applier
+import mirror.producers.reconcile
 from mirror.daemon import Daemon
 from tests.bed.daemons import NEVER, SOFT, asleep, becomes_equal, equal, install, leading, running, value
 from tests.bed.eventually import eventually
@@ -216,6 +217,54 @@ async def test_in_a_backlog_revocations_go_first_and_the_position_waits(
     assert [moved for moved, _ in batches].index(True) >= 20, "not before the backlog is through"
     names = await value(target, "select count(*) from users where username like '%%!'")
     assert names == 200
+
+
+UNDER_WAY: dict[str, tuple[str, Callable[[Daemon], Any]]] = {
+    "walk": (
+        "select mirror.mark_keys(0, array['trip_memberships'], array(select id::text from trips limit 1), null, null)",
+        lambda daemon: len(daemon._applier.walks),
+    ),
+    "comparison": ("select mirror.resync()", lambda daemon: daemon._applier.reconcile.running),
+    "resync": ("select mirror.resync(rewrite => true)", lambda daemon: daemon._applier.reconcile.running),
+    "resync of a trip": (
+        "select mirror.resync(trip => (select id::text from trips limit 1))",
+        lambda daemon: daemon._applier.resync.known_requests,
+    ),
+}
+
+
+@pytest.mark.parametrize(("begin", "is_under_way"), UNDER_WAY.values(), ids=UNDER_WAY)
+async def test_a_revocation_waits_for_no_more_than_what_was_read_before_it(  # noqa: PLR0917 - fixtures
+    source: Connection,
+    target: Connection,
+    source_url: str,
+    target_url: str,
+    monkeypatch: pytest.MonkeyPatch,
+    begin: str,
+    is_under_way: Callable[[Daemon], Any],
+) -> None:
+    """One batch is being applied, the next one may be read already: it is in the third at the latest."""
+    monkeypatch.setattr(mirror.producers.reconcile, "SLICE_MIN", 10)
+    monkeypatch.setattr(mirror.producers.reconcile, "SLICE_MAX", 10)
+    await populate(source, 1500, 2)
+    await source.execute("update trip_memberships set role = 'doomed' where id % 500 = 0")
+    install(source_url, target_url)
+    async with running(source_url, target_url, NEVER) as daemon:
+        await ready(source, target, daemon)
+    await target.execute(WATCH)
+    async with running(source_url, target_url, SMALL) as daemon:
+        await ready(source, target, daemon)
+        await source.execute(begin)
+        await eventually(lambda: is_under_way(daemon), interval_s=0.001)
+        for change in ("status = 'LEFT', role = 'former'", "role = 'former'"):
+            one = "(select min(id) from trip_memberships where role = 'doomed')"
+            await source.execute(f"update trip_memberships set {change} where id = {one}")
+            left = await value(source, "select count(*) from trip_memberships where role = 'doomed'")
+            seen = await value(target, "select max(n) from batches")
+            gone = "select min(n) from batches where gone <= %s"
+            await eventually(lambda: value(target, gone, left), interval_s=0.001)  # noqa: B023
+            assert await value(target, gone, left) - seen <= 3
+        assert is_under_way(daemon), "it went on meanwhile"
 
 
 @pytest.mark.parametrize(("size", "rows"), [(1_000, 6000), (16_384, 700)])
