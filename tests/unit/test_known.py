@@ -20,6 +20,7 @@ from mirror.ops.metrics import Metrics
 from mirror.ops.record import Record
 from mirror.ops.report import ready, report
 from mirror.producers.findings import Finished, Order, TableReport
+from mirror.render import template
 from tests.bed.told import THEN, claimed, step
 
 MAX_S, NOW = 60.0, 1000.0
@@ -403,3 +404,11 @@ def test_every_kind_is_sorted() -> None:
         assert sort.means, kind
         assert bool(sort.then) is (kind in {"brake", "unreadable", "capture"}), kind
         assert isinstance(doubt(kind, "users", why="x", n=1, age="1 s"), Doubt)
+
+
+def test_the_target_says_it_in_the_same_words() -> None:
+    """What it knows of itself (schema/target/known.sql)."""
+    text = template("target/known.sql")
+    for kind in ("tampered", "life", "unprimed", "parked"):
+        assert f"'{SORTS[kind].says.format(about='%s', n='%s')}'" in text, kind
+        assert f"'{SORTS[kind].cure}'" in text, kind
