@@ -241,14 +241,6 @@ def test_it_is_refused_with_the_cure(refused: Try, case: str) -> None:
         assert part in said
 
 
-def test_the_cure_of_a_type_works(refused: Try, admin: Connection) -> None:
-    said = refused("alter table trip_memberships alter user_id type text", "")
-    cure = said.split("mirror.toml: ")[1].removesuffix(".").replace("] ", "]\n", 1)
-    Path("mirror.toml").write_text(cure, encoding="utf-8")
-    assert main(["install", "source"]) == 0
-    assert admin.execute("select to_regnamespace('mirror')").fetchone() != (None,)
-
-
 def test_a_right_that_is_missing_is_no_mistake_of_the_mapping(
     admin: Connection,
     source_url: str,
