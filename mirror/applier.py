@@ -222,6 +222,7 @@ class Applier:
     def begin(self, *, empty: tuple[str, ...], walks: tuple[dict[str, Any], ...]) -> None:
         """A new epoch: what was read before is not known to be applied. Walks are as far as the target says."""
         self.outbox.reset()
+        self._pace = Pace()  # what comes first is not known to be applied either
         self.parked.reset()
         self.resync.reset()
         self.requests.reset()
@@ -271,6 +272,7 @@ class Applier:
             count=self._pace.counts(now),
             backlog=self._pace.backlog,
             seek=self._pace.seeks(now),
+            seen=self._pace.seen,
         )
 
     def _read(self, look: _Look) -> dict[str, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from mirror.scope import Slice, Wide
 
@@ -42,6 +42,7 @@ class Request:
     count: bool = False
     backlog: bool = False
     seek: bool = True
+    seen: Any = None  # of what comes first, as the last look said
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,12 +67,23 @@ class Reading:
     requests: tuple[Mapping[str, Any], ...] = ()
     keys: int = 0
     gone_left: bool = False
+    seen: Any = None  # of what comes first in a backlog: for the next request, as it is
     dropped: int = 0  # of the entries, those that are about no possible row
 
     @property
     def complete(self) -> bool:
         """With this reading applied, and what was in hand before it, the target equals the source at its snapshot."""
         return not (self.backlog or self.wide or self.broken)
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """What the source says of one table: its changes are not captured, or it cannot be read."""
+
+    table: str
+    kind: Literal["capture", "unreadable"]
+    message: str
+    cure: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,7 +41,7 @@ class Watch:
         now, known = self.clock(), self.vitals.channels
         if now - self._faults_at >= FAULTS_INTERVAL_S:
             self._faults_at = now
-            self._note_faults(await source.faults())
+            self._note_faults([fault.message for fault in await source.faults() if fault.kind == "capture"])
         interval_s = CHANNELS_INTERVAL_S if known == "ready" else CLOSED_INTERVAL_S
         if known is not None and now - self._channels_at >= interval_s:
             self._channels_at = now

@@ -112,7 +112,8 @@ def _verdict(source: Report, target: Report, stale_after_s: float) -> str:
         return "not installed"
     if target["primed_at"] is None:
         return "not primed"
-    return "fresh" if target["staleness_seconds"] <= stale_after_s else "stale"
+    age_s = target["staleness_seconds"]
+    return "fresh" if age_s is not None and age_s <= stale_after_s else "stale"
 
 
 def _target(connection: Connection) -> Report:

@@ -15,6 +15,7 @@ from mirror.cli.words import show
 from mirror.config import load_settings
 from mirror.demo.ink import Ink
 from mirror.plain import plain
+from mirror.source.primary import faults_of
 from mirror.target.replies import CLOSED
 
 EXIT_CODES = {"fresh": 0, "stale": 1, "not primed": 1, "not installed": 1, "unknown": 3}
@@ -64,7 +65,9 @@ def _lines(report: Report, ink: Ink) -> Iterator[str]:
 def _headline(verdict: str, target: Report | None) -> str:
     match verdict:
         case "fresh" | "stale" if target is not None:
-            age_s = float(target["staleness_seconds"])
+            age_s = target["staleness_seconds"]
+            if age_s is None:
+                return f"STALE: {target['doubts'][0]['reason'] if target.get('doubts') else 'not known to be equal'}."
             return f"{verdict.upper()}: the target equals the source as of {age_s:.1f} s ago."
         case "not primed":
             return "NOT PRIMED: the first load is not complete."
@@ -90,8 +93,8 @@ def _source_lines(source: Report) -> Iterator[str]:
             f"stranger: pid {stranger['pid']} (role {stranger['role']}, application {stranger['application']!r}) "
             f"holds the mirror's lock {stranger['lock']}; `mirror doctor` says what that costs, and the cure."
         )
-    for fault in source["faults"]:
-        yield f"fault: {fault}; run `mirror install source`."
+    for fault in faults_of(source["faults"]):
+        yield f"fault: {fault.message}. {fault.cure}"
     if resync := source["resync"]:
         rows = f"{resync['done_rows']} of {resync['total_rows'] or '?'} rows"
         where = f", {resync['phase']} {resync['table']}, {rows}" if resync["phase"] else ""

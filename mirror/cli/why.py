@@ -111,7 +111,9 @@ def _position(position: Row) -> str:
     if position["snapshot"] is None:
         return "none yet: the first load is not complete"
     applied = f"applied {position['applied_at']:%Y-%m-%d %H:%M:%S}"
-    return f"snapshot {position['snapshot']} of the primary, {applied}, {position['staleness_seconds']:.1f} s old"
+    age_s = position["staleness_seconds"]
+    age = "not fresh" if age_s is None else f"{age_s:.1f} s old"
+    return f"snapshot {position['snapshot']} of the primary, {applied}, {age}"
 
 
 def _channel(channel: Channel) -> Iterator[tuple[str, str]]:

@@ -148,10 +148,10 @@ def _state(connection: Connection, mapping: Mapping, notes: dict[str, Any]) -> I
     notes |= {"target types": types, "known": source, "snapshot": snapshot}
     if version != VERSION:
         yield _said("installed", "error", f"its schema is version {version}, this mirror is {VERSION}", INSTALL)
-    elif rendered != digest(schema_sql(types, mapping)):
-        yield _said("installed", "warning", "its functions are of another release, or of another mapping", INSTALL)
     elif allowed != list(mapping.target.allow_cascade):
         yield _said("installed", "warning", "[target] allow_cascade in mirror.toml was changed since", INSTALL)
+    elif rendered != digest(schema_sql(types, mapping)):
+        yield _said("installed", "warning", "its functions are of another release, or of another mapping", INSTALL)
     elif _one(connection, "select mirror.fingerprint()") != sealed:
         yield _said("installed", "error", "somebody has changed what the mirror made here", INSTALL)
     else:

@@ -13,7 +13,7 @@ from typing import Any
 
 from psycopg import AsyncConnection
 
-from mirror.batch import Reading, Request, Taken
+from mirror.batch import Fault, Reading, Request, Taken
 from mirror.errors import ConfigError, NotInstalled, Superseded
 from mirror.postgres import connect, fetched
 from mirror.scope import Wide
@@ -110,6 +110,8 @@ class Primary:
         }
         if request.entries is not None:
             document["entries"] = request.entries
+        if request.seen is not None:
+            document["seen"] = request.seen
         if request.in_hand is not None:
             document["in_hand"] = request.in_hand.id
         if request.slice is not None:
@@ -137,9 +139,8 @@ class Primary:
         written = [request, state, json.dumps(progress), None if result is None else json.dumps(result)]
         return bool((await self._row("select mirror.report(%s, %s, %s::jsonb, %s::jsonb)", written))[0])
 
-    async def faults(self) -> list[str]:
-        faults: list[str] = (await self._row("select mirror.faults()"))[0]
-        return faults
+    async def faults(self) -> list[Fault]:
+        return faults_of((await self._row("select mirror.faults()"))[0])
 
     async def collapse(self, entries_max: int) -> bool:
         return bool((await self._row("select mirror.collapse(%s)", [entries_max]))[0])
@@ -156,6 +157,13 @@ class Primary:
             loop.remove_reader(fd)
 
         return unwatch
+
+
+def faults_of(said: list[Any]) -> list[Fault]:
+    """Text is what a source of an earlier release says: of triggers, without their table."""
+    return [
+        Fault(**f) if isinstance(f, dict) else Fault("", "capture", f, "Run `mirror install source`.") for f in said
+    ]
 
 
 def _reading(reply: dict[str, Any], scopes: str, taken: Taken | None) -> Reading:
@@ -177,5 +185,6 @@ def _reading(reply: dict[str, Any], scopes: str, taken: Taken | None) -> Reading
         requests=tuple(reply["requests"] or ()),
         keys=reply["keys"],
         gone_left=reply["gone_left"],
+        seen=reply.get("seen"),
         dropped=reply["dropped"],
     )

@@ -41,6 +41,11 @@ _SEEN = ("username", "email", "subject")
 _SEES_ALL = "id = any (array(select public.my_companions()))"
 _SEES_ONE = "id = (select public.my_user_id())"
 _SUBJECT = "_me := _sub;"
+# Over all that is claimed in mirror.state, as s. Inlined, because a policy with max_staleness asks it for each row.
+SEAL = (
+    "hash_record_extended(row(s.source, s.life, s.position_life, s.epoch, s.batch, s.snapshot, s.position_epoch, "
+    "s.as_of, s.fresh_at, s.known_at, s.applied_at, s.primed_at, s.proof, s.braked, s.walks, s.doubts), 0)"
+)
 
 
 def told(mapping: Mapping) -> dict[str, Any]:
@@ -151,6 +156,6 @@ def _is_fresh(access: AccessOptions) -> str:
     if access.max_staleness is None:
         return ""
     return (
-        " and exists (select from mirror.state as s where s.primed_at is not null "
-        f"and clock_timestamp() - s.fresh_at <= interval '{access.max_staleness} seconds')"
+        " and exists (select from mirror.state as s "
+        f"where clock_timestamp() - s.known_at <= interval '{access.max_staleness} seconds' and s.seal = {SEAL})"
     )

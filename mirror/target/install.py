@@ -10,12 +10,12 @@ from mirror.postgres import translated
 from mirror.render import array, digest, literal, render, row_text, template
 from mirror.tables import MEMBERSHIPS, TABLES, TRIPS, USERS, Table
 from mirror.target import adopt
-from mirror.target.access import access_places, argument_kinds, told
+from mirror.target.access import SEAL, access_places, argument_kinds, told
 from mirror.target.adopt import Connection, Say, Types
 from mirror.target.topics import refuse_ambiguous
 
 VERSION = 1
-FILES = ("base", "adopted", "tables", "write", "park", "prove", "api", "freshness", "access", "epochs", "try")
+FILES = ("base", "known", "adopted", "tables", "write", "park", "prove", "api", "freshness", "access", "epochs", "try")
 CHANGES_AT = FILES.index("write")  # what one table needs, before what needs it
 THEN = ("policies", "channels", "holes", "security", "grants")
 OURS = "permission mirror"  # what each body of ours begins with: whose body it is, is whose function it is
@@ -29,6 +29,12 @@ def schema_sql(types: Types, mapping: Mapping) -> str:
         places[f"{table.name}_rows"] = _rows(table)
         places[name] = row_text("t", table, types | {"id": _key_types(table, types)[0]})
     places["users_differ"] = _differs(USERS)
+    places |= {
+        "version": str(VERSION),
+        "type_names": literal(json.dumps(types, sort_keys=True)),
+        "allow_cascade": array(map(literal, mapping.target.allow_cascade)),
+        "seal": SEAL,
+    }
     parts = [render(f"target/{name}.sql", places) for name in FILES]
     parts[CHANGES_AT:CHANGES_AT] = [render("target/change.sql", _changes(table, types)) for table in TABLES]
     parts += [

@@ -25,49 +25,101 @@ language sql set search_path = pg_catalog, pg_temp as $mirror$
   select set_config('synchronous_commit', 'on', true) where current_setting('synchronous_commit') in ('off', 'local')
 $mirror$;
 
--- The next epoch. From here on every older daemon is refused.
+-- The epoch after this one. When the state is not to be believed, one that was certainly never handed out: they count
+-- from 1, or from an earlier such moment.
+create or replace function mirror.next_epoch(s mirror.state) returns bigint
+language sql volatile set search_path = pg_catalog, pg_temp as $mirror$
+  select case when mirror.is_sound(s) then s.epoch + 1 else (extract(epoch from clock_timestamp()) * 1000)::bigint end
+$mirror$;
+
+-- Is this source the one that is mirrored, and not an older copy of it? Its life is later after a crash or a fail-over, and
+-- then it may have lost what a crash loses: what it wrote after the last renewal of the lead that it remembers. (The daemon
+-- says how long that can be: crash_loses_s.) A restored copy has lost more, or is in an earlier life, or in one that
+-- has the same number and another name; or it is in the same life, and behind.
+create or replace function mirror.refuse_source(s mirror.state, claimed jsonb, life text) returns void
+language plpgsql stable set search_path = pg_catalog, pg_temp as $mirror$
+declare
+  _later bigint := split_part(life, '.', 1)::bigint - coalesce(split_part(s.life, '.', 1)::bigint, 0);
+  _lost interval := s.as_of - (claimed->'life'->>'remembered')::timestamptz;
+  _bound interval := make_interval(secs => coalesce((claimed->>'crash_loses_s')::float8, 60));
+  _may_differ text[] := array['database', 'snapshot', 'life', 'crash_loses_s'];
+  _detail text;
+begin
+  -- A database may be renamed, and the mirror in it installed anew where the server says which one it is; everything
+  -- else says that it is another one.
+  if coalesce(claimed->>'system', claimed->>'timeline') is not null then
+    _may_differ := _may_differ || text 'install';
+  end if;
+  if s.source is not null and s.source - _may_differ is distinct from claimed - _may_differ then
+    raise exception 'the target mirrors another source' using errcode = 'PT412',
+      detail = format('it knows %s, this is %s', s.source, claimed),
+      hint = 'Check MIRROR_SOURCE_URL and MIRROR_TARGET_URL; if it is meant, run `mirror adopt`.';
+  end if;
+  if s.source->>'install' <> claimed->>'install' then
+    _later := null;  -- it counts its lives anew
+  end if;
+  if _later > 0 and _lost > _bound then
+    _detail := format('it has lost %s before its life %s', _lost, life);
+  elsif _later < 0 or _later = 0 and s.life <> life then
+    _detail := format('it lives its life %s, the target knows %s', life, s.life);
+  -- Time does not go backwards: a source restored to yesterday knows fewer transactions than its mirror.
+  elsif coalesce(_later, 0) = 0 and (_later is null or s.position_life = life)
+        and pg_snapshot_xmax((claimed->>'snapshot')::pg_snapshot) < pg_snapshot_xmax(s.snapshot::pg_snapshot) then
+    _detail := format('its snapshot is %s, the target equals %s', claimed->>'snapshot', s.snapshot);
+  end if;
+  if _detail is not null then
+    raise exception 'the source went back in time' using errcode = 'PT412', detail = _detail,
+      hint = 'If it was restored on purpose, run `mirror adopt`.';
+  end if;
+end
+$mirror$;
+
+-- The next epoch. From here on every older daemon is refused. In a new life of the source the rows stay, and nothing is
+-- claimed before they are compared: the reply says so (compared).
 create or replace function public.mirror_claim(source jsonb) returns jsonb
 language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '5s' as $mirror$
 #variable_conflict use_column
 declare
   _state mirror.state;
   _reason text;
-  _others text[] := array['database', 'snapshot'];
+  _sound boolean;
+  _rendered text;
+  _epoch bigint;
+  _life text := (mirror_claim.source->'life'->>'number') || '.' || (mirror_claim.source->'life'->>'name');
 begin
   if jsonb_typeof(mirror_claim.source) is distinct from 'object' then
     raise exception 'the source does not say who it is' using errcode = '22023';
   end if;
   perform mirror.make_durable();
-  select * into strict _state from mirror.state for update;
+  select * into _state from mirror.state for update;
+  _sound := found and mirror.is_sound(_state);
+  _epoch := mirror.next_epoch(_state);
   select string_agg(o, '; ') into _reason from mirror.obstacles() as o;
   if _reason is not null then
     raise exception 'a foreign key would take rows of others along' using errcode = 'PT428', detail = _reason;
   end if;
-  -- A database may be renamed, and the mirror in it installed anew where the server says which one it is; everything
-  -- else says that it is another one.
-  if coalesce(mirror_claim.source->>'system', mirror_claim.source->>'timeline') is not null then
-    _others := _others || text 'install';
-  end if;
-  if _state.source is not null and _state.source - _others is distinct from mirror_claim.source - _others then
-    raise exception 'the target mirrors another source' using errcode = 'PT412',
-      detail = format('it knows %s, this is %s', _state.source, mirror_claim.source),
-      hint = 'Check MIRROR_SOURCE_URL and MIRROR_TARGET_URL; if it is meant, run `mirror adopt`.';
-  end if;
-  -- Time does not go backwards: a source restored to yesterday knows fewer transactions than its mirror.
-  if pg_snapshot_xmax((mirror_claim.source->>'snapshot')::pg_snapshot) < pg_snapshot_xmax(_state.snapshot::pg_snapshot) then
-    raise exception 'the source went back in time' using errcode = 'PT412',
-      detail = format('its snapshot is %s, the target equals %s', mirror_claim.source->>'snapshot', _state.snapshot),
-      hint = 'If it was restored on purpose, run `mirror adopt`.';
+  if _sound then
+    perform mirror.refuse_source(_state, mirror_claim.source, _life);
   end if;
   -- Installed anew: what was written in between no trigger saw. All is compared, and nothing claimed before.
-  if _state.source->>'install' <> mirror_claim.source->>'install' then
-    perform public.mirror_adopt(mirror_claim.source - 'snapshot');
+  if not _sound or _state.source->>'install' <> mirror_claim.source->>'install' then
+    _rendered := case when _sound then _state.rendered else '' end;
+    _state := mirror.blank();
+    _state.rendered := _rendered;
   end if;
-  update mirror.state set epoch = epoch + 1, batch = 0, source = mirror_claim.source - 'snapshot' where one
-  returning * into _state;
+  _state.epoch := _epoch;
+  _state.batch := 0;
+  _state.source := mirror_claim.source - 'snapshot' - 'life' - 'crash_loses_s';
+  if _state.life is distinct from _life then
+    _state.life := _life;
+    _state.walks := '[]';
+    _state.proof := null;
+  end if;
+  perform mirror.keep(_state);
   return jsonb_build_object('epoch', _state.epoch, 'version', _state.version, 'types', _state.types, 'clock', clock_timestamp(),
     'snapshot', _state.snapshot, 'primed', _state.primed_at is not null, 'parked', (select count(*) from mirror.parked),
-    'walks', _state.walks, 'proof', _state.proof, 'channels', mirror.channels(), 'told', {{told}}::jsonb,
+    'life', _life, 'compared', _state.position_life is not distinct from _life, 'tampered', not _sound,
+    'walks', _state.walks, 'proof', _state.proof, 'doubts', _state.doubts, 'channels', mirror.channels(), 'told', {{told}}::jsonb,
     'empty', array_remove(array[case when not exists (select from public.users) then 'users' end,
                                 case when not exists (select from public.trips) then 'trips' end,
                                 case when not exists (select from public.trip_memberships) then 'trip_memberships' end], null));
@@ -75,9 +127,9 @@ end
 $mirror$;
 
 -- The one write path: makes the target equal to the source within the scopes of a batch, in one transaction.
---   batch  {epoch, batch, scopes: [...], position: {snapshot, as_of, fresh_at} or null}; check: the digest of a slice at the
---          same snapshot; walks: how far first loads are; proof, braked: what a comparison found, to be kept;
---          explain: some scopes are dry
+--   batch  {epoch, batch, scopes: [...], position: {snapshot, as_of, fresh_at, life} or null}; check: the digest of a slice at
+--          the same snapshot; walks: how far first loads are; proof, braked: what a comparison found, to be kept; doubts:
+--          all that the daemon has, [{kind, about, reason, cure, since}], in place of those before; explain: some scopes are dry
 --   scope  {table, rows (a list for each column), and what else is in the scope: gone (keys), trips (whole trips), range (trip, after, upto)};
 --          refused: keys that the source could not read, with the reason; dry: change nothing, say what differs
 -- The position is set when the source says that with this batch everything up to its snapshot is applied.
@@ -88,6 +140,7 @@ language plpgsql security definer set search_path = pg_catalog, pg_temp set lock
 set statement_timeout = '8s' set jit = off as $mirror$
 #variable_conflict use_variable
 declare
+  _state mirror.state;
   _counts jsonb := '{}';
   _scopes jsonb := case when batch ? 'explain' then jsonb_path_query_array(batch, '$.scopes[*] ? (!exists(@.dry))')
                         else batch->'scopes' end;
@@ -99,12 +152,12 @@ declare
   _parked boolean;
 begin
   perform mirror.make_durable();
-  perform mirror.check_fence((batch->>'epoch')::bigint, (batch->>'batch')::bigint);
+  _state := mirror.check_fence((batch->>'epoch')::bigint, (batch->>'batch')::bigint);
   if not _tables <@ array['users', 'trips', 'trip_memberships'] then
     raise exception 'a scope names a table that is not mirrored' using errcode = '22023';
   end if;
   -- Nothing is forgotten in the source for a batch that is about no rows, so it need not wait for the disk.
-  if _scopes = '[]' and not batch ?| array['walks', 'proof', 'braked'] then
+  if _scopes = '[]' and not batch ?| array['walks', 'proof', 'braked', 'doubts'] then
     perform set_config('synchronous_commit', 'off', true);
   end if;
   set constraints all immediate;
@@ -135,8 +188,7 @@ begin
   if _parked then
     delete from mirror.parked as p where p.settled;
   end if;
-  perform mirror.advance((batch->>'batch')::bigint, nullif(batch->'position', 'null'), batch->'walks', batch->'proof',
-                         batch->'braked');
+  perform mirror.advance(_state, batch);
   return jsonb_build_object('clock', clock_timestamp(), 'counts', _counts,
     'check', case when batch ? 'check' then mirror.check_digest(batch->'check') end,
     'explained', case when batch ? 'explain' then
@@ -147,57 +199,67 @@ begin
 end
 $mirror$;
 
--- Locks the state: two writers come one after the other, and the second one sees what the first one has left.
-create or replace function mirror.check_fence(epoch bigint, batch bigint) returns void
+-- Locks the state: two writers come one after the other, and the second one sees what the first one has left. A state that
+-- others have changed is no fence: whoever leads has to claim it anew.
+create or replace function mirror.check_fence(epoch bigint, batch bigint) returns mirror.state
 language plpgsql set search_path = pg_catalog, pg_temp as $mirror$
 declare _state mirror.state;
 begin
-  select * into strict _state from mirror.state for update;
-  if (check_fence.epoch = _state.epoch and check_fence.batch > _state.batch) is not true then
+  select * into _state from mirror.state for update;
+  if not (found and mirror.is_sound(_state)) then
+    raise exception 'superseded' using errcode = 'PT409', detail = 'mirror.state was changed by others than the mirror';
+  elsif (check_fence.epoch = _state.epoch and check_fence.batch > _state.batch) is not true then
     raise exception 'superseded' using errcode = 'PT409',
       detail = format('epoch %s batch %s is not newer than epoch %s batch %s',
                       check_fence.epoch, check_fence.batch, _state.epoch, _state.batch);
   end if;
+  return _state;
 end
 $mirror$;
 
 -- The batch is done; with a position, the target equals the source at that snapshot. Within an epoch a snapshot never
 -- goes back: that would be a reading that was overtaken. In a new epoch it may (the source was restored, and somebody has
 -- decided that it is to be believed). Times go back only together with the snapshot: what was known of an older snapshot
--- holds for a newer one. Nothing is fresher than now.
-create or replace function mirror.advance(batch bigint, reached jsonb, walks jsonb, proof jsonb, braked jsonb) returns void
+-- holds for a newer one. Nothing is fresher than now. A position is of the life that was claimed with; a daemon of an
+-- earlier release does not say which one that is, and then it is none.
+create or replace function mirror.advance(s mirror.state, batch jsonb) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $mirror$
-#variable_conflict use_column
+#variable_conflict use_variable
 declare
-  _new pg_snapshot := advance.reached->>'snapshot';
-  _state mirror.state;
+  _reached jsonb := nullif(batch->'position', 'null');
+  _new pg_snapshot := _reached->>'snapshot';
+  _old pg_snapshot := s.snapshot;
   _back boolean;
 begin
-  if advance.reached is null then
-    update mirror.state as s set batch = advance.batch, applied_at = clock_timestamp(),
-           walks = coalesce(advance.walks, s.walks), proof = coalesce(advance.proof, s.proof),
-           braked = coalesce(advance.braked, s.braked)
-    where s.one;
-    return;
-  end if;
-  select * into strict _state from mirror.state;
-  _back := coalesce(pg_snapshot_xmax(_new) < pg_snapshot_xmax(_state.snapshot::pg_snapshot)
-                 or pg_snapshot_xmin(_new) < pg_snapshot_xmin(_state.snapshot::pg_snapshot), false);
-  if _back and _state.position_epoch = _state.epoch then
+  s.batch := (batch->>'batch')::bigint;
+  s.applied_at := clock_timestamp();
+  s.walks := coalesce(batch->'walks', s.walks);
+  s.proof := coalesce(batch->'proof', s.proof);
+  s.braked := coalesce(batch->'braked', s.braked);
+  s.doubts := coalesce(batch->'doubts', s.doubts);
+  if _reached ? 'life' and _reached->>'life' is distinct from s.life then
     raise exception 'superseded' using errcode = 'PT409',
-      detail = format('the position would go back from %s to %s', _state.snapshot, _new);
+      detail = format('the position is of life %s, the target was claimed with %s', _reached->>'life', s.life);
   end if;
-  if _back then
-    _state.as_of := null;
-    _state.fresh_at := null;
+  if _reached is not null and (_reached ? 'life' or s.life is null) then
+    _back := s.position_life is distinct from s.life
+          or coalesce(pg_snapshot_xmax(_new) < pg_snapshot_xmax(_old) or pg_snapshot_xmin(_new) < pg_snapshot_xmin(_old), false);
+    if _back and s.position_life is not distinct from s.life and s.position_epoch = s.epoch then
+      raise exception 'superseded' using errcode = 'PT409',
+        detail = format('the position would go back from %s to %s', s.snapshot, _new);
+    end if;
+    if _back then
+      s.as_of := null;
+      s.fresh_at := null;
+    end if;
+    s.primed_at := coalesce(s.primed_at, clock_timestamp());
+    s.position_epoch := s.epoch;
+    s.position_life := s.life;
+    s.snapshot := _new;
+    s.as_of := greatest(s.as_of, (_reached->>'as_of')::timestamptz);
+    s.fresh_at := least(greatest(s.fresh_at, (_reached->>'fresh_at')::timestamptz), clock_timestamp());
   end if;
-  update mirror.state as s
-  set batch = advance.batch, applied_at = clock_timestamp(), primed_at = coalesce(s.primed_at, clock_timestamp()),
-      position_epoch = s.epoch, snapshot = _new::text,
-      walks = coalesce(advance.walks, s.walks), proof = coalesce(advance.proof, s.proof), braked = coalesce(advance.braked, s.braked),
-      as_of = greatest(_state.as_of, (advance.reached->>'as_of')::timestamptz),
-      fresh_at = least(greatest(_state.fresh_at, (advance.reached->>'fresh_at')::timestamptz), clock_timestamp())
-  where s.one;
+  perform mirror.keep(s);
 end
 $mirror$;
 
@@ -208,12 +270,14 @@ language sql immutable set search_path = pg_catalog, pg_temp as $mirror$
            || jsonb_build_object(op, coalesce((counts->tbl->>op)::bigint, 0) + n)) end
 $mirror$;
 
+-- Where the state is, and what may be claimed (mirror.known): equal, life, doubts, staleness_seconds (null = not fresh).
 create or replace function public.mirror_status() returns jsonb
 language sql stable security definer set search_path = pg_catalog, pg_temp as $mirror$
-  select to_jsonb(s) - 'one' - 'rendered' - 'sealed' - 'position_epoch' - 'messages' || jsonb_build_object(
-    'clock', clock_timestamp(), 'channels', mirror.channels(),
-    'staleness_seconds', extract(epoch from clock_timestamp() - s.fresh_at),
+  select to_jsonb(coalesce(s.sound, mirror.blank()))
+         - '{one,rendered,sealed,position_epoch,messages,seal,known_at}'::text[] || jsonb_build_object(
+    'clock', clock_timestamp(), 'channels', mirror.channels(), 'equal', k.equal, 'doubts', k.doubts,
+    'staleness_seconds', extract(epoch from clock_timestamp() - k.fresh_at),
     'parked', (select coalesce(jsonb_agg(to_jsonb(p) - 'settled' order by p.since), '[]')
                from (select * from mirror.parked order by since limit 100) as p))
-  from mirror.state as s
+  from mirror.known() as k left join lateral (select t as sound from mirror.state as t where mirror.is_sound(t)) as s on true
 $mirror$;

@@ -26,7 +26,13 @@ create table if not exists mirror.state (
   walks        jsonb not null default '[]', -- first loads under way, and how far they are
   messages     oid                        -- the realtime.messages that our policies were made on
 );
-alter table mirror.state add column if not exists messages oid;
+alter table mirror.state
+  add column if not exists messages oid,
+  add column if not exists life text,          -- of the source, that the daemon claimed with; null = it has no lives
+  add column if not exists position_life text, -- the life that the snapshot is of: equal to life, or all is compared first
+  add column if not exists doubts jsonb not null default '[]', -- what the daemon knows that takes something away
+  add column if not exists known_at timestamptz, -- fresh_at, as far as braked, doubts and life leave it; null = not fresh
+  add column if not exists seal bigint;        -- over all that is claimed here: it is the mirror that wrote it
 
 -- Keys whose row the target refused: left out, retried with growing pauses, reported. A parked membership is not in the
 -- mirror at all: who cannot be proven to be a member is none.

@@ -40,6 +40,11 @@ create table mirror.state (
   braked jsonb not null default '{}'::jsonb,
   walks jsonb not null default '[]'::jsonb,
   messages oid,
+  life text,
+  position_life text,
+  doubts jsonb not null default '[]'::jsonb,
+  known_at timestamp with time zone,
+  seal bigint,
   constraint state_one_check CHECK (one),
   constraint state_pkey PRIMARY KEY (one)
 );
@@ -138,42 +143,47 @@ begin
 end
 $function$;
 
-CREATE OR REPLACE FUNCTION mirror.advance(batch bigint, reached jsonb, walks jsonb, proof jsonb, braked jsonb)
+CREATE OR REPLACE FUNCTION mirror.advance(s mirror.state, batch jsonb)
  RETURNS void
  LANGUAGE plpgsql
  SET search_path TO 'pg_catalog', 'pg_temp'
 AS $function$ -- permission mirror
-#variable_conflict use_column
+#variable_conflict use_variable
 declare
-  _new pg_snapshot := advance.reached->>'snapshot';
-  _state mirror.state;
+  _reached jsonb := nullif(batch->'position', 'null');
+  _new pg_snapshot := _reached->>'snapshot';
+  _old pg_snapshot := s.snapshot;
   _back boolean;
 begin
-  if advance.reached is null then
-    update mirror.state as s set batch = advance.batch, applied_at = clock_timestamp(),
-           walks = coalesce(advance.walks, s.walks), proof = coalesce(advance.proof, s.proof),
-           braked = coalesce(advance.braked, s.braked)
-    where s.one;
-    return;
-  end if;
-  select * into strict _state from mirror.state;
-  _back := coalesce(pg_snapshot_xmax(_new) < pg_snapshot_xmax(_state.snapshot::pg_snapshot)
-                 or pg_snapshot_xmin(_new) < pg_snapshot_xmin(_state.snapshot::pg_snapshot), false);
-  if _back and _state.position_epoch = _state.epoch then
+  s.batch := (batch->>'batch')::bigint;
+  s.applied_at := clock_timestamp();
+  s.walks := coalesce(batch->'walks', s.walks);
+  s.proof := coalesce(batch->'proof', s.proof);
+  s.braked := coalesce(batch->'braked', s.braked);
+  s.doubts := coalesce(batch->'doubts', s.doubts);
+  if _reached ? 'life' and _reached->>'life' is distinct from s.life then
     raise exception 'superseded' using errcode = 'PT409',
-      detail = format('the position would go back from %s to %s', _state.snapshot, _new);
+      detail = format('the position is of life %s, the target was claimed with %s', _reached->>'life', s.life);
   end if;
-  if _back then
-    _state.as_of := null;
-    _state.fresh_at := null;
+  if _reached is not null and (_reached ? 'life' or s.life is null) then
+    _back := s.position_life is distinct from s.life
+          or coalesce(pg_snapshot_xmax(_new) < pg_snapshot_xmax(_old) or pg_snapshot_xmin(_new) < pg_snapshot_xmin(_old), false);
+    if _back and s.position_life is not distinct from s.life and s.position_epoch = s.epoch then
+      raise exception 'superseded' using errcode = 'PT409',
+        detail = format('the position would go back from %s to %s', s.snapshot, _new);
+    end if;
+    if _back then
+      s.as_of := null;
+      s.fresh_at := null;
+    end if;
+    s.primed_at := coalesce(s.primed_at, clock_timestamp());
+    s.position_epoch := s.epoch;
+    s.position_life := s.life;
+    s.snapshot := _new;
+    s.as_of := greatest(s.as_of, (_reached->>'as_of')::timestamptz);
+    s.fresh_at := least(greatest(s.fresh_at, (_reached->>'fresh_at')::timestamptz), clock_timestamp());
   end if;
-  update mirror.state as s
-  set batch = advance.batch, applied_at = clock_timestamp(), primed_at = coalesce(s.primed_at, clock_timestamp()),
-      position_epoch = s.epoch, snapshot = _new::text,
-      walks = coalesce(advance.walks, s.walks), proof = coalesce(advance.proof, s.proof), braked = coalesce(advance.braked, s.braked),
-      as_of = greatest(_state.as_of, (advance.reached->>'as_of')::timestamptz),
-      fresh_at = least(greatest(_state.fresh_at, (advance.reached->>'fresh_at')::timestamptz), clock_timestamp())
-  where s.one;
+  perform mirror.keep(s);
 end
 $function$;
 
@@ -284,6 +294,17 @@ exception when others then
 end
 $function$;
 
+CREATE OR REPLACE FUNCTION mirror.blank()
+ RETURNS mirror.state
+ LANGUAGE sql
+ STABLE
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$ -- permission mirror
+  select jsonb_populate_record(null::mirror.state, jsonb_build_object(
+    'one', true, 'version', 1, 'rendered', '', 'types', '{"created_by": "uuid", "trip_id": "uuid", "user_id": "uuid"}'::jsonb, 'allow_cascade', array[]::text[],
+    'epoch', 0, 'batch', 0, 'braked', '{}'::jsonb, 'walks', '[]'::jsonb, 'doubts', '[]'::jsonb, 'messages', mirror.messages()::oid::bigint))
+$function$;
+
 CREATE OR REPLACE FUNCTION mirror.bound(condition text, VARIADIC keys text[])
  RETURNS text
  LANGUAGE sql
@@ -367,18 +388,21 @@ end
 $function$;
 
 CREATE OR REPLACE FUNCTION mirror.check_fence(epoch bigint, batch bigint)
- RETURNS void
+ RETURNS mirror.state
  LANGUAGE plpgsql
  SET search_path TO 'pg_catalog', 'pg_temp'
 AS $function$ -- permission mirror
 declare _state mirror.state;
 begin
-  select * into strict _state from mirror.state for update;
-  if (check_fence.epoch = _state.epoch and check_fence.batch > _state.batch) is not true then
+  select * into _state from mirror.state for update;
+  if not (found and mirror.is_sound(_state)) then
+    raise exception 'superseded' using errcode = 'PT409', detail = 'mirror.state was changed by others than the mirror';
+  elsif (check_fence.epoch = _state.epoch and check_fence.batch > _state.batch) is not true then
     raise exception 'superseded' using errcode = 'PT409',
       detail = format('epoch %s batch %s is not newer than epoch %s batch %s',
                       check_fence.epoch, check_fence.batch, _state.epoch, _state.batch);
   end if;
+  return _state;
 end
 $function$;
 
@@ -391,6 +415,15 @@ AS $function$ -- permission mirror
   select case jsonb_typeof(rows)
     when 'array' then jsonb_path_query_array(rows, '$[$first to $last]', jsonb_build_object('first', first - 1, 'last', last - 1))
     else (select jsonb_object_agg(c.key, ((c.value::text[])[first : last])::text) from jsonb_each_text(rows) as c) end
+$function$;
+
+CREATE OR REPLACE FUNCTION mirror.doubt(kind text, about text, reason text, cure text, since timestamp with time zone)
+ RETURNS jsonb
+ LANGUAGE sql
+ IMMUTABLE
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$ -- permission mirror
+  select jsonb_build_object('kind', kind, 'about', about, 'reason', reason, 'cure', cure, 'since', since)
 $function$;
 
 CREATE OR REPLACE FUNCTION mirror.epoch_of(trip text)
@@ -793,6 +826,18 @@ AS $function$ -- permission mirror
   select state ~ '^(22|23|44)' or state ~ '^[5-9I-Z]' and state !~ '^(53|55|57|58|72|XX)'
 $function$;
 
+CREATE OR REPLACE FUNCTION mirror.is_sound(s mirror.state)
+ RETURNS boolean
+ LANGUAGE plpgsql
+ STABLE
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$ -- permission mirror
+begin
+  return coalesce(s.seal = hash_record_extended(row(s.source, s.life, s.position_life, s.epoch, s.batch, s.snapshot, s.position_epoch, s.as_of, s.fresh_at, s.known_at, s.applied_at, s.primed_at, s.proof, s.braked, s.walks, s.doubts), 0) and s.version = 1 and s.types = '{"created_by": "uuid", "trip_id": "uuid", "user_id": "uuid"}'::jsonb
+                  and s.allow_cascade = array[]::text[], false);
+end
+$function$;
+
 CREATE OR REPLACE FUNCTION mirror.is_vacant(scope jsonb)
  RETURNS boolean
  LANGUAGE plpgsql
@@ -805,6 +850,82 @@ declare _any boolean;
 begin
   execute format('select exists (select from public.%I as t where %s)', scope->>'table', mirror.within(scope)) into _any;
   return not _any;
+end
+$function$;
+
+CREATE OR REPLACE FUNCTION mirror.keep(s mirror.state)
+ RETURNS void
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$ -- permission mirror
+begin
+  s.known_at := null;
+  if s.primed_at is not null and s.life is not distinct from s.position_life and s.braked = '{}' then
+    select least(s.fresh_at, min((d->>'since')::timestamptz) filter (where d->>'kind' in ('capture', 'unreadable')))
+    into s.known_at from jsonb_array_elements(s.doubts) as d
+    having not coalesce(bool_or(d->>'kind' in ('brake', 'life', 'tampered')
+                                or d->>'kind' in ('capture', 'unreadable') and d->>'since' is null), false);
+  end if;
+  s.seal := hash_record_extended(row(s.source, s.life, s.position_life, s.epoch, s.batch, s.snapshot, s.position_epoch, s.as_of, s.fresh_at, s.known_at, s.applied_at, s.primed_at, s.proof, s.braked, s.walks, s.doubts), 0);
+  update mirror.state as t
+  set source = s.source, life = s.life, position_life = s.position_life, epoch = s.epoch, batch = s.batch, snapshot = s.snapshot,
+      position_epoch = s.position_epoch, as_of = s.as_of, fresh_at = s.fresh_at, known_at = s.known_at,
+      applied_at = s.applied_at, primed_at = s.primed_at, proof = s.proof, braked = s.braked, walks = s.walks,
+      doubts = s.doubts, seal = s.seal, version = s.version, types = s.types, allow_cascade = s.allow_cascade,
+      rendered = s.rendered
+  where t.one;
+  if not found then
+    insert into mirror.state select s.*;
+  end if;
+end
+$function$;
+
+CREATE OR REPLACE FUNCTION mirror.known(OUT primed boolean, OUT life text, OUT snapshot text, OUT as_of timestamp with time zone, OUT fresh_at timestamp with time zone, OUT equal boolean, OUT doubts jsonb)
+ RETURNS record
+ LANGUAGE plpgsql
+ STABLE
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$ -- permission mirror
+#variable_conflict use_variable
+declare
+  _state mirror.state;
+  _table text;
+  _n bigint;
+begin
+  select * into _state from mirror.state as s;
+  primed := false;
+  equal := false;
+  if not (found and mirror.is_sound(_state)) then
+    doubts := jsonb_build_array(mirror.doubt('tampered', 'mirror.state', 'mirror.state was changed by others than the mirror',
+      'Leave it alone: the daemon compares everything, and then it is right again.', null));
+    return;
+  end if;
+  doubts := _state.doubts;
+  primed := _state.primed_at is not null;
+  life := _state.life;
+  if not primed then
+    doubts := doubts || mirror.doubt('unprimed', null, 'the mirror has not been filled yet', 'Wait until the daemon has loaded everything.', null);
+  elsif _state.life is distinct from _state.position_life then
+    doubts := doubts || mirror.doubt('life', _state.life, 'the primary crashed or was replaced, and not everything has been compared since',
+                                     'Wait until the daemon has compared all three tables.', null);
+  else
+    snapshot := _state.snapshot;
+    as_of := _state.as_of;
+    fresh_at := _state.known_at;
+  end if;
+  for _table, _n in select b.key, (b.value->>'would_delete')::bigint from jsonb_each(_state.braked) as b loop
+    continue when exists (select from jsonb_array_elements(_state.doubts) as d where d->>'kind' = 'brake' and d->>'about' = _table);
+    doubts := doubts || mirror.doubt('brake', _table, format('a repair would delete %s rows of %s, which the brake does not allow', _n, _table),
+                                     'Look at the source; if the rows are to go, run `mirror resync --force`.', null);
+  end loop;
+  for _table, _n in select p.tbl, count(*) from mirror.parked as p group by p.tbl order by p.tbl loop
+    continue when exists (select from jsonb_array_elements(_state.doubts) as d where d->>'kind' = 'parked' and d->>'about' = _table);
+    doubts := doubts || mirror.doubt('parked', _table, format('%s rows of %s are left out: one of the two sides refuses them', _n, _table),
+                                     'See `mirror status` for the reasons.', null);
+  end loop;
+  equal := snapshot is not null and _state.proof is not null and not exists (
+    select from jsonb_array_elements(doubts) as d
+    where d->>'kind' in ('brake', 'capture', 'unreadable', 'life', 'tampered', 'parked', 'unprimed'));
 end
 $function$;
 
@@ -847,6 +968,14 @@ AS $function$ -- permission mirror
   from regexp_matches(source, '(\m(?:insert\s+into|merge\s+into|delete\s+from|truncate(?:\s+table)?|update|copy'
                            || '|from|join|using|table)\s|,)'
                            || '\s*(?:only\s+)?\(*\s*(?:("[^"]+"|\w+)\s*\.\s*)?("[^"]+"|\w+)', 'gi') as m
+$function$;
+
+CREATE OR REPLACE FUNCTION mirror.next_epoch(s mirror.state)
+ RETURNS bigint
+ LANGUAGE sql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$ -- permission mirror
+  select case when mirror.is_sound(s) then s.epoch + 1 else (extract(epoch from clock_timestamp()) * 1000)::bigint end
 $function$;
 
 CREATE OR REPLACE FUNCTION mirror.note_revoked(revoked jsonb)
@@ -1087,6 +1216,48 @@ begin
             select jsonb_array_elements(coalesce(_scope->'gone', '[]'))) as k(r));
   end loop;
   return true;
+end
+$function$;
+
+CREATE OR REPLACE FUNCTION mirror.refuse_source(s mirror.state, claimed jsonb, life text)
+ RETURNS void
+ LANGUAGE plpgsql
+ STABLE
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$ -- permission mirror
+declare
+  _later bigint := split_part(life, '.', 1)::bigint - coalesce(split_part(s.life, '.', 1)::bigint, 0);
+  _lost interval := s.as_of - (claimed->'life'->>'remembered')::timestamptz;
+  _bound interval := make_interval(secs => coalesce((claimed->>'crash_loses_s')::float8, 60));
+  _may_differ text[] := array['database', 'snapshot', 'life', 'crash_loses_s'];
+  _detail text;
+begin
+  -- A database may be renamed, and the mirror in it installed anew where the server says which one it is; everything
+  -- else says that it is another one.
+  if coalesce(claimed->>'system', claimed->>'timeline') is not null then
+    _may_differ := _may_differ || text 'install';
+  end if;
+  if s.source is not null and s.source - _may_differ is distinct from claimed - _may_differ then
+    raise exception 'the target mirrors another source' using errcode = 'PT412',
+      detail = format('it knows %s, this is %s', s.source, claimed),
+      hint = 'Check MIRROR_SOURCE_URL and MIRROR_TARGET_URL; if it is meant, run `mirror adopt`.';
+  end if;
+  if s.source->>'install' <> claimed->>'install' then
+    _later := null;  -- it counts its lives anew
+  end if;
+  if _later > 0 and _lost > _bound then
+    _detail := format('it has lost %s before its life %s', _lost, life);
+  elsif _later < 0 or _later = 0 and s.life <> life then
+    _detail := format('it lives its life %s, the target knows %s', life, s.life);
+  -- Time does not go backwards: a source restored to yesterday knows fewer transactions than its mirror.
+  elsif coalesce(_later, 0) = 0 and (_later is null or s.position_life = life)
+        and pg_snapshot_xmax((claimed->>'snapshot')::pg_snapshot) < pg_snapshot_xmax(s.snapshot::pg_snapshot) then
+    _detail := format('its snapshot is %s, the target equals %s', claimed->>'snapshot', s.snapshot);
+  end if;
+  if _detail is not null then
+    raise exception 'the source went back in time' using errcode = 'PT412', detail = _detail,
+      hint = 'If it was restored on purpose, run `mirror adopt`.';
+  end if;
 end
 $function$;
 
@@ -1598,11 +1769,17 @@ CREATE OR REPLACE FUNCTION public.mirror_adopt(source jsonb)
  SECURITY DEFINER
  SET search_path TO 'pg_catalog', 'pg_temp'
 AS $function$ -- permission mirror
+#variable_conflict use_column
+declare
+  _old mirror.state;
+  _new mirror.state := mirror.blank();
 begin
   perform mirror.make_durable();
-  update mirror.state as s set source = mirror_adopt.source, epoch = s.epoch + 1, batch = 0, snapshot = null, as_of = null,
-         fresh_at = null, primed_at = null, proof = null, braked = '{}', walks = '[]'
-  where s.one;
+  select * into _old from mirror.state for update;
+  _new.rendered := coalesce(_old.rendered, '');
+  _new.source := mirror_adopt.source - 'snapshot' - 'life' - 'crash_loses_s';
+  _new.epoch := mirror.next_epoch(_old);
+  perform mirror.keep(_new);
   return jsonb_build_object('clock', clock_timestamp());
 end
 $function$;
@@ -1618,6 +1795,7 @@ CREATE OR REPLACE FUNCTION public.mirror_apply(batch jsonb)
 AS $function$ -- permission mirror
 #variable_conflict use_variable
 declare
+  _state mirror.state;
   _counts jsonb := '{}';
   _scopes jsonb := case when batch ? 'explain' then jsonb_path_query_array(batch, '$.scopes[*] ? (!exists(@.dry))')
                         else batch->'scopes' end;
@@ -1629,12 +1807,12 @@ declare
   _parked boolean;
 begin
   perform mirror.make_durable();
-  perform mirror.check_fence((batch->>'epoch')::bigint, (batch->>'batch')::bigint);
+  _state := mirror.check_fence((batch->>'epoch')::bigint, (batch->>'batch')::bigint);
   if not _tables <@ array['users', 'trips', 'trip_memberships'] then
     raise exception 'a scope names a table that is not mirrored' using errcode = '22023';
   end if;
   -- Nothing is forgotten in the source for a batch that is about no rows, so it need not wait for the disk.
-  if _scopes = '[]' and not batch ?| array['walks', 'proof', 'braked'] then
+  if _scopes = '[]' and not batch ?| array['walks', 'proof', 'braked', 'doubts'] then
     perform set_config('synchronous_commit', 'off', true);
   end if;
   set constraints all immediate;
@@ -1665,8 +1843,7 @@ begin
   if _parked then
     delete from mirror.parked as p where p.settled;
   end if;
-  perform mirror.advance((batch->>'batch')::bigint, nullif(batch->'position', 'null'), batch->'walks', batch->'proof',
-                         batch->'braked');
+  perform mirror.advance(_state, batch);
   return jsonb_build_object('clock', clock_timestamp(), 'counts', _counts,
     'check', case when batch ? 'check' then mirror.check_digest(batch->'check') end,
     'explained', case when batch ? 'explain' then
@@ -1684,31 +1861,39 @@ CREATE OR REPLACE FUNCTION public.mirror_check_token(token text)
  SET search_path TO 'pg_catalog', 'pg_temp'
 AS $function$ -- permission mirror
 declare
-  _state mirror.state;
+  _known record;
+  _install text := (select s.source->>'install' from mirror.state as s);
   _here pg_snapshot;
   _seen pg_snapshot;
   _own xid8;
   _parts text[];
+  _later bigint := 0;
 begin
   if octet_length(token) < 100000 then
-    _parts := regexp_match(token, '^([0-9A-Za-z-]{1,64})/(-|[0-9]{1,19})/([0-9]{1,19}:[0-9]{1,19}:[0-9,]*)$');
+    _parts := regexp_match(token, '^([0-9A-Za-z-]{1,64})/(?:([0-9]{1,18})(?:[.]([0-9a-z]{1,16}))?/)?(-|[0-9]{1,19})/([0-9]{1,19}:[0-9]{1,19}:[0-9,]*)$');
   end if;
   begin
-    _own := nullif(_parts[2], '-')::xid8;
-    _seen := _parts[3]::pg_snapshot;
+    _own := nullif(_parts[4], '-')::xid8;
+    _seen := _parts[5]::pg_snapshot;
   exception when data_exception then
     _seen := null;
   end;
-  select * into _state from mirror.state;
-  _here := _state.snapshot::pg_snapshot;
   if _seen is null then
     return jsonb_build_object('has', false, 'kind', 'garbage', 'reason', 'this is not a token of mirror.token()');
-  elsif _state.source is null or _state.primed_at is null or _here is null then
+  end if;
+  select * into _known from mirror.known();
+  _here := _known.snapshot::pg_snapshot;
+  if _parts[2] is not null then
+    _later := _parts[2]::bigint - coalesce(split_part(_known.life, '.', 1)::bigint, 0);
+  end if;
+  if not _known.primed then
     return jsonb_build_object('has', false, 'kind', 'unprimed', 'reason', 'the mirror has not been filled yet');
-  elsif _parts[1] is distinct from _state.source->>'install' then
+  elsif _parts[1] is distinct from _install or _later = 0 and _parts[3] <> split_part(_known.life, '.', 2) then
     return jsonb_build_object('has', false, 'kind', 'foreign',
                               'reason', 'the token is of another source, or of one before it was restored');
-  elsif mirror.has_seen(_here, _seen) and coalesce(pg_visible_in_snapshot(_own, _here), true) then
+  elsif _here is null then
+    return jsonb_build_object('has', false, 'kind', 'early', 'reason', 'the mirror is being compared with the primary');
+  elsif _later < 0 or _later = 0 and mirror.has_seen(_here, _seen) and coalesce(pg_visible_in_snapshot(_own, _here), true) then
     return jsonb_build_object('has', true, 'kind', null, 'reason', null);
   end if;
   return jsonb_build_object('has', false, 'kind', 'early', 'reason', 'the mirror is not there yet');
@@ -1726,42 +1911,44 @@ AS $function$ -- permission mirror
 declare
   _state mirror.state;
   _reason text;
-  _others text[] := array['database', 'snapshot'];
+  _sound boolean;
+  _rendered text;
+  _epoch bigint;
+  _life text := (mirror_claim.source->'life'->>'number') || '.' || (mirror_claim.source->'life'->>'name');
 begin
   if jsonb_typeof(mirror_claim.source) is distinct from 'object' then
     raise exception 'the source does not say who it is' using errcode = '22023';
   end if;
   perform mirror.make_durable();
-  select * into strict _state from mirror.state for update;
+  select * into _state from mirror.state for update;
+  _sound := found and mirror.is_sound(_state);
+  _epoch := mirror.next_epoch(_state);
   select string_agg(o, '; ') into _reason from mirror.obstacles() as o;
   if _reason is not null then
     raise exception 'a foreign key would take rows of others along' using errcode = 'PT428', detail = _reason;
   end if;
-  -- A database may be renamed, and the mirror in it installed anew where the server says which one it is; everything
-  -- else says that it is another one.
-  if coalesce(mirror_claim.source->>'system', mirror_claim.source->>'timeline') is not null then
-    _others := _others || text 'install';
-  end if;
-  if _state.source is not null and _state.source - _others is distinct from mirror_claim.source - _others then
-    raise exception 'the target mirrors another source' using errcode = 'PT412',
-      detail = format('it knows %s, this is %s', _state.source, mirror_claim.source),
-      hint = 'Check MIRROR_SOURCE_URL and MIRROR_TARGET_URL; if it is meant, run `mirror adopt`.';
-  end if;
-  -- Time does not go backwards: a source restored to yesterday knows fewer transactions than its mirror.
-  if pg_snapshot_xmax((mirror_claim.source->>'snapshot')::pg_snapshot) < pg_snapshot_xmax(_state.snapshot::pg_snapshot) then
-    raise exception 'the source went back in time' using errcode = 'PT412',
-      detail = format('its snapshot is %s, the target equals %s', mirror_claim.source->>'snapshot', _state.snapshot),
-      hint = 'If it was restored on purpose, run `mirror adopt`.';
+  if _sound then
+    perform mirror.refuse_source(_state, mirror_claim.source, _life);
   end if;
   -- Installed anew: what was written in between no trigger saw. All is compared, and nothing claimed before.
-  if _state.source->>'install' <> mirror_claim.source->>'install' then
-    perform public.mirror_adopt(mirror_claim.source - 'snapshot');
+  if not _sound or _state.source->>'install' <> mirror_claim.source->>'install' then
+    _rendered := case when _sound then _state.rendered else '' end;
+    _state := mirror.blank();
+    _state.rendered := _rendered;
   end if;
-  update mirror.state set epoch = epoch + 1, batch = 0, source = mirror_claim.source - 'snapshot' where one
-  returning * into _state;
+  _state.epoch := _epoch;
+  _state.batch := 0;
+  _state.source := mirror_claim.source - 'snapshot' - 'life' - 'crash_loses_s';
+  if _state.life is distinct from _life then
+    _state.life := _life;
+    _state.walks := '[]';
+    _state.proof := null;
+  end if;
+  perform mirror.keep(_state);
   return jsonb_build_object('epoch', _state.epoch, 'version', _state.version, 'types', _state.types, 'clock', clock_timestamp(),
     'snapshot', _state.snapshot, 'primed', _state.primed_at is not null, 'parked', (select count(*) from mirror.parked),
-    'walks', _state.walks, 'proof', _state.proof, 'channels', mirror.channels(), 'told', '{"active": ["active", "accepted"], "allow_cascade": [], "announce": null, "callers": "id", "companions_see": ["username"], "max_staleness": null, "send": ["broadcast", "presence"], "topics": ["trip:{id}"]}'::jsonb,
+    'life', _life, 'compared', _state.position_life is not distinct from _life, 'tampered', not _sound,
+    'walks', _state.walks, 'proof', _state.proof, 'doubts', _state.doubts, 'channels', mirror.channels(), 'told', '{"active": ["active", "accepted"], "allow_cascade": [], "announce": null, "callers": "id", "companions_see": ["username"], "max_staleness": null, "send": ["broadcast", "presence"], "topics": ["trip:{id}"]}'::jsonb,
     'empty', array_remove(array[case when not exists (select from public.users) then 'users' end,
                                 case when not exists (select from public.trips) then 'trips' end,
                                 case when not exists (select from public.trip_memberships) then 'trip_memberships' end], null));
@@ -1804,7 +1991,7 @@ CREATE OR REPLACE FUNCTION public.mirror_is_fresh(max_age interval)
  STABLE SECURITY DEFINER
  SET search_path TO 'pg_catalog', 'pg_temp'
 AS $function$ -- permission mirror
-  select exists (select from mirror.state as s where s.primed_at is not null and clock_timestamp() - s.fresh_at <= max_age)
+  select coalesce(clock_timestamp() - k.fresh_at <= max_age, false) from mirror.known() as k
 $function$;
 
 CREATE OR REPLACE FUNCTION public.mirror_open_channels()
@@ -1836,8 +2023,8 @@ CREATE OR REPLACE FUNCTION public.mirror_staleness()
  STABLE SECURITY DEFINER
  SET search_path TO 'pg_catalog', 'pg_temp'
 AS $function$ -- permission mirror
-  select coalesce((select greatest(0, extract(epoch from clock_timestamp() - s.fresh_at))
-                   from mirror.state as s where s.primed_at is not null), 'infinity')
+  select coalesce((select greatest(0, extract(epoch from clock_timestamp() - k.fresh_at))
+                   from mirror.known() as k where k.fresh_at is not null), 'infinity')
 $function$;
 
 CREATE OR REPLACE FUNCTION public.mirror_status()
@@ -1846,12 +2033,13 @@ CREATE OR REPLACE FUNCTION public.mirror_status()
  STABLE SECURITY DEFINER
  SET search_path TO 'pg_catalog', 'pg_temp'
 AS $function$ -- permission mirror
-  select to_jsonb(s) - 'one' - 'rendered' - 'sealed' - 'position_epoch' - 'messages' || jsonb_build_object(
-    'clock', clock_timestamp(), 'channels', mirror.channels(),
-    'staleness_seconds', extract(epoch from clock_timestamp() - s.fresh_at),
+  select to_jsonb(coalesce(s.sound, mirror.blank()))
+         - '{one,rendered,sealed,position_epoch,messages,seal,known_at}'::text[] || jsonb_build_object(
+    'clock', clock_timestamp(), 'channels', mirror.channels(), 'equal', k.equal, 'doubts', k.doubts,
+    'staleness_seconds', extract(epoch from clock_timestamp() - k.fresh_at),
     'parked', (select coalesce(jsonb_agg(to_jsonb(p) - 'settled' order by p.since), '[]')
                from (select * from mirror.parked order by since limit 100) as p))
-  from mirror.state as s
+  from mirror.known() as k left join lateral (select t as sound from mirror.state as t where mirror.is_sound(t)) as s on true
 $function$;
 
 CREATE OR REPLACE FUNCTION public.mirror_try()

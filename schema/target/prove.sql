@@ -80,11 +80,17 @@ $mirror$;
 -- Another source, after a person has looked: from here on the target mirrors that one. Nothing is fresh until it was compared.
 create or replace function public.mirror_adopt(source jsonb) returns jsonb
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $mirror$
+#variable_conflict use_column
+declare
+  _old mirror.state;
+  _new mirror.state := mirror.blank();
 begin
   perform mirror.make_durable();
-  update mirror.state as s set source = mirror_adopt.source, epoch = s.epoch + 1, batch = 0, snapshot = null, as_of = null,
-         fresh_at = null, primed_at = null, proof = null, braked = '{}', walks = '[]'
-  where s.one;
+  select * into _old from mirror.state for update;
+  _new.rendered := coalesce(_old.rendered, '');
+  _new.source := mirror_adopt.source - 'snapshot' - 'life' - 'crash_loses_s';
+  _new.epoch := mirror.next_epoch(_old);
+  perform mirror.keep(_new);
   return jsonb_build_object('clock', clock_timestamp());
 end
 $mirror$;

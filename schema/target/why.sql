@@ -21,8 +21,8 @@ from mirror.parked
 where (tbl, k1, k2) in (('users', %(user)s, ''), ('trips', %(trip)s, ''), ('trip_memberships', %(trip)s, %(user)s))
 
 -- query position: which state of the primary this is, and since when
-select snapshot, as_of, applied_at, primed_at is not null as primed,
-       extract(epoch from clock_timestamp() - fresh_at)::float8 as staleness_seconds from mirror.state
+select k.snapshot, k.as_of, (select s.applied_at from mirror.state as s), k.primed,
+       extract(epoch from clock_timestamp() - k.fresh_at)::float8 as staleness_seconds from mirror.known() as k
 
 -- query become: who asks, and where, as Realtime says it
 select set_config('role', coalesce((select rolname from pg_roles where rolname = 'authenticated'), 'none'), true),

@@ -13,7 +13,7 @@ from pglast.visitors import Visitor
 # A string that is a statement (or the beginning of one), and not a word such as 'delete'.
 _STATEMENT = re.compile(r"\bupdate\s+\S+.*\bset\b|\bdelete\s+from\b", re.IGNORECASE | re.DOTALL)
 # The parser knows no types of schema mirror: a variable of a table's row type is a record to it.
-_ROW = re.compile(r"(\n\s*(?:declare )?_\w+) mirror\.\w+;")
+_ROW = re.compile(r"(\n\s*(?:declare )?_\w+|\(s|returns) mirror\.state\b")
 _PLACE = re.compile(r"%(?:\d+\$)?([IsL])")
 
 
@@ -66,7 +66,7 @@ def _unsafe(statement: Any, source: str) -> Iterator[str]:
         if "language" in options and options["language"].sval == "sql":
             yield from unsafe(options["as"][0].sval)
         else:
-            for query in _queries(pglast.parse_plpgsql(_ROW.sub(r"\1 record;", source))):
+            for query in _queries(pglast.parse_plpgsql(_ROW.sub(r"\1 record", source))):
                 yield from unsafe(query)
 
 

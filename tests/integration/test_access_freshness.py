@@ -14,7 +14,7 @@ from mirror.mapping import AccessOptions, Mapping
 from tests.bed.backends import Pair
 from tests.bed.callers import Project, installed
 from tests.bed.databases import Template
-from tests.bed.target_side import SOURCE, an_id, membership, position, put_in_place, scope, trip
+from tests.bed.target_side import RESEAL, SOURCE, an_id, membership, position, put_in_place, scope, trip
 from tests.expected import install_source
 
 pytestmark = pytest.mark.sql
@@ -75,6 +75,7 @@ async def test_a_stale_mirror_lets_nobody_in_when_it_is_told_to(
         if seconds is not None:
             await project.mirror(fresh_at=ago(seconds))
             await target.execute("update mirror.state set fresh_at = %s", [ago(seconds)])
+            await target.execute(RESEAL)
         answers.append(
             (
                 await project.ask(ANN, "select public.is_trip_member(%s)", ROME),
@@ -120,6 +121,7 @@ async def test_the_mirror_has_what_its_snapshot_sees(project: Project) -> None:
     await reached(project, "1:1:")
     for here, token, kind in VERDICTS:
         await project.connection.execute("update mirror.state set snapshot = %s", [here])
+        await project.connection.execute(RESEAL)
         verdict = await project.ask(ANN, "select public.mirror_check_token(%s)", f"{INSTALL}/{token}")
         assert verdict["kind"] == kind, (here, token)
         assert verdict["has"] is (kind is None)
@@ -140,6 +142,7 @@ async def test_why_not(project: Project) -> None:
     await reached(project, "10:10:")
     assert await kind(f"another/{good.partition('/')[2]}") == "foreign"
     await project.connection.execute("update mirror.state set source = source - 'install'")
+    await project.connection.execute(RESEAL)
     assert await kind(good) == "foreign"
     for garbage in (
         None, "", "/", "//", "x", f"{INSTALL}/-", f"{INSTALL}/-/", f"{INSTALL}//5:5:", f"{INSTALL}/-/5",
@@ -193,6 +196,7 @@ async def test_a_token_of_the_primary(source_url: str, source: psycopg.AsyncConn
         await project.connection.execute(
             "update mirror.state set source = jsonb_build_object('install', %s::text)", [install]
         )
+        await project.connection.execute(RESEAL)
         await reached(project, snapshot)
         has = "select public.mirror_has(%s)"
         assert await project.one(has, fast_token) is True

@@ -21,6 +21,7 @@ from mirror.cli.sides import Sides
 from mirror.config import load_settings
 from tests.bed import daemons
 from tests.bed.eventually import eventually
+from tests.bed.target_side import RESEAL
 
 CLOSED = "postgresql://postgres@127.0.0.1:1/postgres"
 Mirror = Callable[..., tuple[int, str, str]]
@@ -113,6 +114,7 @@ async def test_a_whole_life(mirror: Mirror, source_url: str, target_url: str) ->
 
     with psycopg.connect(target_url, autocommit=True) as conn:
         conn.execute("update mirror.state set fresh_at = fresh_at - interval '2 minutes'")
+        conn.execute(RESEAL)
     code, out, _ = mirror("status")
     assert (code, out[:6]) == (1, "STALE:")
     found = report(mirror("status", "--json", MIRROR_HEARTBEAT_INTERVAL="10m"))  # then two minutes are not long

@@ -11,6 +11,7 @@ from mirror.cli import main
 from tests.bed import daemons
 from tests.bed.findings import NOWHERE
 from tests.bed.source_side import SOFT
+from tests.bed.target_side import RESEAL
 
 
 @pytest.fixture
@@ -62,6 +63,7 @@ async def test_both_sides(source_url: str, target_url: str, capsys: pytest.Captu
 
     with psycopg.connect(target_url, autocommit=True) as connection:
         connection.execute("update mirror.state set source = jsonb_set(source, '{install}', '\"another\"')")
+        connection.execute(RESEAL)
     assert await doctor() == 1
     assert "same source: it mirrors another primary" in capsys.readouterr().out
 

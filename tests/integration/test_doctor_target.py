@@ -16,7 +16,18 @@ from tests.bed.eventually import eventually
 from tests.bed.findings import NOWHERE, Found, examined_target, fired, silent, wrong
 from tests.bed.source_side import role
 from tests.bed.supabase_api import api
-from tests.bed.target_side import UUIDS, Writer, an_id, as_role, membership, position, put_in_place, scope, user
+from tests.bed.target_side import (
+    RESEAL,
+    UUIDS,
+    Writer,
+    an_id,
+    as_role,
+    membership,
+    position,
+    put_in_place,
+    scope,
+    user,
+)
 
 Connection = psycopg.Connection[Any]
 SOURCE = {"system": "7", "timeline": None, "database": "app", "install": "8c7d", "snapshot": "9:9:"}
@@ -121,7 +132,8 @@ def sick(installed: str, admin: Connection) -> Found:
         f"insert into public.trip_memberships (trip_id, user_id, status) values ('{an_id(1)}', '{an_id(1)}', 'JOINED');"
         "insert into mirror.parked (tbl, k1, reason) values ('users', 'x', 'too long');"
         "alter table public.trip_memberships set unlogged;"
-        """update mirror.state set braked = '{"trips": {"rows": 900, "would_delete": 800}}'"""
+        """update mirror.state set braked = '{"trips": {"rows": 900, "would_delete": 800}}';"""
+        f"{RESEAL}"
     )
     return wrong(examined_target(installed))
 

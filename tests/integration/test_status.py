@@ -77,8 +77,8 @@ async def test_faults_and_requests_that_wait(source: Connection, status: Any) ->
     )
     request = await daemons.value(source, "select mirror.resync('trips')")
     said = await status()
-    assert 'fault: trigger mirror_update on "public"."trips" is missing; run `mirror install source`.' in said
-    assert "is not enabled always; run" in said
+    assert "fault: trigger mirror_update on public.trips is missing. Run `mirror install source`." in said
+    assert "is not enabled always. Run" in said
     assert f"resync {request}: waiting." in said
     assert " kB." in said
     progress = {"phase": "compare", "table": "trips", "rows_checked": 50, "rows_expected": 200}

@@ -197,6 +197,10 @@ async def test_a_claim_tells_what_a_daemon_must_know(writer: Writer) -> None:
         "walks": [],
         "proof": None,
         "channels": "ready",
+        "life": None,
+        "compared": True,
+        "tampered": False,
+        "doubts": [],
         "told": told(Mapping()),
     }
     await writer.apply(position=position("9:12:10"))
@@ -264,5 +268,6 @@ async def test_the_status_before_and_after_a_first_batch(writer: Writer) -> None
     }  # fmt: skip
     assert set(status) == {
         "version", "types", "allow_cascade", "source", "epoch", "batch", "snapshot", "as_of", "fresh_at", "applied_at",
-        "primed_at", "proof", "braked", "walks", "clock", "staleness_seconds", "parked", "channels",
+        "primed_at", "proof", "braked", "walks", "clock", "staleness_seconds", "parked", "channels", "life",
+        "position_life", "doubts", "equal",
     }  # fmt: skip

@@ -14,7 +14,7 @@ from tests.bed import daemons
 from tests.bed.findings import NOWHERE
 from tests.bed.source_side import role
 from tests.bed.supabase_api import api
-from tests.bed.target_side import an_id
+from tests.bed.target_side import RESEAL, an_id
 
 Connection = psycopg.AsyncConnection[Any]
 ROME, OSLO, BONN = an_id(1), an_id(2), an_id(3)
@@ -196,6 +196,7 @@ async def test_stale_without_a_profile_and_with_a_status_that_does_not_count(
     changed = await why(0, "ana", ROME)
     assert changed.startswith("the primary says role OWNER, status LEFT, but that is not applied yet: the key of ")
     await target.execute("update mirror.state set fresh_at = fresh_at - interval '10 minutes'")
+    await target.execute(RESEAL)
     assert (await why(1, "ana", ROME)).startswith(
         "the mirror is 10 min old, and max_staleness (60.0 s) lets nobody in then"
     )

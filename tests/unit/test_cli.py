@@ -304,7 +304,7 @@ def test_a_fresh_copy_says_how_fresh() -> None:
         (
             "fresh",
             {"source": {**SOURCE, "faults": ["no trigger on \x1b[2J"]}},
-            "fault: no trigger on \\x1b[2J; run `mirror install source`.",
+            "fault: no trigger on \\x1b[2J. Run `mirror install source`.",
         ),
         (
             "fresh",

@@ -5,6 +5,7 @@ from typing import Any, cast
 
 import pytest
 
+from mirror.batch import Fault
 from mirror.errors import Refused
 from mirror.ops.record import Record
 from mirror.ops.vitals import Vitals
@@ -22,8 +23,8 @@ class Both:
         self.seen: Channels | None = Channels("ready")
         self.asked = 0
 
-    async def faults(self) -> list[str]:
-        return self.missing
+    async def faults(self) -> list[Fault]:
+        return [Fault("users", "capture", message, "a cure") for message in self.missing]
 
     async def open_channels(self) -> Channels:
         self.asked += 1
