@@ -60,7 +60,7 @@ CASES: dict[str, tuple[str, str, list[str]]] = {
         "",
         [
             '[users] username: column "username" does not exist',
-            '[users] username = "..."',
+            'under [users]: username = "null"',
             '"null" for none',
             '"public"."users" has: id, email, last_seen',
         ],
@@ -100,12 +100,12 @@ CASES: dict[str, tuple[str, str, list[str]]] = {
     "a key that is no id": (
         HANDLES,
         SECTION + "id = 'meta'",
-        ["[users] id is of type json; ids are uuid, text, integer or bigint", "[users] id = '(meta)::text'"],
+        ["[users] id is of type json; ids are uuid, text, integer or bigint", 'under [users]: id = "(meta)::text"'],
     ),
     "a creator that is no id": (
         "alter table trips alter created_by type jsonb using null",
         "",
-        ["[trips] created_by is of type jsonb", "[trips] created_by = '(\"created_by\")::text'"],
+        ["[trips] created_by is of type jsonb", "under [trips]: created_by = '(\"created_by\")::text'"],
     ),
     "a key that may be null": (
         "alter table trip_memberships alter user_id drop not null",
@@ -145,7 +145,7 @@ CASES: dict[str, tuple[str, str, list[str]]] = {
         "",
         [
             "trip_memberships.user_id is text, users.id is uuid",
-            "[trip_memberships] user_id = '(\"user_id\")::uuid'",
+            "under [trip_memberships]: user_id = '(\"user_id\")::uuid'",
         ],
     ),
     "more than one expression": (
