@@ -220,8 +220,8 @@ class Daemon:
     def _begin(self, claimed: Claimed, install: str) -> None:
         """A new epoch, for all who keep something of it."""
         self._has_led = True
-        self._applier.begin(empty=claimed.empty, walks=claimed.walks)
-        if claimed.primed or claimed.walks:
+        self._applier.begin(empty=claimed.empty, walks=claimed.walks, prove=not claimed.primed)
+        if claimed.primed:
             self._applier.reconcile.want(Order("start"))
         proof = claimed.proof
         proven_at = datetime.fromisoformat(proof["at"]).timestamp() if proof else None

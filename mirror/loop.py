@@ -166,7 +166,7 @@ class Loop:
         else:
             v.looked(step.began, reading.lag_s, everywhere=not step.skipped)
         if outcome is not None:
-            v.parked = dict(outcome.parked)
+            v.parked, v.clock_apart = dict(outcome.parked), outcome.clock
             v.applied_rows += outcome.rows
             if step.position:
                 v.positioned(step.began)
@@ -205,7 +205,7 @@ def _log_finished(finished: Finished) -> None:
         for row in report.differences[:DRIFT_LINES] if not report.expected else ():
             key = "/".join(k for k in (row["k1"], row["k2"]) if k)
             log.warning("drift", extra={"table": name, "key": key, "direction": row["direction"]})
-        if report.braked:
+        if report.braked and finished.order.reason != "again":
             log.error(
                 "the brake: a repair would delete too much of a table; look, then `mirror resync --force`",
                 extra={"table": name, "rows": report.target_rows, "would_delete": report.extra},

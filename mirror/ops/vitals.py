@@ -28,6 +28,7 @@ class Vitals:
     broken: dict[str, str] = field(default_factory=dict)
     faults: list[str] = field(default_factory=list)
     braked: dict[str, str] = field(default_factory=dict)
+    clock_apart: str | None = None  # what is wrong with this machine's; it is said, and takes nothing away
     channels: str | None = None  # ready, missing or closed; None: the target cannot tell
     outbox_entries: int = 0
     outbox_bytes: int = 0

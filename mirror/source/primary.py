@@ -11,20 +11,21 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from psycopg import AsyncConnection
-
 from mirror.batch import Fault, Reading, Request, Taken
 from mirror.errors import ConfigError, NotInstalled, Superseded
-from mirror.postgres import connect, fetched
+from mirror.limits import ANSWER_S, KEEPALIVE
+from mirror.postgres import Session, connect, fetched
 from mirror.scope import Wide
 from mirror.source.lead import Holder, Lease, lease_s
 
-ANSWER_TIMEOUT_S = 90.0
+ANSWER_TIMEOUT_S = 90.0  # of the longest statement: while we lead, the lease looks whether the source is at it
 TIDY_BYTES = 400_000  # of the four tables together
 SILENCE_MIN_S = 120.0  # longer than the slowest batch is given in the target
-_SILENCE = """
-    select set_config('idle_session_timeout', %s, false), set_config('tcp_keepalives_idle', '10', false),
-           set_config('tcp_keepalives_interval', '5', false), set_config('tcp_keepalives_count', '3', false)
+_SILENCE = f"""
+    select set_config('idle_session_timeout', %s, false),
+           set_config('tcp_keepalives_idle', '{KEEPALIVE["keepalives_idle"]}', false),
+           set_config('tcp_keepalives_interval', '{KEEPALIVE["keepalives_interval"]}', false),
+           set_config('tcp_keepalives_count', '{KEEPALIVE["keepalives_count"]}', false)
 """
 _DRAIN = "call mirror.drain(%s::jsonb, %s::text[], %s::text[], null, null, null, null)"
 
@@ -41,7 +42,7 @@ def silence_s(sleep_s: float) -> float:
 
 
 class Primary:
-    def __init__(self, connection: AsyncConnection[Any], lease: Lease) -> None:
+    def __init__(self, connection: Session, lease: Lease) -> None:
         self._connection = connection
         self.lease = lease
         self._asleep = False
@@ -53,7 +54,7 @@ class Primary:
         connection = await connect(url, "source")
         primary = cls(connection, Lease(connection, holder, lease_s(sleep_s)))
         try:
-            await primary._row(_SILENCE, [f"{silence_s(sleep_s) * 1000:.0f}"])
+            await primary._row(_SILENCE, [f"{silence_s(sleep_s) * 1000:.0f}"], ANSWER_S)
         except BaseException:
             await primary.close()
             raise
@@ -63,16 +64,16 @@ class Primary:
         await self.lease.give_back()
         await self._connection.close()
 
-    async def _row(self, query: str, arguments: list[Any] | None = None) -> Any:
-        return await fetched(self._connection, "source", query, arguments, within_s=ANSWER_TIMEOUT_S)
+    async def _row(self, query: str, arguments: list[Any] | None = None, within_s: float | None = None) -> Any:
+        return await fetched(self._connection, "source", query, arguments, within_s=within_s or ANSWER_TIMEOUT_S)
 
     async def installed(self) -> tuple[int, dict[str, Any]]:
         """The schema version and the mapping that this source was rendered from."""
         row = await self._row(
-            "select to_regclass('mirror.install') is not null, to_regclass('mirror.lead') is not null"
+            "select to_regclass('mirror.install') is not null, to_regclass('mirror.lead') is not null", [], ANSWER_S
         )
         leads = row[1]
-        row = await self._row("select version, mapping from mirror.install") if row[0] else None
+        row = await self._row("select version, mapping from mirror.install", [], ANSWER_S) if row[0] else None
         if row is None:
             raise NotInstalled("the mirror is not installed in the source", hint="Run `mirror install source`.")
         if not leads:
@@ -103,6 +104,7 @@ class Primary:
             "asleep": self._asleep,
             "reached": request.reached,
             "skip": request.skip,
+            "left": [{"table": w.table, "trip": w.trip} for w in request.left],
             "forget_wide": [{"table": w.table, "trip": w.trip, "snapshot": s} for w, s in request.forget_wide],
             "count": request.count,
             "backlog": request.backlog,
@@ -123,7 +125,8 @@ class Primary:
         reply, scopes, at, entry_id = await self._row(_DRAIN, [json.dumps(document), *forget])
         self._asleep = reply["asleep"]
         if lead is not None:
-            self.lease.renewed()
+            self.lease.renewed(reply["as_of"])
+        self.lease.heard(reply["as_of"])
         return _reading(reply, scopes or "", Taken(at, entry_id) if entry_id else None)
 
     async def mark_unmarked(self) -> None:

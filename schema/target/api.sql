@@ -129,7 +129,8 @@ $mirror$;
 -- The one write path: makes the target equal to the source within the scopes of a batch, in one transaction.
 --   batch  {epoch, batch, scopes: [...], position: {snapshot, as_of, fresh_at, life} or null}; check: the digest of a slice at
 --          the same snapshot; walks: how far first loads are; proof, braked: what a comparison found, to be kept; doubts:
---          all that the daemon has, [{kind, about, reason, cure, since}], in place of those before; explain: some scopes are dry
+--          all that the daemon has, [{kind, about, reason, cure, since}], in place of those before; explain: some scopes are dry;
+--          due: how many parked keys of each table are to be named for another try
 --   scope  {table, rows (a list for each column), and what else is in the scope: gone (keys), trips (whole trips), range (trip, after, upto)};
 --          refused: keys that the source could not read, with the reason; dry: change nothing, say what differs
 -- The position is set when the source says that with this batch everything up to its snapshot is applied.
@@ -186,16 +187,14 @@ begin
     end loop;
   end loop;
   if _parked then
-    delete from mirror.parked as p where p.settled;
+    _parked := mirror.settle();
   end if;
   perform mirror.advance(_state, batch);
   return jsonb_build_object('clock', clock_timestamp(), 'counts', _counts,
     'check', case when batch ? 'check' then mirror.check_digest(batch->'check') end,
     'explained', case when batch ? 'explain' then
-        (select jsonb_agg(mirror.explain(s, '[]')) from jsonb_array_elements(batch->'scopes') as s where s ? 'dry') end,
-    'parked', (select coalesce(jsonb_object_agg(p.tbl, p.n), '{}') from (select tbl, count(*) as n from mirror.parked group by tbl) as p),
-    'due', (select coalesce(jsonb_agg(jsonb_build_object('table', p.tbl, 'k1', p.k1, 'k2', nullif(p.k2, ''))), '[]')
-            from (select * from mirror.parked where retry_at <= now() order by retry_at limit 100) as p));
+        (select jsonb_agg(mirror.explain(s, '[]')) from jsonb_array_elements(batch->'scopes') as s where s ? 'dry') end)
+    || mirror.tell_parked(batch->'due', _parked);
 end
 $mirror$;
 
@@ -277,7 +276,8 @@ language sql stable security definer set search_path = pg_catalog, pg_temp as $m
          - '{one,rendered,sealed,position_epoch,messages,seal,known_at}'::text[] || jsonb_build_object(
     'clock', clock_timestamp(), 'channels', mirror.channels(), 'equal', k.equal, 'doubts', k.doubts,
     'staleness_seconds', extract(epoch from clock_timestamp() - k.fresh_at),
-    'parked', (select coalesce(jsonb_agg(to_jsonb(p) - 'settled' order by p.since), '[]')
+    'parked_keys', mirror.count_parked(),
+    'parked', (select coalesce(jsonb_agg(to_jsonb(p) - 'settled' - 'tried_at' order by p.since), '[]')
                from (select * from mirror.parked order by since limit 100) as p))
   from mirror.known() as k left join lateral (select t as sound from mirror.state as t where mirror.is_sound(t)) as s on true
 $mirror$;

@@ -34,7 +34,7 @@ alter table mirror.state
   add column if not exists known_at timestamptz, -- fresh_at, as far as braked, doubts and life leave it; null = not fresh
   add column if not exists seal bigint;        -- over all that is claimed here: it is the mirror that wrote it
 
--- Keys whose row the target refused: left out, retried with growing pauses, reported. A parked membership is not in the
+-- Keys whose row the target refused: left out, retried now and then, reported. A parked membership is not in the
 -- mirror at all: who cannot be proven to be a member is none.
 create table if not exists mirror.parked (
   tbl      text not null,
@@ -45,8 +45,13 @@ create table if not exists mirror.parked (
   tries    integer not null default 1,
   retry_at timestamptz not null default now() + interval '5 seconds',
   settled  boolean not null default false,
+  tried_at timestamptz not null default now(),
   primary key (tbl, k1, k2)
 );
+alter table mirror.parked add column if not exists tried_at timestamptz not null default now();
+create index if not exists parked_due on mirror.parked (tbl, retry_at);
+create index if not exists parked_tried on mirror.parked (tried_at);
+create index if not exists parked_settled on mirror.parked (tbl) where settled;
 
 -- Nothing but the functions below reads or writes these; they belong to the same role.
 alter table mirror.state enable row level security;
@@ -103,7 +108,8 @@ language sql stable set search_path = pg_catalog, pg_temp as $mirror$
   select md5(string_agg(line, E'\n' order by line collate "C")) || ' ' || mirror.channel_seal() from (
     select format('%s %s %s %s', c.oid::regclass, c.relrowsecurity, c.relforcerowsecurity, c.relacl) from ours as c
     union all
-    select format('%s %s %s %s', a.attrelid::regclass, a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull)
+    select format('%s %s %s %s%s%s', a.attrelid::regclass, a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull,
+                  a.attgenerated, a.attidentity)
     from pg_catalog.pg_attribute as a join ours as c on c.oid = a.attrelid where a.attnum > 0 and not a.attisdropped
     union all
     select pg_get_indexdef(i.indexrelid) from pg_catalog.pg_index as i join ours as c on c.oid = i.indrelid
@@ -115,7 +121,7 @@ language sql stable set search_path = pg_catalog, pg_temp as $mirror$
                   pg_get_expr(p.polqual, p.polrelid), pg_get_expr(p.polwithcheck, p.polrelid))
     from pg_catalog.pg_policy as p where p.polname like 'mirror: %' and p.polrelid is distinct from mirror.messages()
     union all
-    select format('%s %s %s %s %s', p.oid::regprocedure, md5(p.prosrc), p.prosecdef, p.proconfig, p.proacl)
+    select format('%s %s %s %s %s %s', p.oid::regprocedure, md5(p.prosrc), p.prosecdef, p.proconfig, p.proacl, p.proowner::regrole)
     from pg_catalog.pg_proc as p
     where p.pronamespace = 'mirror'::regnamespace or p.oid in (select f.function from mirror.functions() as f)
     union all

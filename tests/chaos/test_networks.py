@@ -9,6 +9,7 @@ from typing import Any
 import psycopg
 import pytest
 
+import mirror.source.lead
 import mirror.source.primary
 from mirror.daemon import Daemon
 from tests.bed.daemons import END_LEADER, NEVER, asleep, becomes_equal, install, leading, running, value
@@ -168,6 +169,73 @@ async def test_a_slow_network_is_only_slow(source: Connection, target: Connectio
     assert await becomes_equal(source, target) < 2.0
 
 
+TAKE_OVER_S = 15.0  # with the default settings
+
+
+@pytest.fixture
+async def usual(source_url: str, target_url: str, way: Way) -> AsyncIterator[Away]:
+    """The same with the default settings."""
+    install(source_url, target_url)
+    async with Proxy.to(source_url) as source, running(source.url(source_url), way.url) as daemon:
+        yield await leading(daemon), {"source": source, "target": way.proxy}
+
+
+@pytest.mark.slow
+@ANY_SIDE
+async def test_connections_that_died_without_a_word_are_given_up_soon(
+    source: Connection, target: Connection, usual: Away, side: str
+) -> None:
+    """New ones work. (Behind the proxy the kernel cannot tell, so only what the daemon does itself counts.)"""
+    daemon, proxies = usual
+    await asleep(source)
+    proxies[side].strand()
+    await source.execute(INSERT)
+    took_s = await becomes_equal(source, target, timeout_s=TAKE_OVER_S)
+    print(f"{side} half-open, one daemon: {took_s:.1f} s")
+    await eventually(lambda: not daemon.vitals.why_not_ready(), TAKE_OVER_S - took_s)
+
+
+@pytest.mark.slow
+@ANY_SIDE
+async def test_a_network_that_is_back_is_found_soon(
+    source: Connection, target: Connection, usual: Away, side: str
+) -> None:
+    """Nothing came through for longer than all is waited for, no standby; what was under way stays lost."""
+    daemon, proxies = usual
+    proxies[side].stall()
+    await source.execute(INSERT)
+    began = time.monotonic()
+    await eventually(lambda: time.monotonic() - began > 20.0 and failures(daemon) > 0, 30.0)
+    proxies[side].strand()
+    took_s = await becomes_equal(source, target, timeout_s=TAKE_OVER_S)
+    print(f"{side} back after 20 s: {took_s:.1f} s")
+
+
+@DIRECT
+async def test_a_long_statement_is_not_taken_for_a_dead_connection(
+    source: Connection, away: Away, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    daemon, proxies = away
+    monkeypatch.setattr(mirror.source.lead, "QUIET_S", 0.2)
+    monkeypatch.setattr(mirror.source.lead, "HANDED_S", 0.1)
+    monkeypatch.setattr(mirror.source.lead, "LOOK_S", 0.1)
+    await source.execute(
+        "create or replace function mirror.faults() returns text[] language sql as $$ "
+        "select array[]::text[] from pg_sleep(3) $$"
+    )
+    accepted = proxies["source"].accepted
+    daemon._loop.watch._faults_at = float("-inf")
+    daemon._wake.set()
+    began = time.monotonic()
+    await eventually(lambda: proxies["source"].accepted >= accepted + 5, 5.0)
+    await eventually(lambda: time.monotonic() - began > 3.5)
+    assert failures(daemon) == 0
+    proxies["source"].strand()
+    daemon._wake.set()
+    await eventually(lambda: failures(daemon) == 1, 5.0)
+    assert "the connection is dead" in daemon.record.errors[-1].message
+
+
 @pytest.mark.slow
 async def test_a_daemon_that_is_cut_off_from_the_primary_steps_aside_and_another_one_leads(
     source: Connection, target: Connection, source_url: str, target_url: str
@@ -178,12 +246,13 @@ async def test_a_daemon_that_is_cut_off_from_the_primary_steps_aside_and_another
         await leading(alone)
         async with running(source_url, target_url) as other:
             await eventually(lambda: other.vitals.standby)
+            await source.execute(INSERT)
             proxy.stall()
             began = time.monotonic()
-            await eventually(lambda: not alone.vitals.leader, 15.0)
-            await leading(other, 15.0 - (time.monotonic() - began))
-            await source.execute(INSERT)
-            assert await becomes_equal(source, target) < 3.0
+            await eventually(lambda: not alone.vitals.leader, TAKE_OVER_S)
+            await leading(other, TAKE_OVER_S - (time.monotonic() - began))
+            await becomes_equal(source, target, timeout_s=3.0)
+            print(f"source silent, with a standby: {time.monotonic() - began:.1f} s")
             epoch = await value(target, "select epoch from mirror.state")
             proxy.resume()
             await eventually(lambda: alone.vitals.standby, 20.0)

@@ -207,7 +207,7 @@ async def test_a_deaf_listener_is_found_out(
 
 async def test_a_network_that_fails_is_not_taken_for_a_pooler(source_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mirror.source.doorbell, "PROOF_TIMEOUT_S", 0.5)
-    monkeypatch.setattr(mirror.postgres, "CONNECT_TIMEOUT_S", 2)
+    monkeypatch.setattr(mirror.postgres, "CONNECT_S", 2)
     async with Proxy.to(source_url) as proxy:
         proxy.delay_s = 0.05  # the proof takes several round trips: it is not over before the network fails
         doorbell = Doorbell(proxy.url(source_url), asyncio.Event())

@@ -61,7 +61,6 @@ CASES: dict[str, tuple[str, str, list[str]]] = {
         [
             '[users] username: column "username" does not exist',
             'under [users]: username = "null"',
-            '"null" for none',
             '"public"."users" has: id, email, last_seen',
         ],
     ),

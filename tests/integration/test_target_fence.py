@@ -269,5 +269,5 @@ async def test_the_status_before_and_after_a_first_batch(writer: Writer) -> None
     assert set(status) == {
         "version", "types", "allow_cascade", "source", "epoch", "batch", "snapshot", "as_of", "fresh_at", "applied_at",
         "primed_at", "proof", "braked", "walks", "clock", "staleness_seconds", "parked", "channels", "life",
-        "position_life", "doubts", "equal",
+        "position_life", "doubts", "equal", "parked_keys",
     }  # fmt: skip

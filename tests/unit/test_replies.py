@@ -124,6 +124,5 @@ async def test_nor_is_one_that_lacks_what_lies_deeper(
 async def test_a_comparison_without_its_explanation_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     answering(monkeypatch, json.dumps(APPLIED))
     target = Target(Rest(HTTPS))
-    target._their_clock = (datetime.now(UTC), 0.0)
     with pytest.raises(UnknownOutcome, match="explained"):
         await target.apply(READING, target.next_fence(), position=False, began=0.0, notes={"explain": True})
