@@ -54,7 +54,7 @@ async def test_uninstalled_and_installed_again_under_load(
         before = await value(target, "select source->>'install' from mirror.state")
         await asyncio.to_thread(source_side.uninstall, source_url)
         await source.execute("delete from users where id = (select min(id::text)::uuid from users)")
-        await eventually(lambda: not daemon.vitals.leader)
+        await eventually(lambda: not daemon.known.leader)
         said = await asyncio.to_thread(source_side.install, source_url)
         assert said[-1] == "source: installed; the daemon will load users, trips, trip_memberships."
         await eventually(lambda: value(target, "select source->>'install' <> %s from mirror.state", before), 20)
@@ -74,7 +74,7 @@ async def test_a_target_is_uninstalled_and_installed_again_under_a_daemon(
         await source.execute(
             "update users set username = 'meanwhile' where id = (select min(id::text)::uuid from users)"
         )
-        await eventually(lambda: not daemon.vitals.leader)
+        await eventually(lambda: not daemon.known.leader)
         await asyncio.to_thread(put_in_place, target_url)
         await eventually(lambda: value(target, FRESH), 20)
         await becomes_equal(source, target)

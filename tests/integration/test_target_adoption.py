@@ -221,7 +221,7 @@ UNFIT = {
     "another column that must not be null": (
         USERS.replace("email text", "email text, phone text not null"),
         "users cannot be adopted: it has a column phone that the mirror does not know and that must not be null",
-        "Give it a default, or: alter table public.users alter column \"phone\" drop not null;",
+        'Give it a default, or: alter table public.users alter column "phone" drop not null;',
     ),
     "generated": (
         USERS.replace("username text", "username text generated always as (email) stored"),
