@@ -153,7 +153,7 @@ async def test_a_walk_goes_on_where_it_was_after_a_lost_connection(
         await eventually(lambda: value(target, "select count(*) > 50 from trip_memberships"), 20.0)
         walked = daemon._applier.walks._walks[0]
         proxy.cut()
-        await eventually(lambda: daemon.metrics.batches.labels("failed")._value.get() == 1)
+        await eventually(lambda: daemon.knowledge.metrics.batches.labels("failed")._value.get() == 1)
         assert any(w.wide == walked.wide and w.after[0] is not None for w in daemon._applier.walks._walks)
         proxy.delay_s = 0.0
         await leading(daemon, 20.0)
@@ -172,20 +172,20 @@ async def test_a_broken_table_does_not_hold_up_the_others(
         await source.execute("update users set nick = 'changed'")
         await source.execute("delete from trip_memberships where id = (select min(id) from trip_memberships)")
         await eventually(lambda: value(target, "select count(*) = 5 from trip_memberships"), 3.0)
-        await eventually(lambda: "users" in daemon.vitals.broken)
-        assert any("users cannot be read" in reason for reason in daemon.vitals.why_not_ready())
+        await eventually(lambda: "users" in daemon.known.about("unreadable"))
+        assert any("users cannot be read" in reason for reason in daemon.known.why_not_ready())
         as_of = await value(target, "select as_of from mirror.state")
         turns = daemon._applier._pace._turns
         began = time.monotonic()
-        await eventually(lambda: time.monotonic() - began > 1.5 or not daemon.vitals.broken)
-        assert daemon.vitals.broken, "it stays broken"
-        assert daemon.vitals.lag_s > 1.0, "and the lag says so"
+        await eventually(lambda: time.monotonic() - began > 1.5 or not daemon.known.about("unreadable"))
+        assert daemon.known.about("unreadable"), "it stays broken"
+        assert daemon.known.lag_s > 1.0, "and the lag says so"
         assert daemon._applier._pace._turns - turns < 50, "and nobody spins"
         assert await value(target, "select as_of from mirror.state") == as_of, "the position stands still"
         assert await value(target, "select count(*) from users where username = 'changed'") == 0
         await source.execute("alter table users rename column nick to username")
         assert await becomes_equal(source, target) < 3.0
-        await eventually(lambda: not daemon.vitals.broken and daemon.vitals.lag_s == 0)
+        await eventually(lambda: not daemon.known.about("unreadable") and daemon.known.lag_s == 0)
         await eventually(lambda: value(target, "select as_of > %s from mirror.state", as_of))
 
 
@@ -309,7 +309,7 @@ async def _same_names(source: Connection, target: Connection) -> bool:
 def share_of_reads_within(daemon: Daemon, limit: str) -> float:
     samples = {
         (s.name, s.labels.get("le")): s.value
-        for metric in daemon.metrics.registry.collect()
+        for metric in daemon.knowledge.metrics.registry.collect()
         for s in metric.samples
         if metric.name == "mirror_batch_seconds" and s.labels.get("phase") == "read"
     }
