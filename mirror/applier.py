@@ -119,7 +119,7 @@ class Applier:
         self.requests = Requests(self.reconcile, self.resync, clock)
         self._producers: tuple[SliceProducer, ...] = (self.parked, self.resync, self.walks, self.reconcile)
         self._empty: set[str] = set()  # tables that the target has nothing of: loaded, not compared
-        self._found: dict[str, Any] = {}  # by comparisons: goes with the next batch
+        self._found: dict[str, Any] = {}  # by comparisons, and the doubts: goes with the next batch
         self._to_prove = False  # the first load is not compared yet
         self._marked = False  # whole tables wait to be compared, so the last reading was no position
         self._settled = False  # the target's position is that of the last reading
@@ -241,6 +241,10 @@ class Applier:
         self._found = {}
         self._settled = False
         self._to_prove = prove
+
+    def tell(self, name: str, what: Any) -> None:
+        """Goes with the next batch, which there will be for its sake."""
+        self._found[name] = what
 
     def want_position(self) -> None:
         """The next turn tells the target its position, also when nothing has changed: somebody waits for it."""

@@ -58,6 +58,13 @@ class Clocks:
             by_theirs = since - (heard.received - heard.began)  # the reply came so much later than the snapshot
         return heard.theirs + timedelta(seconds=min(by_ours, by_theirs))
 
+    def moment(self, at: float | None) -> str | None:
+        """What the target's clock said at a moment of ours that is over."""
+        if at is None or not self._heard:
+            return None
+        heard = self._heard[-1]
+        return (heard.theirs + timedelta(seconds=min(0.0, at - heard.received))).isoformat()
+
     def _compare(self, now: _Heard) -> None:
         """Both databases against us: one alone may have been set."""
         before = self._compared

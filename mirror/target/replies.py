@@ -13,17 +13,6 @@ from pydantic import AfterValidator, AwareDatetime, TypeAdapter, ValidationError
 from mirror.errors import UnknownOutcome
 
 HINT = "Check SUPABASE_URL, or MIRROR_TARGET_URL: another program answers there, or another release of the mirror."
-# Of private channels: what is wrong, and the cure; besides "ready", of which there is nothing to say.
-CLOSED = {
-    "missing": (
-        "private channels are closed: there is no realtime.messages yet",
-        "Connect a client once: Realtime then makes the table, and the mirror opens the channels.",
-    ),
-    "closed": (
-        "private channels are closed: realtime.messages lacks policies of the mirror",
-        "Run `mirror install target`, or paste what `mirror install target --print` says.",
-    ),
-}
 Text = str | None
 
 
@@ -64,6 +53,10 @@ class Claimed(Reply):
     walks: tuple[Walk, ...]
     proof: Proof | None
     channels: Text = None  # None: installed by a version that cannot tell
+    life: Text = None  # of the source
+    compared: bool = True  # and has it been, in this life?
+    tampered: bool = False  # others than the mirror changed mirror.state
+    doubts: tuple[Document, ...] = ()  # of the daemon before us, and the target's own
     told: Document | None = None  # the same; what of mirror.toml it was installed with
 
 

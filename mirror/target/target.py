@@ -91,9 +91,11 @@ class Target:
     async def apply(
         self, reading: Reading, fence: Fence, *, position: bool, began: float, notes: Mapping[str, Any] | None = None
     ) -> Outcome:
-        """`began`: our monotonic clock before the snapshot was taken. `notes`: what is kept with the batch, `walks` and
-        `proof`. The scopes are passed on as the source wrote them, never parsed here."""
+        """`began`: our monotonic clock before the snapshot was taken. `notes`: what is kept with the batch, `walks`,
+        `proof` and `doubts`. The scopes are passed on as the source wrote them, never parsed here."""
         head: dict[str, Any] = {"epoch": fence.epoch, "batch": fence.batch, **(notes or {})}
+        if "doubts" in head:
+            head["doubts"] = [d | {"since": self._clocks.moment(d["since"])} for d in head["doubts"]]
         if position:
             fresh_at = self._clocks.fresh_at(began, reading.as_of).isoformat()
             head["position"] = {"snapshot": reading.snapshot, "as_of": reading.as_of, "fresh_at": fresh_at}

@@ -69,7 +69,7 @@ async def test_a_membership_that_the_target_refuses_is_parked_removed_and_tried_
         assert await value(target, "select count(*) from trip_memberships") == 17, "fail closed: it is not there"
         assert await value(target, "select count(*) from users where username = 'changed'") == 9
         assert "no odd ones here" in await value(target, "select reason from mirror.parked")
-        await eventually(lambda: daemon.vitals.parked == {"trip_memberships": 1})
+        await eventually(lambda: daemon.known.parked == {"trip_memberships": 1})
         assert await shown(daemon, "mirror_parked_keys", table="trip_memberships") == 1
         # Retried, refused again, with a longer pause; the position goes on.
         as_of = await value(target, "select as_of from mirror.state")
@@ -80,12 +80,12 @@ async def test_a_membership_that_the_target_refuses_is_parked_removed_and_tried_
         await target.execute("drop trigger refuse on trip_memberships")
         await soon(target)
         assert await becomes_equal(source, target) < 3.0
-        await eventually(lambda: not daemon.vitals.parked)
+        await eventually(lambda: not daemon.known.parked)
         assert await parked(target) == 0
 
 
 async def shown(daemon: Daemon, name: str, **labels: str) -> float | None:
-    return daemon.metrics.registry.get_sample_value(name, labels)
+    return daemon.knowledge.metrics.registry.get_sample_value(name, labels)
 
 
 async def test_a_parked_key_that_changes_or_goes_is_parked_no_more(
@@ -136,7 +136,7 @@ async def test_a_row_that_the_source_cannot_read_is_parked_while_the_others_go_o
         await eventually(lambda: value(target, "select count(*) = 8 from users where username = '100'"), 3.0)
         await eventually(lambda: value(target, "select count(*) = 1 from mirror.parked"), 3.0)
         assert "division by zero" in await value(target, "select reason from mirror.parked")
-        assert daemon.vitals.broken == {}
+        assert daemon.known.about("unreadable") == {}
         await source.execute("delete from trip_memberships where id = 1")
         await eventually(lambda: value(target, "select count(*) = 17 from trip_memberships"), 3.0)
         await source.execute("update users set username = 'xyza'")
