@@ -157,7 +157,7 @@ class Loop:
         reading, outcome, v = step.reading, step.outcome, self.vitals
         v.turned()
         v.doorbell_proven = self.is_heard()
-        v.broken = self.applier.outbox.broken
+        v.broken, v.locked = self.applier.outbox.broken, self.applier.outbox.locked
         v.walks = len(self.applier.walks)
         v.outbox_entries = _waiting(reading, v.outbox_entries)
         v.outbox_bytes = v.outbox_bytes if reading.outbox_bytes is None else reading.outbox_bytes
@@ -180,6 +180,11 @@ class Loop:
         for table, reason in step.newly_broken.items():
             log.error(
                 "a table cannot be read; its changes wait, the others go on", extra={"table": table, "error": reason}
+            )
+        for table, reason in step.newly_locked.items():
+            log.error(
+                "a table is locked in the target; its changes wait, the others go on",
+                extra={"table": table, "reason": reason},
             )
         if reading.dropped:
             self.metrics.errors.labels("UnreadableEntry").inc(reading.dropped)

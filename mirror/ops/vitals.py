@@ -28,6 +28,7 @@ class Vitals:
     broken: dict[str, str] = field(default_factory=dict)
     faults: list[str] = field(default_factory=list)
     braked: dict[str, str] = field(default_factory=dict)
+    locked: dict[str, str] = field(default_factory=dict)  # in the target, by others
     clock_apart: str | None = None  # what is wrong with this machine's; it is said, and takes nothing away
     channels: str | None = None  # ready, missing or closed; None: the target cannot tell
     outbox_entries: int = 0
@@ -130,6 +131,7 @@ class Vitals:
         reasons += self.faults
         reasons += [f"the brake is on for {table}: {reason}" for table, reason in self.braked.items()]
         reasons += [f"{table} cannot be read: {reason}" for table, reason in self.broken.items()]
+        reasons += [f"{table} cannot be written in the target: {reason}" for table, reason in self.locked.items()]
         if not self.doorbell_proven:
             reasons.append("the doorbell is not proven: changes arrive with the polling floor")
         return reasons
