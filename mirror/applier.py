@@ -121,6 +121,8 @@ class Applier:
         self._producers: tuple[SliceProducer, ...] = (self.parked, self.resync, self.walks, self.reconcile)
         self._empty: set[str] = set()  # tables that the target has nothing of: loaded, not compared
         self._found: dict[str, Any] = {}  # by comparisons: goes with the next batch
+        self._to_prove = False  # the first load is not compared yet
+        self._marked = False  # whole tables wait to be compared, so the last reading was no position
         self._settled = False  # the target's position is that of the last reading
         self._beat_at = -heartbeat_s
         self._ahead: asyncio.Task[_Look] | None = None
@@ -221,6 +223,9 @@ class Applier:
         self.outbox.position = look.reading.snapshot if position else None
         if position:
             self._beat_at = look.began
+            if self._to_prove:
+                self._to_prove = False
+                self.reconcile.want(Order("start"))
         self.parked.note(outcome)
         return outcome
 
@@ -241,8 +246,9 @@ class Applier:
             ahead.cancel()
             await asyncio.gather(ahead, return_exceptions=True)  # whatever it was, nobody waits for it
 
-    def begin(self, *, empty: tuple[str, ...], walks: tuple[dict[str, Any], ...]) -> None:
-        """A new epoch: what was read before is not known to be applied. Walks are as far as the target says."""
+    def begin(self, *, empty: tuple[str, ...], walks: tuple[dict[str, Any], ...], prove: bool = False) -> None:
+        """A new epoch: what was read before is not known to be applied. Walks are as far as the target says. `prove`:
+        compare as soon as the target is at a position, with which the first load is through."""
         self.outbox.reset()
         self._pace = Pace()  # what comes first is not known to be applied either
         self.parked.reset()
@@ -253,6 +259,7 @@ class Applier:
         self._empty = set(empty)
         self._found = {}
         self._settled = False
+        self._to_prove = prove
 
     def want_position(self) -> None:
         """The next turn tells the target its position, also when nothing has changed: somebody waits for it."""
@@ -260,10 +267,10 @@ class Applier:
 
     def until_due(self) -> float:
         """Until time alone is a reason to look: the heartbeat, or, while that is impossible, the next attempt at the
-        tables that could not be read; a reconcile that keeps to its rate."""
-        waits = self.outbox.broken or self.outbox.locked
-        at = self.outbox.retry_at() if waits else self._beat_at + self._heartbeat_s
-        due = max(0.0, at - self._clock())
+        tables that could not be read; tables that are to be compared again; a reconcile that keeps to its rate."""
+        impossible = self.outbox.broken or self.outbox.locked or self._marked
+        at = self.outbox.retry_at() if impossible else self._beat_at + self._heartbeat_s
+        due = min(max(0.0, at - self._clock()), self.reconcile.again_in_s())
         if self.reconcile.busy and not self.reconcile.is_held_up(self.outbox.skip()):
             return min(due, self.reconcile.wait_s())
         return due
@@ -291,6 +298,7 @@ class Applier:
             in_hand=in_hand,
             forget_wide=self.walks.forget + self.reconcile.forget,
             skip=skip,
+            left=self.reconcile.left,
             slice=self._bounded(asked),
             count=self._pace.counts(now),
             backlog=self._pace.backlog,
@@ -306,6 +314,7 @@ class Applier:
         self.reconcile.forgotten()
         self._allowance.read(len(reading.scopes), reading.entries, reading.keys)
         self._pace.read(reading)
+        self._marked = bool(reading.wide)
         newly_broken = self.outbox.read(reading, skip)
         if asked is not None and reading.slice is not None and "error" in reading.slice:
             newly_broken |= self.outbox.broke(asked.table, str(reading.slice["error"]))

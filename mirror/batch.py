@@ -38,6 +38,7 @@ class Request:
     in_hand: Taken | None = None  # being applied just now, so neither forgotten nor to be read again
     forget_wide: tuple[tuple[Wide, str], ...] = ()
     skip: tuple[str, ...] = ()
+    left: tuple[Wide, ...] = ()  # marks that are known, and nothing to stay awake for
     slice: Slice | None = None
     count: bool = False
     backlog: bool = False

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from mirror import takeover
 from mirror.applier import Applier
 from mirror.config import Settings
-from mirror.errors import ConfigError, MirrorError, Superseded, Unreachable
+from mirror.errors import ConfigError, MirrorError, NotInstalled, Superseded, Unreachable
 from mirror.loop import Loop, Session
 from mirror.mapping import Mapping
 from mirror.ops.connections import connections_max
@@ -69,6 +69,7 @@ class Daemon:
         )
         self.port = 0  # of the HTTP server
         self._pause_s = PAUSE_MIN_S
+        self._has_led = False
         self.vitals = Vitals(stale_after_s=settings.stale_after_s)
         self.metrics = Metrics(self.vitals, settings.reconcile_cron, key_ends(ways.key(settings)))
         self.record = Record()
@@ -123,8 +124,11 @@ class Daemon:
             try:
                 async with self._leading() as (source, types):
                     await _first_of(self._lead(source, types), source.lease.keep(self._source_url, self._is_alive))
-            except ConfigError:
-                raise
+            except ConfigError as error:
+                if not (self._has_led and isinstance(error, NotInstalled)):
+                    raise
+                self._note_failure(error)  # uninstalled beneath us; installed anew, it is taken up again
+                await self._pause(PAUSE_MAX_S)
             except _StoppedError:
                 return
             except MirrorError as error:
@@ -187,7 +191,7 @@ class Daemon:
             self._opened("target")
             target = Target(transport)
             identity = await source.identity()
-            self._begin(await takeover.claim(source, target, identity, types), identity["install"])
+            self._begin(await takeover.claim(source, target, identity, types, self._mapping), identity["install"])
             stack.push_async_callback(_cancelled, asyncio.create_task(self._doorbell.run()))
             await self._loop.lead(Session(source, target, await source.rings()), self._worked)
 
@@ -215,8 +219,9 @@ class Daemon:
 
     def _begin(self, claimed: Claimed, install: str) -> None:
         """A new epoch, for all who keep something of it."""
-        self._applier.begin(empty=claimed.empty, walks=claimed.walks)
-        if claimed.primed or claimed.walks:
+        self._has_led = True
+        self._applier.begin(empty=claimed.empty, walks=claimed.walks, prove=not claimed.primed)
+        if claimed.primed:
             self._applier.reconcile.want(Order("start"))
         proof = claimed.proof
         proven_at = datetime.fromisoformat(proof["at"]).timestamp() if proof else None

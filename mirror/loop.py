@@ -210,7 +210,7 @@ def _log_finished(finished: Finished) -> None:
         for row in report.differences[:DRIFT_LINES] if not report.expected else ():
             key = "/".join(k for k in (row["k1"], row["k2"]) if k)
             log.warning("drift", extra={"table": name, "key": key, "direction": row["direction"]})
-        if report.braked:
+        if report.braked and finished.order.reason != "again":
             log.error(
                 "the brake: a repair would delete too much of a table; look, then `mirror resync --force`",
                 extra={"table": name, "rows": report.target_rows, "would_delete": report.extra},

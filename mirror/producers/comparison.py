@@ -42,7 +42,7 @@ class Comparison:
         self.deleted = 0
         self.tries = 0
         if self.left:
-            self.reports[self.table] = TableReport()
+            self.reports[self.table] = TableReport(expected=self.order.reason == "again")
 
     @property
     def table(self) -> str:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from mirror.tables import TABLES
 
 ALL_TABLES = tuple(table.name for table in TABLES)
-Reason = Literal["start", "schedule", "triggers", "mark", "resync", "verify"]
+Reason = Literal["start", "schedule", "triggers", "mark", "again", "resync", "verify"]
 State = Literal["done", "braked", "failed"]
 
 
@@ -39,7 +39,7 @@ class TableReport:
     repaired: bool = False
     braked: bool = False
     unreadable: str = ""
-    expected: bool = False  # a mark said that this table had changed: differences are its news, not drift
+    expected: bool = False  # a mark, or an earlier comparison, told of the differences: they are not counted as drift
     differences: list[Mapping[str, Any]] = field(default_factory=list)
 
     @property

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from mirror.batch import Fault, Reading, Request, Taken
-from mirror.errors import ConfigError, Superseded
+from mirror.errors import ConfigError, NotInstalled, Superseded
 from mirror.limits import ANSWER_S, KEEPALIVE
 from mirror.postgres import Session, connect, fetched
 from mirror.scope import Wide
@@ -75,7 +75,7 @@ class Primary:
         leads = row[1]
         row = await self._row("select version, mapping from mirror.install", [], ANSWER_S) if row[0] else None
         if row is None:
-            raise ConfigError("the mirror is not installed in the source", hint="Run `mirror install source`.")
+            raise NotInstalled("the mirror is not installed in the source", hint="Run `mirror install source`.")
         if not leads:
             raise ConfigError("the source was installed by an older release", hint="Run `mirror install source`.")
         return row[0], row[1]
@@ -104,6 +104,7 @@ class Primary:
             "asleep": self._asleep,
             "reached": request.reached,
             "skip": request.skip,
+            "left": [{"table": w.table, "trip": w.trip} for w in request.left],
             "forget_wide": [{"table": w.table, "trip": w.trip, "snapshot": s} for w, s in request.forget_wide],
             "count": request.count,
             "backlog": request.backlog,

@@ -63,6 +63,7 @@ class Claimed(Reply):
     walks: tuple[Walk, ...]
     proof: Proof | None
     channels: Text = None  # None: installed by a version that cannot tell
+    told: Document | None = None  # the same; what of mirror.toml it was installed with
 
 
 @dataclass(frozen=True, slots=True)

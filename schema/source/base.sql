@@ -66,6 +66,13 @@ begin
                    where d.adrelid = to_regclass('mirror.' || _name) and a.attname = 'id') then
       execute format('alter table only mirror.%I alter id set default nextval(%L)', _name, 'mirror.outbox_id');
     end if;
+    if (select count(*) from pg_attribute as a join pg_class as c on c.oid = a.attrelid
+        where c.oid = to_regclass('mirror.' || _name) and c.relkind = 'r' and not a.attisdropped
+          and (a.attname in ('tbl', 'k1', 'k2', 'gone') or a.attname in ('id', 'xid', 'at') and a.atthasdef)) <> 7
+       or _name <> 'outbox' and not exists (select from pg_inherits where inhrelid = to_regclass('mirror.' || _name)
+                                              and inhparent = to_regclass('mirror.outbox')) then
+      raise exception 'mirror.% is not an outbox', _name using errcode = 'wrong_object_type';
+    end if;
     if (select relreplident from pg_class where oid = to_regclass('mirror.' || _name)) <> 'f' then
       execute format('alter table only mirror.%I replica identity full', _name);
     end if;

@@ -476,6 +476,7 @@ $mirror$;
 -- found, the lock of the doorbell is taken and the outbox looked at once more; see mirror.rings for why that is enough.
 --   lead         who asks has led for a while, and its lease is to be renewed (mirror.lead): {holder, seconds, name}
 --   reached      the target's position, now and then: see mirror.reached
+--   left         marks that the daemon knows and leaves in place for now: with nothing else found, it sleeps
 --   forget_wide  marks of whole tables or trips whose walk is complete: exactly those visible when it began.
 create or replace procedure mirror.drain(request jsonb, forget_at text[], forget_id text[],
                                          inout reply jsonb, inout scopes text, inout taken_at text, inout taken_id text)
@@ -514,7 +515,8 @@ begin
     -- What looked empty may have been rewritten (see there): look again, with a snapshot that sees the new rows.
     continue when (scopes <> '' or reply->'slice' <> 'null')
                   and (mirror.users_replaced() or mirror.trips_replaced() or mirror.trip_memberships_replaced());
-    exit when _asleep or not (request->>'sleep')::boolean or reply->>'entries' <> '0' or reply->'wide' <> '[]'
+    exit when _asleep or not (request->>'sleep')::boolean or reply->>'entries' <> '0'
+              or not reply->'wide' <@ coalesce(request->'left', '[]')
               or reply->'requests' <> 'null';
     commit;
     _asleep := pg_try_advisory_lock(1835627122, 1);

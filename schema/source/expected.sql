@@ -276,7 +276,8 @@ begin
     -- What looked empty may have been rewritten (see there): look again, with a snapshot that sees the new rows.
     continue when (scopes <> '' or reply->'slice' <> 'null')
                   and (mirror.users_replaced() or mirror.trips_replaced() or mirror.trip_memberships_replaced());
-    exit when _asleep or not (request->>'sleep')::boolean or reply->>'entries' <> '0' or reply->'wide' <> '[]'
+    exit when _asleep or not (request->>'sleep')::boolean or reply->>'entries' <> '0'
+              or not reply->'wide' <@ coalesce(request->'left', '[]')
               or reply->'requests' <> 'null';
     commit;
     _asleep := pg_try_advisory_lock(1835627122, 1);

@@ -463,3 +463,22 @@ async def test_a_mark_that_comes_during_a_comparison_is_not_lost(
         await becomes_equal(source, target)
         await asleep(source)
         assert drift(daemon) == no_drift()
+
+
+@pytest.mark.parametrize("users", [0, 30])
+async def test_the_first_proof_comes_right_after_the_first_load(
+    source: Connection, target: Connection, source_url: str, target_url: str, users: int
+) -> None:
+    """Also of tables that were empty from the start."""
+    await seed(source, users, users and 4)
+    install(source_url, target_url)
+    async with quiet(source_url, target_url) as daemon:
+        proof = await eventually(lambda: value(target, "select proof from mirror.state"))
+        assert {name: table["rows"] for name, table in proof["tables"].items()} == {
+            "users": users,
+            "trips": users and 4,
+            "trip_memberships": users * 4,
+        }
+        assert proof["reason"] == "start"
+        await eventually(lambda: daemon.vitals.proven_at is not None)
+        assert drift(daemon) == no_drift()
