@@ -21,6 +21,7 @@ def report(vitals: Vitals, record: Record, history: History, *, since: float) ->
         "now": round(time.time(), 3),
         "state": "leading" if vitals.leader else "standby" if vitals.standby else "starting",
         "verdict": verdict(vitals),
+        "waits_for": vitals.waits_for if vitals.standby else None,
         "ready": not reasons,
         "reasons": reasons,
         "staleness_seconds": None if vitals.standby else seconds(vitals.staleness_s),

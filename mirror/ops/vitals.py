@@ -20,6 +20,7 @@ class Vitals:
     target_up: bool | None = None
     leader: bool = False
     standby: bool = False  # another daemon leads, as the source has just said
+    waits_for: str | None = None  # a standby: whose lease, and until when
     led_since: float | None = None  # seconds since 1970
     proven_at: float | None = None  # the same: when equality of all tables was last proven, by whichever daemon
     primed: bool = False
@@ -89,8 +90,8 @@ class Vitals:
         """Infinite until this daemon has put the target at a position."""
         return float("inf") if self._fresh_at is None else self.clock() - self._fresh_at
 
-    def stands_by(self) -> None:
-        self.standby, self.target_up = True, None
+    def stands_by(self, waits_for: str | None = None) -> None:
+        self.standby, self.target_up, self.waits_for = True, None, waits_for
 
     def leads(self, *, primed: bool, proven_at: float | None) -> None:
         """Both sides have answered, the target knows us."""
