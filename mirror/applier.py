@@ -235,6 +235,7 @@ class Applier:
         if error.sqlstate != LOCKED or error.about not in _TABLES:
             raise error
         newly_locked = self.outbox.locked_out(error.about, error.hint)
+        self._pace = Pace()  # what comes first was read, and not applied
         if self._ahead is not None:
             raise error
         return newly_locked

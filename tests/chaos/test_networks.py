@@ -2,6 +2,7 @@
 daemon comes back by itself."""
 
 import asyncio
+import contextlib
 import time
 from collections.abc import AsyncIterator
 from typing import Any
@@ -12,7 +13,18 @@ import pytest
 import mirror.source.lead
 import mirror.source.primary
 from mirror.daemon import Daemon
-from tests.bed.daemons import END_LEADER, NEVER, asleep, becomes_equal, install, leading, running, value
+from tests.bed.daemons import (
+    END_LEADER,
+    NEVER,
+    asleep,
+    becomes_equal,
+    environ,
+    install,
+    leading,
+    process,
+    running,
+    value,
+)
 from tests.bed.eventually import eventually
 from tests.bed.proxy import Proxy
 from tests.bed.ways import Way
@@ -181,18 +193,26 @@ async def usual(source_url: str, target_url: str, way: Way) -> AsyncIterator[Awa
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("standby", [False, True])
 @ANY_SIDE
-async def test_connections_that_died_without_a_word_are_given_up_soon(
-    source: Connection, target: Connection, usual: Away, side: str
-) -> None:
-    """New ones work. (Behind the proxy the kernel cannot tell, so only what the daemon does itself counts.)"""
+async def test_connections_that_died_without_a_word_are_given_up_soon(  # noqa: PLR0917 (fixtures)
+    source: Connection, target: Connection, source_url: str, target_url: str, way: Way, usual: Away, side: str,
+    *, standby: bool,
+) -> None:  # fmt: skip
+    """New ones work. (Behind the proxy the kernel cannot tell, so only what the daemon does itself counts.) With a
+    standby, which is a process, it does not matter which of the two goes on."""
     daemon, proxies = usual
-    await asleep(source)
-    proxies[side].strand()
-    await source.execute(INSERT)
-    took_s = await becomes_equal(source, target, timeout_s=TAKE_OVER_S)
-    print(f"{side} half-open, one daemon: {took_s:.1f} s")
-    await eventually(lambda: not daemon.vitals.why_not_ready(), TAKE_OVER_S - took_s)
+    async with contextlib.AsyncExitStack() as stack:
+        if standby:
+            other = await stack.enter_async_context(process(environ(source_url, target_url)))
+            await other.says("standing by: another daemon leads")
+        await asleep(source)
+        proxies[side].strand()
+        await source.execute(INSERT)
+        took_s = await becomes_equal(source, target, timeout_s=TAKE_OVER_S)
+        print(f"{side} half-open, {way.name}, {'with a standby' if standby else 'alone'}: {took_s:.1f} s")
+        if not standby:
+            await eventually(lambda: not daemon.vitals.why_not_ready(), TAKE_OVER_S - took_s)
 
 
 @pytest.mark.slow
