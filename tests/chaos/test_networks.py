@@ -13,6 +13,7 @@ import pytest
 import mirror.source.lead
 import mirror.source.primary
 from mirror.daemon import Daemon
+from mirror.postgres import connect
 from tests.bed.daemons import (
     END_LEADER,
     NEVER,
@@ -229,6 +230,24 @@ async def test_a_network_that_is_back_is_found_soon(
     proxies[side].strand()
     took_s = await becomes_equal(source, target, timeout_s=TAKE_OVER_S)
     print(f"{side} back after 20 s: {took_s:.1f} s")
+
+
+async def test_what_takes_long_because_the_network_is_slow_is_no_silence(target_url: str) -> None:
+    async with Proxy.to(target_url) as proxy:
+        session = await connect(proxy.url(target_url), "target")
+        proxy.delay_s = 0.05  # for each 64 kB
+        began = time.monotonic()
+        async with session.given_up_after(0.5):
+            cursor = await session.execute("select repeat('x', 2000000)")
+        assert time.monotonic() - began > 1.0
+        assert len((await cursor.fetchall())[0][0]) == 2_000_000
+        proxy.stall("to_client")
+        began = time.monotonic()
+        with pytest.raises(TimeoutError):
+            async with session.given_up_after(0.5):
+                await session.execute("select repeat('x', 2000000)")
+        assert time.monotonic() - began < 2.0
+        await session.close()
 
 
 @DIRECT
