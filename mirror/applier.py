@@ -25,7 +25,7 @@ from mirror.producers.reconcile import Reconcile
 from mirror.producers.requests import Requests
 from mirror.producers.resync import Resync
 from mirror.producers.walk import Walks
-from mirror.scope import Range, Slice, Wide
+from mirror.scope import Keys, Range, Slice, Wide
 from mirror.tables import TABLES
 
 BYTES_MAX = 4_000_000
@@ -94,6 +94,8 @@ class _Look:
     @property
     def rows(self) -> int:
         """What the target has to work on, roughly: rows that are only checked do not count."""
+        if isinstance(self.asked, Keys):
+            return self.reading.keys + len(self.asked.keys)
         sliced = isinstance(self.asked, Range) and self.asked.want == "rows" and self.reading.slice is not None
         return self.reading.keys + (int((self.reading.slice or {}).get("rows", 0)) if sliced else 0)
 
@@ -113,14 +115,14 @@ class Applier:
         self._clock = clock
         self._pace = Pace()
         self.outbox = Outbox(clock)
-        self.parked = Parked()
+        self.parked = Parked(clock)
         self.resync = Resync(rows)
         self.walks = Walks(rows)
         self.reconcile = Reconcile(rows_per_s=reconcile_rows_per_s, brake_share=brake_share, rows=rows, clock=clock)
         self.requests = Requests(self.reconcile, self.resync, clock)
         self._producers: tuple[SliceProducer, ...] = (self.parked, self.resync, self.walks, self.reconcile)
         self._empty: set[str] = set()  # tables that the target has nothing of: loaded, not compared
-        self._found: dict[str, Any] = {}  # by comparisons: goes with the next batch
+        self._found: dict[str, Any] = {}  # by comparisons, and the doubts: goes with the next batch
         self._to_prove = False  # the first load is not compared yet
         self._marked = False  # whole tables wait to be compared, so the last reading was no position
         self._settled = False  # the target's position is that of the last reading
@@ -135,7 +137,8 @@ class Applier:
         position = reading.complete and not look.skip
         outcome, sent_at, ended_at = None, look.read_at, look.read_at
         left_out: dict[str, str] | None = None
-        if reading.scopes or asked is not None or self._found or (position and self._is_due(look.began)):
+        due = bool(self._found) or self.parked.wants() or (position and self._is_due(look.began))
+        if reading.scopes or asked is not None or due:
             # What was read ahead may be old by now. Asked before the next one is read, which keeps the session busy.
             await source.assure_lead()
             notes = self._notes(look)  # before reading ahead, which moves the walks on
@@ -226,7 +229,7 @@ class Applier:
             if self._to_prove:
                 self._to_prove = False
                 self.reconcile.want(Order("start"))
-        self.parked.note(outcome)
+        self.parked.note(outcome, notes["due"])
         return outcome
 
     def _leave_out(self, error: Refused) -> dict[str, str]:
@@ -261,6 +264,10 @@ class Applier:
         self._found = {}
         self._settled = False
         self._to_prove = prove
+
+    def tell(self, name: str, what: Any) -> None:
+        """Goes with the next batch, which there will be for its sake."""
+        self._found[name] = what
 
     def want_position(self) -> None:
         """The next turn tells the target its position, also when nothing has changed: somebody waits for it."""
@@ -335,11 +342,13 @@ class Applier:
         """Rows of a slice are rows to be applied; a digest is only checked, and has a pace of its own."""
         if isinstance(asked, Range) and asked.want != "digest":
             return replace(asked, rows=min(asked.rows, self._allowance.rows))
+        if isinstance(asked, Keys):
+            return replace(asked, keys=asked.keys[: self._allowance.rows])
         return asked
 
     def _notes(self, look: _Look) -> dict[str, Any]:
         """What goes with the batch besides rows."""
-        notes: dict[str, Any] = {}
+        notes: dict[str, Any] = {"due": self.parked.asks()}
         asked = look.asked
         if isinstance(asked, Range) and look.producer is self.walks:
             notes["walks"] = self.walks.document(asked, look.reading)

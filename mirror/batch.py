@@ -8,6 +8,8 @@ from typing import Any, Literal
 
 from mirror.scope import Slice, Wide
 
+NAMED_MAX = 100
+
 
 @dataclass(frozen=True, slots=True)
 class Fence:
@@ -88,6 +90,17 @@ class Fault:
 
 
 @dataclass(frozen=True, slots=True)
+class Aside:
+    """Rows that are parked: how many, and the first of them by key with the reason."""
+
+    n: int = 0
+    rows: tuple[Mapping[str, Any], ...] = ()
+
+    def __add__(self, other: Aside) -> Aside:
+        return Aside(self.n + other.n, (*self.rows, *other.rows)[:NAMED_MAX])
+
+
+@dataclass(frozen=True, slots=True)
 class Outcome:
     """What the target said it did."""
 
@@ -97,6 +110,7 @@ class Outcome:
     check: Mapping[str, Any] | None = None
     explained: tuple[Mapping[str, Any], ...] = ()
     clock: str | None = None  # what is wrong with this machine's, as both databases see it
+    refused: Mapping[str, Aside] = field(default_factory=dict)  # by this batch
 
     @property
     def rows(self) -> int:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from mirror.batch import Fence, Outcome, Reading
+from mirror.batch import Aside, Fence, Outcome, Reading
 from mirror.errors import Incompatible
 from mirror.target import replies
 from mirror.target.clocks import Clocks
@@ -59,6 +59,7 @@ class Target:
         self._clock = clock
         self._epoch = 0
         self._batch = 0
+        self._parked: Mapping[str, int] = {}  # as the target last said
         self._clocks = Clocks()
 
     @property
@@ -90,9 +91,11 @@ class Target:
     async def apply(
         self, reading: Reading, fence: Fence, *, position: bool, began: float, notes: Mapping[str, Any] | None = None
     ) -> Outcome:
-        """`began`: our monotonic clock before the snapshot was taken. `notes`: what is kept with the batch, `walks` and
-        `proof`. The scopes are passed on as the source wrote them, never parsed here."""
+        """`began`: our monotonic clock before the snapshot was taken. `notes`: what is kept with the batch, `walks`,
+        `proof` and `doubts`. The scopes are passed on as the source wrote them, never parsed here."""
         head: dict[str, Any] = {"epoch": fence.epoch, "batch": fence.batch, **(notes or {})}
+        if "doubts" in head:
+            head["doubts"] = [d | {"since": self._clocks.moment(d["since"])} for d in head["doubts"]]
         if position:
             fresh_at = self._clocks.fresh_at(began, reading.as_of).isoformat()
             head["position"] = {"snapshot": reading.snapshot, "as_of": reading.as_of, "fresh_at": fresh_at}
@@ -104,8 +107,10 @@ class Target:
         self._clocks.applied(reply.clock, sent, self._clock(), began, reading.as_of)
         if "explain" in head and not reply.explained:
             raise not_ours("mirror_apply", "explained")
+        self._parked = self._parked if reply.parked is None else reply.parked
+        refused = {table: Aside(found["n"], tuple(found["rows"])) for table, found in reply.refused.items()}
         due = tuple((d["table"], d["k1"], d["k2"]) for d in reply.due)
-        return Outcome(reply.counts, reply.parked, due, reply.check, reply.explained or (), self._clocks.apart)
+        return Outcome(reply.counts, self._parked, due, reply.check, reply.explained or (), self._clocks.apart, refused)
 
     async def compare(self, reading: Reading) -> Outcome:
         """The target's answer to the same questions, with nothing applied: what waits does not count as different."""

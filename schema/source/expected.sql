@@ -901,6 +901,8 @@ declare
   _entries integer := coalesce(request->>'entries', request->>'rows')::integer;
   _tables text[] := array['users', 'trips', 'trip_memberships'];
   _first boolean[];  -- what comes before the rest, and is left: true, false, or both in this order; null = not looked for yet
+  _certain boolean;
+  _perhaps boolean;
   _since pg_snapshot;  -- when that was looked for; null = in this snapshot
   _marked text[];
   _read record;
@@ -911,12 +913,13 @@ begin
   end if;
   loop
     if _past_marks and _first is null then
-      select array_remove(array[case when coalesce(bool_or(o.gone), false) then true end,
-                                case when not coalesce(bool_and(o.gone), true) then false end], null),
-             coalesce(array_agg(distinct o.tbl) filter (where o.k1 is null), '{}')
-      into _first, _marked from mirror.outbox as o
-      where o.tbl = any (_tables) and (o.k1 is null and o.k2 is null or o.k1 is not null and o.gone is not null)
-        and not request->'skip' ? o.tbl;
+      select coalesce(bool_or(f.gone), false), coalesce(array_agg(f.tbl) filter (where f.whole), '{}') into _certain, _marked
+      from (select o.tbl, o.k1 is null as whole, o.gone from mirror.outbox as o
+            where (o.k1 is null and o.k2 is null or o.k1 is not null and o.gone)
+              and o.tbl = any (_tables) and not request->'skip' ? o.tbl group by 1, 2, 3) as f;
+      _perhaps := exists (select from mirror.outbox as o where not o.gone and o.k1 is not null
+                                                           and o.tbl = any (_tables) and not request->'skip' ? o.tbl);
+      _first := array_remove(array[case when _certain then true end, case when _perhaps then false end], null);
       _since := null;
     end if;
     _read := mirror.read_entries(request, _entries, _past_marks, _first[1], _since);

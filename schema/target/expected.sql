@@ -97,6 +97,27 @@ CREATE INDEX trip_memberships_user_mirror ON public.trip_memberships USING btree
 
 CREATE INDEX users_subject_mirror ON public.users USING btree (subject);
 
+CREATE OR REPLACE FUNCTION mirror.act(action text, tbl text, rows jsonb)
+ RETURNS bigint
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$ -- permission mirror
+begin
+  return case action || '_' || tbl
+    when 'add_users' then mirror.add_users(rows)
+    when 'add_trips' then mirror.add_trips(rows)
+    when 'add_trip_memberships' then mirror.add_trip_memberships(rows)
+    when 'put_users' then mirror.put_users(rows)
+    when 'put_trips' then mirror.put_trips(rows)
+    when 'put_trip_memberships' then mirror.put_trip_memberships(rows)
+    when 'exchange_users' then mirror.exchange_users(rows)
+    when 'remove_users' then mirror.remove_users(rows)
+    when 'remove_trips' then mirror.remove_trips(rows)
+    when 'remove_trip_memberships' then mirror.remove_trip_memberships(rows)
+  end;
+end
+$function$;
+
 CREATE OR REPLACE FUNCTION mirror.add(counts jsonb, tbl text, op text, n bigint)
  RETURNS jsonb
  LANGUAGE sql
@@ -267,41 +288,50 @@ AS $function$ -- permission mirror
 declare
   _n integer;
 begin
-  return case action || '_' || tbl
-    when 'add_users' then mirror.add_users(rows)
-    when 'add_trips' then mirror.add_trips(rows)
-    when 'add_trip_memberships' then mirror.add_trip_memberships(rows)
-    when 'put_users' then mirror.put_users(rows)
-    when 'put_trips' then mirror.put_trips(rows)
-    when 'put_trip_memberships' then mirror.put_trip_memberships(rows)
-    when 'exchange_users' then mirror.exchange_users(rows)
-    when 'remove_users' then mirror.remove_users(rows)
-    when 'remove_trips' then mirror.remove_trips(rows)
-    when 'remove_trip_memberships' then mirror.remove_trip_memberships(rows)
-  end;
+  return mirror.act(action, tbl, rows);
 exception when others then
-  if sqlstate in ('40001', '40P01') then
-    -- PostgREST would try it again without end.
-    raise exception 'the target was busy with others' using errcode = 'PT423', detail = sqlerrm;
-  elsif not mirror.is_objection(sqlstate) then
+  if mirror.is_about_row(sqlstate, sqlerrm) is not true then
     raise;
   end if;
   _n := mirror.how_many(rows);
   if action = 'add' then
     return mirror.attempt('put', tbl, rows);
-  elsif _n <= 1 then
-    perform mirror.park(tbl, case jsonb_typeof(rows) when 'array' then rows->0 else (
-                          select jsonb_object_agg(c.key, (c.value::text[])[1]) from jsonb_each_text(rows) as c) end,
-                        format('the target refuses it (%s): %s', sqlstate, sqlerrm));
-    return 0;
-  elsif sqlstate = '23505' and action = 'put' and tbl = 'users' then
+  elsif _n > 1 and sqlstate = '23505' and action = 'put' and tbl = 'users' then
     return mirror.attempt('exchange', tbl, rows);
+  elsif _n <= 16 and action <> 'exchange' or _n <= 1 then
+    return mirror.attempt_each(action, tbl, rows);
   end if;
-  if _n > 8 then
-    return mirror.attempt(action, tbl, mirror.cut(rows, 1, _n / 2)) + mirror.attempt(action, tbl, mirror.cut(rows, _n / 2 + 1, _n));
-  end if;
-  -- Where one of a few is bad the others often are, too: one by one takes fewer tries than halves.
-  return (select sum(mirror.attempt(action, tbl, mirror.cut(rows, i, i))) from generate_series(1, _n) as i);
+  return mirror.attempt(action, tbl, mirror.cut(rows, 1, _n / 2)) + mirror.attempt(action, tbl, mirror.cut(rows, _n / 2 + 1, _n));
+end
+$function$;
+
+CREATE OR REPLACE FUNCTION mirror.attempt_each(action text, tbl text, rows jsonb)
+ RETURNS bigint
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$ -- permission mirror
+declare
+  _row jsonb;
+  _key jsonb;
+  _n bigint := 0;
+begin
+  for _row, _key in
+    select jsonb_build_array(k), k from jsonb_array_elements(case when jsonb_typeof(rows) = 'array' then rows end) as k
+    union all
+    select jsonb_object_agg(c.key, array[r.value]::text), jsonb_object_agg(c.key, r.value)
+    from jsonb_each_text(case when jsonb_typeof(rows) = 'object' then rows end) as c,
+         unnest(c.value::text[]) with ordinality as r(value, i) group by r.i
+  loop
+    begin
+      _n := _n + mirror.act(action, tbl, _row);
+    exception when others then
+      if mirror.is_about_row(sqlstate, sqlerrm) is not true then
+        raise;
+      end if;
+      perform mirror.park(tbl, _key, format('the target refuses it (%s): %s', sqlstate, sqlerrm));
+    end;
+  end loop;
+  return _n;
 end
 $function$;
 
@@ -855,6 +885,19 @@ AS $function$ -- permission mirror
   select h.rule, h.finding, h.cure from mirror.holes() as h
 $function$;
 
+CREATE OR REPLACE FUNCTION mirror.is_about_row(state text, message text)
+ RETURNS boolean
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$ -- permission mirror
+begin
+  if state in ('40001', '40P01') then
+    raise exception 'the target was busy with others' using errcode = 'PT423', detail = message;
+  end if;
+  return mirror.is_objection(state);
+end
+$function$;
+
 CREATE OR REPLACE FUNCTION mirror.is_invoker(options text[])
  RETURNS boolean
  LANGUAGE sql
@@ -1260,8 +1303,6 @@ CREATE OR REPLACE FUNCTION mirror.reconsider(scopes jsonb)
  LANGUAGE plpgsql
  SET search_path TO 'pg_catalog', 'pg_temp'
  SET enable_seqscan TO 'off'
- SET enable_hashjoin TO 'off'
- SET enable_mergejoin TO 'off'
 AS $function$ -- permission mirror
 declare _scope jsonb;
 begin
@@ -1270,10 +1311,13 @@ begin
   end if;
   for _scope in select jsonb_array_elements(scopes) loop
     update mirror.parked as p set settled = true
-    where p.tbl = _scope->>'table' and (p.k1, p.k2) in (
-      select coalesce(r->>'trip_id', r->>'id'), coalesce(r->>'user_id', '')
+    where p.ctid = any (array(
+      select f.ctid
       from (select mirror.objects(_scope->>'table', _scope->'rows') union all
-            select jsonb_array_elements(coalesce(_scope->'gone', '[]'))) as k(r));
+            select jsonb_array_elements(coalesce(_scope->'gone', '[]'))) as k(r),
+           lateral (select q.ctid from mirror.parked as q
+                    where q.tbl = _scope->>'table' and q.k1 = coalesce(r->>'trip_id', r->>'id')
+                      and q.k2 = coalesce(r->>'user_id', '') offset 0) as f));
   end loop;
   return true;
 end

@@ -1,11 +1,8 @@
 -- The target side, part 4: rows that the target refuses. They are found, parked with the reason, and hold up nobody else.
 
--- Does one thing to some rows of one table (or keys, which remove takes); a row that is refused for what it is gets found by
--- halving and parked, the others are done. Any other error is the caller's.
-create or replace function mirror.attempt(action text, tbl text, rows jsonb) returns bigint
+-- One thing, done to some rows of one table (or keys, which remove takes).
+create or replace function mirror.act(action text, tbl text, rows jsonb) returns bigint
 language plpgsql set search_path = pg_catalog, pg_temp as $mirror$
-declare
-  _n integer;
 begin
   return case action || '_' || tbl
     when 'add_users' then mirror.add_users(rows)
@@ -19,29 +16,69 @@ begin
     when 'remove_trips' then mirror.remove_trips(rows)
     when 'remove_trip_memberships' then mirror.remove_trip_memberships(rows)
   end;
+end
+$mirror$;
+
+-- The same; a row that is refused for what it is gets found by halving and parked, the others are done. Any other error is
+-- the caller's.
+create or replace function mirror.attempt(action text, tbl text, rows jsonb) returns bigint
+language plpgsql set search_path = pg_catalog, pg_temp as $mirror$
+declare
+  _n integer;
+begin
+  return mirror.act(action, tbl, rows);
 exception when others then
-  if sqlstate in ('40001', '40P01') then
-    -- PostgREST would try it again without end.
-    raise exception 'the target was busy with others' using errcode = 'PT423', detail = sqlerrm;
-  elsif not mirror.is_objection(sqlstate) then
+  if mirror.is_about_row(sqlstate, sqlerrm) is not true then
     raise;
   end if;
   _n := mirror.how_many(rows);
   if action = 'add' then
     return mirror.attempt('put', tbl, rows);
-  elsif _n <= 1 then
-    perform mirror.park(tbl, case jsonb_typeof(rows) when 'array' then rows->0 else (
-                          select jsonb_object_agg(c.key, (c.value::text[])[1]) from jsonb_each_text(rows) as c) end,
-                        format('the target refuses it (%s): %s', sqlstate, sqlerrm));
-    return 0;
-  elsif sqlstate = '23505' and action = 'put' and tbl = 'users' then
+  elsif _n > 1 and sqlstate = '23505' and action = 'put' and tbl = 'users' then
     return mirror.attempt('exchange', tbl, rows);
+  elsif _n <= 16 and action <> 'exchange' or _n <= 1 then
+    return mirror.attempt_each(action, tbl, rows);
   end if;
-  if _n > 8 then
-    return mirror.attempt(action, tbl, mirror.cut(rows, 1, _n / 2)) + mirror.attempt(action, tbl, mirror.cut(rows, _n / 2 + 1, _n));
+  return mirror.attempt(action, tbl, mirror.cut(rows, 1, _n / 2)) + mirror.attempt(action, tbl, mirror.cut(rows, _n / 2 + 1, _n));
+end
+$mirror$;
+
+-- Row by row: where one of a few is refused the others often are, too, and then this takes fewer tries than halves.
+create or replace function mirror.attempt_each(action text, tbl text, rows jsonb) returns bigint
+language plpgsql set search_path = pg_catalog, pg_temp as $mirror$
+declare
+  _row jsonb;
+  _key jsonb;
+  _n bigint := 0;
+begin
+  for _row, _key in
+    select jsonb_build_array(k), k from jsonb_array_elements(case when jsonb_typeof(rows) = 'array' then rows end) as k
+    union all
+    select jsonb_object_agg(c.key, array[r.value]::text), jsonb_object_agg(c.key, r.value)
+    from jsonb_each_text(case when jsonb_typeof(rows) = 'object' then rows end) as c,
+         unnest(c.value::text[]) with ordinality as r(value, i) group by r.i
+  loop
+    begin
+      _n := _n + mirror.act(action, tbl, _row);
+    exception when others then
+      if mirror.is_about_row(sqlstate, sqlerrm) is not true then
+        raise;
+      end if;
+      perform mirror.park(tbl, _key, format('the target refuses it (%s): %s', sqlstate, sqlerrm));
+    end;
+  end loop;
+  return _n;
+end
+$mirror$;
+
+-- The target may have been busy with others: PostgREST would try that again without end.
+create or replace function mirror.is_about_row(state text, message text) returns boolean
+language plpgsql set search_path = pg_catalog, pg_temp as $mirror$
+begin
+  if state in ('40001', '40P01') then
+    raise exception 'the target was busy with others' using errcode = 'PT423', detail = message;
   end if;
-  -- Where one of a few is bad the others often are, too: one by one takes fewer tries than halves.
-  return (select sum(mirror.attempt(action, tbl, mirror.cut(rows, i, i))) from generate_series(1, _n) as i);
+  return mirror.is_objection(state);
 end
 $mirror$;
 
@@ -97,10 +134,10 @@ end
 $mirror$;
 
 -- Parked keys that this batch is about have another chance: whatever is refused again is parked again. Are there any?
--- Scope by scope: a join with a scope's rows would carry the whole scope along with each of them.
+-- Scope by scope: a join with a scope's rows would carry the whole scope along with each of them. Each key is looked up:
+-- with a hundred thousand parked, any other plan reads them all.
 create or replace function mirror.reconsider(scopes jsonb) returns boolean
-language plpgsql set search_path = pg_catalog, pg_temp
-set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off as $mirror$
+language plpgsql set search_path = pg_catalog, pg_temp set enable_seqscan = off as $mirror$
 declare _scope jsonb;
 begin
   if not exists (select from mirror.parked) then
@@ -108,10 +145,13 @@ begin
   end if;
   for _scope in select jsonb_array_elements(scopes) loop
     update mirror.parked as p set settled = true
-    where p.tbl = _scope->>'table' and (p.k1, p.k2) in (
-      select coalesce(r->>'trip_id', r->>'id'), coalesce(r->>'user_id', '')
+    where p.ctid = any (array(
+      select f.ctid
       from (select mirror.objects(_scope->>'table', _scope->'rows') union all
-            select jsonb_array_elements(coalesce(_scope->'gone', '[]'))) as k(r));
+            select jsonb_array_elements(coalesce(_scope->'gone', '[]'))) as k(r),
+           lateral (select q.ctid from mirror.parked as q
+                    where q.tbl = _scope->>'table' and q.k1 = coalesce(r->>'trip_id', r->>'id')
+                      and q.k2 = coalesce(r->>'user_id', '') offset 0) as f));
   end loop;
   return true;
 end

@@ -52,7 +52,7 @@ async def away(source_url: str, target_url: str, way: Way) -> AsyncIterator[Away
 
 
 def failures(daemon: Daemon) -> float:
-    return float(daemon.metrics.batches.labels("failed")._value.get())
+    return float(daemon.knowledge.metrics.batches.labels("failed")._value.get())
 
 
 @ANY_SIDE
@@ -81,12 +81,12 @@ async def test_refused_for_a_while(source: Connection, target: Connection, away:
     proxies[side].cut()
     await source.execute(INSERT)
     await eventually(lambda: failures(daemon) >= 3)
-    assert not daemon.vitals.leader or side == "target"
-    assert daemon.vitals.lag_s > 0
-    assert daemon.vitals.why_not_ready()
+    assert not daemon.known.leader or side == "target"
+    assert daemon.known.lag_s > 0
+    assert daemon.known.why_not_ready()
     await proxies[side].accept()
     assert await becomes_equal(source, target) < 8.0
-    await eventually(lambda: not daemon.vitals.why_not_ready())
+    await eventually(lambda: not daemon.known.why_not_ready())
 
 
 async def test_a_silent_target_is_given_up_and_asked_anew(
@@ -97,7 +97,7 @@ async def test_a_silent_target_is_given_up_and_asked_anew(
     proxies["target"].stall()
     await source.execute(INSERT)
     await eventually(lambda: failures(daemon) >= 1, 3.0)
-    assert "no reply to mirror_apply" in daemon.record.errors[-1].message
+    assert "no reply to mirror_apply" in daemon.knowledge.record.errors[-1].message
     proxies["target"].resume()
     assert await becomes_equal(source, target) < 3.0
     await eventually(lambda: value(target, "select epoch >= 2 from mirror.state"))
@@ -113,7 +113,7 @@ async def test_a_silent_source_is_given_up_and_asked_anew(
     proxies["source"].stall("to_client")
     daemon._wake.set()
     await eventually(lambda: failures(daemon) >= 1, 3.0)
-    assert "no answer within" in daemon.record.errors[-1].message
+    assert "no answer within" in daemon.knowledge.record.errors[-1].message
     await source.execute(INSERT)
     proxies["source"].resume()
     assert await becomes_equal(source, target) < 8.0
@@ -134,7 +134,7 @@ async def test_an_unknown_outcome_is_never_sent_again(source: Connection, target
     await asyncio.wait_for(swallowed.wait(), 5.0)
     await source.execute("update users set username = 'newer'")
     assert await becomes_equal(source, target) < 3.0
-    await eventually(lambda: daemon.vitals.leader)
+    await eventually(lambda: daemon.known.leader)
     await asleep(source)
     assert await value(target, "select epoch from mirror.state") == before + 1
     assert await value(target, "select count(*) from sent where epoch = %s", before) == 1
@@ -152,7 +152,7 @@ async def test_a_request_that_arrives_late_cannot_overwrite(
     await asleep(source)
     proxies["target"].stall("to_server")
     await source.execute("update users set username = 'older'")
-    await eventually(lambda: late.metrics.wakeups.labels("rung")._value.get() >= 1)
+    await eventually(lambda: late.knowledge.metrics.wakeups.labels("rung")._value.get() >= 1)
     await eventually(
         lambda: value(source, "select not exists (select from pg_locks where objid = 1 and classid = 1835627122)")
     )
@@ -168,7 +168,7 @@ async def test_a_request_that_arrives_late_cannot_overwrite(
         await asleep(source)  # it has nothing left to apply
         batch = await value(target, "select epoch || '/' || batch from mirror.state")
         proxies["target"].resume()
-        await eventually(lambda: late.metrics.batches.labels("superseded")._value.get() == 1)
+        await eventually(lambda: late.knowledge.metrics.batches.labels("superseded")._value.get() == 1)
         assert await value(target, "select epoch || '/' || batch from mirror.state") == batch
         assert await value(target, "select username from users") == "newest"
     await proxies["source"].accept()
@@ -213,7 +213,7 @@ async def test_connections_that_died_without_a_word_are_given_up_soon(  # noqa: 
         took_s = await becomes_equal(source, target, timeout_s=TAKE_OVER_S)
         print(f"{side} half-open, {way.name}, {'with a standby' if standby else 'alone'}: {took_s:.1f} s")
         if not standby:
-            await eventually(lambda: not daemon.vitals.why_not_ready(), TAKE_OVER_S - took_s)
+            await eventually(lambda: not daemon.known.why_not_ready(), TAKE_OVER_S - took_s)
 
 
 @pytest.mark.slow
@@ -272,7 +272,7 @@ async def test_a_long_statement_is_not_taken_for_a_dead_connection(
     proxies["source"].strand()
     daemon._wake.set()
     await eventually(lambda: failures(daemon) == 1, 5.0)
-    assert "the connection is dead" in daemon.record.errors[-1].message
+    assert "the connection is dead" in daemon.knowledge.record.errors[-1].message
 
 
 @pytest.mark.slow
@@ -284,15 +284,15 @@ async def test_a_daemon_that_is_cut_off_from_the_primary_steps_aside_and_another
     async with Proxy.to(source_url) as proxy, running(proxy.url(source_url), target_url) as alone:
         await leading(alone)
         async with running(source_url, target_url) as other:
-            await eventually(lambda: other.vitals.standby)
+            await eventually(lambda: other.known.standby)
             await source.execute(INSERT)
             proxy.stall()
             began = time.monotonic()
-            await eventually(lambda: not alone.vitals.leader, TAKE_OVER_S)
+            await eventually(lambda: not alone.known.leader, TAKE_OVER_S)
             await leading(other, TAKE_OVER_S - (time.monotonic() - began))
             await becomes_equal(source, target, timeout_s=3.0)
             print(f"source silent, with a standby: {time.monotonic() - began:.1f} s")
             epoch = await value(target, "select epoch from mirror.state")
             proxy.resume()
-            await eventually(lambda: alone.vitals.standby, 20.0)
+            await eventually(lambda: alone.known.standby, 20.0)
             assert await value(target, "select epoch from mirror.state") == epoch

@@ -51,7 +51,7 @@ async def test_metrics_and_health(source: Connection, target: Connection, source
         await source.execute("insert into users (id) select gen_random_uuid() from generate_series(1, 7)")
         await becomes_equal(source, target)
         await asleep(source)
-        await eventually(lambda: not daemon.vitals.why_not_ready())
+        await eventually(lambda: not daemon.known.why_not_ready())
         status, text = await get(daemon, "/metrics")
         assert status == 200
         for line in (
@@ -77,9 +77,9 @@ async def test_when_a_side_is_gone_lag_and_staleness_grow_and_readyz_says_why(
         await asleep(source)
         proxy.refuse()
         proxy.cut()
-        await eventually(lambda: not daemon.vitals.leader)
+        await eventually(lambda: not daemon.known.leader)
         lag, staleness = await metric(daemon, "mirror_lag_seconds"), await metric(daemon, "mirror_staleness_seconds")
-        await eventually(lambda: daemon.vitals.lag_s > lag + 0.5)
+        await eventually(lambda: daemon.known.lag_s > lag + 0.5)
         assert await metric(daemon, "mirror_staleness_seconds") > staleness + 0.4
         status, text = await get(daemon, "/readyz")
         assert status == 503
@@ -102,7 +102,7 @@ async def test_when_the_loop_hangs_lag_and_staleness_grow_and_livez_says_so(
 
         monkeypatch.setattr(daemon._applier, "step", step)
         daemon._wake.set()
-        await eventually(lambda: daemon.vitals.lag_s > 1.5)
+        await eventually(lambda: daemon.known.lag_s > 1.5)
         assert await metric(daemon, "mirror_staleness_seconds") > 1.5
         assert (await get(daemon, "/livez"))[0] == 503
 

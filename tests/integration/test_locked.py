@@ -28,7 +28,7 @@ LOCKS = ["lock table public.{} in access exclusive mode", "select from public.{}
 
 
 def failures(daemon: Daemon) -> float:
-    return float(daemon.metrics.batches.labels("failed")._value.get())
+    return float(daemon.knowledge.metrics.batches.labels("failed")._value.get())
 
 
 @pytest.mark.parametrize("way", WAYS, indirect=True)
@@ -50,8 +50,8 @@ async def test_a_table_that_is_locked_in_the_target_stops_only_its_own_rows(  # 
             await source.execute(f"{CHANGE[table]}; {CHANGE[other]}")
             seen = f"select bool_or(to_jsonb(t)::text ~ 'new|admin') from public.{other} as t"
             await eventually(lambda: value(target, seen), 5.0)
-            assert f"locked by pid {busy.info.backend_pid} (role postgres, chat)" in daemon.vitals.locked[table]
-            assert any(f"{table} cannot be written in the target" in why for why in daemon.vitals.why_not_ready())
+            assert f"locked by pid {busy.info.backend_pid} (role postgres, chat)" in daemon.known.about("locked")[table]
+            assert any(f"{table} cannot be written in the target" in why for why in daemon.known.why_not_ready())
             snapshot = "select snapshot from mirror.state"
             before = await value(target, snapshot)
             await source.execute(f"{CHANGE[other].replace('new', 'newer').replace('admin', 'newer')}")
@@ -59,7 +59,7 @@ async def test_a_table_that_is_locked_in_the_target_stops_only_its_own_rows(  # 
             assert await value(target, snapshot) == before, "the target equals no snapshot now"
             assert not await value(target, "select exists (select from mirror.parked)")
         assert await becomes_equal(source, target) < 8.0
-        await eventually(lambda: not daemon.vitals.locked)
+        await eventually(lambda: not daemon.known.about("locked"))
         await eventually(lambda: value(target, "select snapshot <> %s from mirror.state", before))
         assert failures(daemon) == 0
         assert await value(target, "select epoch from mirror.state") == epoch
@@ -76,7 +76,7 @@ async def test_a_lock_in_the_midst_of_a_first_load_ends_by_itself(
         await busy.execute("lock table public.users in share mode")
         async with running(source_url, target_url, NEVER | {"MIRROR_BATCH_ROWS": "100"}) as daemon:
             await eventually(lambda: value(target, "select exists (select from public.trip_memberships)"), 10.0)
-            await eventually(lambda: daemon.vitals.locked)
+            await eventually(lambda: daemon.known.about("locked"))
             assert failures(daemon) <= 2
             await busy.rollback()
             await becomes_equal(source, target, timeout_s=15.0)
@@ -105,8 +105,8 @@ async def test_a_table_that_is_locked_in_the_source_stops_only_its_own_rows(
             await source.execute(CHANGE[other])
             seen = f"select bool_or(to_jsonb(t)::text ~ 'new|admin') from public.{other} as t"
             await eventually(lambda: value(target, seen), 5.0)
-            await eventually(lambda: table in daemon.vitals.broken)
-            assert "lock timeout" in daemon.vitals.broken[table]
-        await eventually(lambda: not daemon.vitals.broken)
+            await eventually(lambda: table in daemon.known.about("unreadable"))
+            assert "lock timeout" in daemon.known.about("unreadable")[table]
+        await eventually(lambda: not daemon.known.about("unreadable"))
         assert await equal(source, target)
         assert failures(daemon) == 0

@@ -51,7 +51,7 @@ async def test_uninstalled_and_installed_again_under_load(
         before = await value(target, "select source->>'install' from mirror.state")
         await asyncio.to_thread(source_side.uninstall, source_url)
         await source.execute("delete from users where id = (select min(id::text)::uuid from users)")
-        await eventually(lambda: not daemon.vitals.leader)
+        await eventually(lambda: not daemon.known.leader)
         said = await asyncio.to_thread(source_side.install, source_url)
         assert said[-1] == "source: installed; the daemon will load users, trips, trip_memberships."
         await eventually(lambda: value(target, "select source->>'install' <> %s from mirror.state", before), 20)

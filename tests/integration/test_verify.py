@@ -233,7 +233,7 @@ async def test_the_certificate_says_when_everything_was_proven_equal(
                 snapshot,
                 before,
             )
-        assert (daemon.vitals.proven_at or 0) >= began
+        assert (daemon.known.proven_at or 0) >= began
         # Drift that is only looked at proves nothing; repaired, it does.
         await target.execute(DRIFT)
         await verified(source)

@@ -285,6 +285,8 @@ async def test_what_was_parked_is_tried_again_when_the_target_says_so() -> None:
     await turning.step(entries())
     assert turning.asked.slice == Keys("users", (("1", None), ("3", None)))
     await turning.step(entries())
+    assert turning.asked.slice == Keys("trips", (("2", None),))
+    await turning.step(entries())
     assert turning.asked.slice is None
 
 

@@ -108,8 +108,9 @@ async def test_what_a_newer_one_says_besides_is_no_trouble(monkeypatch: pytest.M
     [
         ("mirror_claim", {"proof": {"tables": {}}}), ("mirror_claim", {"walks": [{"table": "users"}]}),
         ("mirror_claim", {"epoch": None}), ("mirror_claim", {"empty": "users"}), ("mirror_claim", {"version": "one"}),
-        ("mirror_apply", {"due": [{}]}), ("mirror_apply", {"counts": {"users": 1}}), ("mirror_apply", {"parked": None}),
-        ("mirror_apply", {"check": {"n": 1}}), ("mirror_apply", {"explained": [{"missing": 1}]}),
+        ("mirror_apply", {"due": [{}]}), ("mirror_apply", {"counts": {"users": 1}}),
+        ("mirror_apply", {"parked": {"users": None}}), ("mirror_apply", {"check": {"n": 1}}),
+        ("mirror_apply", {"refused": {"users": {}}}), ("mirror_apply", {"explained": [{"missing": 1}]}),
         ("mirror_compare", {"check": []}), ("mirror_status", {"parked": [{"tbl": "users"}]}),
     ],
 )  # fmt: skip
