@@ -15,6 +15,7 @@ Messages never carry a URL, a password or a key.
 
 from __future__ import annotations
 
+LOCKED = "PT423"  # a table in the target, named by `about`, is locked by others: its rows wait, the others go on
 TOO_LARGE = "413"  # an HTTP status where Refused has an SQLSTATE: a gateway takes no batch of that size
 
 
@@ -62,7 +63,12 @@ class Superseded(MirrorError):
 
 
 class Refused(MirrorError):
-    def __init__(self, side: str, message: str, *, hint: str = "", sqlstate: str | None = None) -> None:
+    """`about`: what our own functions say that it is about."""
+
+    def __init__(
+        self, side: str, message: str, *, hint: str = "", sqlstate: str | None = None, about: str = ""
+    ) -> None:
         super().__init__(f"{side}: {message}", hint=hint)
         self.side = side
         self.sqlstate = sqlstate
+        self.about = about

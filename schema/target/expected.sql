@@ -1032,6 +1032,22 @@ begin
 end
 $function$;
 
+CREATE OR REPLACE FUNCTION mirror.lockers(tbl text)
+ RETURNS text
+ LANGUAGE sql
+ STABLE
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$ -- permission mirror
+  select coalesce('locked by ' || string_agg(format('pid %s (role %s, %s)', l.pid, a.usename,
+                                              coalesce(nullif(a.application_name, ''), a.backend_type)), ', '),
+                  'by whom is not known')
+  from (select distinct on (h.pid) h.pid from pg_locks as h
+        where h.relation = format('public.%I', lockers.tbl)::regclass and h.granted and h.mode <> 'AccessShareLock'
+          and h.database = (select d.oid from pg_database as d where d.datname = current_database())
+          and h.pid <> pg_backend_pid() order by h.pid limit 3) as l
+  left join pg_stat_activity as a on a.pid = l.pid
+$function$;
+
 CREATE OR REPLACE FUNCTION mirror.make_durable()
  RETURNS void
  LANGUAGE sql
@@ -1917,7 +1933,7 @@ CREATE OR REPLACE FUNCTION public.mirror_apply(batch jsonb)
  LANGUAGE plpgsql
  SECURITY DEFINER
  SET search_path TO 'pg_catalog', 'pg_temp'
- SET lock_timeout TO '5s'
+ SET lock_timeout TO '1s'
  SET statement_timeout TO '8s'
  SET jit TO 'off'
 AS $function$ -- permission mirror
@@ -1972,11 +1988,17 @@ begin
     _parked := mirror.settle();
   end if;
   perform mirror.advance(_state, batch);
+  _table := coalesce(batch->'check'->>'table', jsonb_path_query_first(batch, '$.scopes[*] ? (exists(@.dry))')->>'table');
   return jsonb_build_object('clock', clock_timestamp(), 'counts', _counts,
     'check', case when batch ? 'check' then mirror.check_digest(batch->'check') end,
     'explained', case when batch ? 'explain' then
         (select jsonb_agg(mirror.explain(s, '[]')) from jsonb_array_elements(batch->'scopes') as s where s ? 'dry') end)
     || mirror.tell_parked(batch->'due', _parked);
+exception when lock_not_available then
+  if _table is null then
+    raise;
+  end if;
+  raise exception 'a table is locked in the target' using errcode = 'PT423', detail = _table, hint = mirror.lockers(_table);
 end
 $function$;
 
