@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 Kind = Literal[
-    "tampered", "life", "unprimed", "brake", "unreadable", "capture", "source", "target", "leader", "stale", "parked",
-    "channels", "doorbell", "clock",
+    "tampered", "life", "unprimed", "brake", "unreadable", "locked", "capture", "source", "target", "leader", "stale",
+    "parked", "channels", "doorbell", "clock",
 ]  # fmt: skip
 KINDS: tuple[Kind, ...] = get_args(Kind)  # what is named first explains what is named later
 
@@ -81,6 +81,12 @@ SORTS: Mapping[Kind, Sort] = {
         freshness="as of",
         equal=False,
         told=True,
+    ),
+    "locked": Sort(
+        "{about} cannot be written in the target: {why}",
+        "Its changes wait, revocations too; the other tables go on. It ends by itself.",
+        "End the session that it names: `select pg_terminate_backend(pid)`.",
+        equal=False,
     ),
     "capture": Sort(
         "changes of {about} are not captured: {why}",

@@ -13,7 +13,7 @@ INFINITE = float("inf")
 HANGS_AFTER_S = 10.0
 Role = Literal["starting", "standby", "leader", "outsider"]  # outsider: no daemon, but who asked the two sides
 Verdict = Literal["fresh", "stale", "not primed", "standby", "unknown"]
-CAUSES = ("unreadable", "capture", "source", "target", "leader")
+CAUSES = ("unreadable", "locked", "capture", "source", "target", "leader")
 MEANINGS: Mapping[str, str] = {
     "fresh": "Who was added may enter; who was removed may not.",
     "stale": "Who was removed since then may still read; who was added since then may meet a 403.",
@@ -31,6 +31,7 @@ class Known:
     born_at: float = 0.0
     stale_after_s: float = 60.0
     role: Role = "starting"
+    waits_for: str | None = None  # a standby: whose lease, and until when
     source_up: bool | None = None  # what it said last; None: it is not asked
     target_up: bool | None = None
     # The copy.
