@@ -123,6 +123,7 @@ class Applier:
         self._producers: tuple[SliceProducer, ...] = (self.parked, self.resync, self.walks, self.reconcile)
         self._empty: set[str] = set()  # tables that the target has nothing of: loaded, not compared
         self._found: dict[str, Any] = {}  # by comparisons, and the doubts: goes with the next batch
+        self._beside: dict[str, Any] = {}  # what can wait for one
         self._to_prove = False  # the first load is not compared yet
         self._marked = False  # whole tables wait to be compared, so the last reading was no position
         self._settled = False  # the target's position is that of the last reading
@@ -219,7 +220,7 @@ class Applier:
             raise
         finally:
             self._allowance.applied(look.rows, self._clock() - sent_at, target.seconds_aimed)
-        self._found = {}
+        self._found, self._beside = {}, {}
         self._empty -= outcome.counts.keys()
         self.outbox.written(look.skip)
         self._settled = position
@@ -261,13 +262,14 @@ class Applier:
         self.reconcile.reset()
         self.walks.restore(walks)
         self._empty = set(empty)
-        self._found = {}
+        self._found, self._beside = {}, {}
         self._settled = False
         self._to_prove = prove
 
-    def tell(self, name: str, what: Any) -> None:
-        """Goes with the next batch, which there will be for its sake."""
-        self._found[name] = what
+    def tell(self, name: str, what: Any, *, soon: bool) -> None:
+        """Goes with the next batch; `soon`: there will be one for its sake."""
+        self._beside.pop(name, None)
+        (self._found if soon or name in self._found else self._beside)[name] = what
 
     def want_position(self) -> None:
         """The next turn tells the target its position, also when nothing has changed: somebody waits for it."""
@@ -354,7 +356,7 @@ class Applier:
             notes["walks"] = self.walks.document(asked, look.reading)
         if isinstance(asked, Range) and asked.want == "dry":
             notes["explain"] = True
-        return notes | self._found
+        return notes | self._beside | self._found
 
     def _keep(self, finished: tuple[Finished, ...], reading: Reading) -> None:
         """What comparisons found, for whoever asks the target: the proof, and the tables that the brake has stopped."""

@@ -45,7 +45,7 @@ class World:
 
     async def parked(self) -> None:
         await self.target.execute("alter table public.users add constraint no_evil check (username <> 'EVIL')")
-        await self.source.execute(f"insert into users (id, username) values ('{an_id(99)}', 'EVIL')")
+        await self.source.execute(f"insert into users (id, username) values ('{an_id(999)}', 'EVIL')")
 
 
 @pytest.fixture
