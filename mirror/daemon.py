@@ -223,7 +223,7 @@ class Daemon:
         self.vitals.leads(primed=claimed.primed, proven_at=proven_at)
         self.vitals.channels = claimed.channels
         self.record.leads(claimed.epoch, proof)
-        self.waiters.leads(install, self._step_soon)
+        self.waiters.leads(install, claimed.life, self._step_soon)
         log.info("leading", extra={"epoch": claimed.epoch, "primed": claimed.primed})
 
 

@@ -25,7 +25,8 @@ LEASE_SLEEPS = 2.4  # a daemon that sleeps renews when it looks, so that its lea
 RENEW_AFTER, KEEP_AFTER, TRUST = 1 / 3, 1 / 2, 0.9  # of a lease
 TAKE_S, GIVE_BACK_S = 10.0, 0.5
 AGAIN_S = 0.5
-_LEAD = "select mirror.lead(%s, %s, %s, %s)"
+# The life is numbered before the lead says anything new: what it says is what the primary remembers of earlier lives.
+_LEAD = "select mirror.lead(%s, %s, %s, %s) from mirror.begin_life()"
 
 
 def lease_s(sleep_s: float) -> float:
@@ -53,7 +54,7 @@ class Lease:
     ) -> None:
         self._session = session
         self._holder = holder
-        self._seconds = seconds
+        self.seconds = seconds
         self._clock = clock
         self._renewed_at: float | None = None  # None: not ours
         self._asked_at = 0.0
@@ -63,12 +64,12 @@ class Lease:
         """For how long it may be trusted."""
         if self._renewed_at is None:
             return 0.0
-        return self._renewed_at + TRUST * self._seconds - self._clock()
+        return self._renewed_at + TRUST * self.seconds - self._clock()
 
     async def take(self, session: AsyncConnection[Any] | None = None) -> bool:
         """Takes it or renews it, in this session or another one."""
         began = self._clock()
-        values = [self._holder.id, self._seconds, self._holder.name, self._session.info.backend_pid]
+        values = [self._holder.id, self.seconds, self._holder.name, self._session.info.backend_pid]
         taken = (await fetched(session or self._session, "source", _LEAD, values, within_s=TAKE_S))[0]
         self._renewed_at = began if taken else None
         return bool(taken)
@@ -76,9 +77,9 @@ class Lease:
     def request(self) -> dict[str, Any] | None:
         """What a drain takes along to renew it, when that is due."""
         self._asked_at = self._clock()
-        if self._renewed_at is None or self._asked_at - self._renewed_at < RENEW_AFTER * self._seconds:
+        if self._renewed_at is None or self._asked_at - self._renewed_at < RENEW_AFTER * self.seconds:
             return None
-        return {"holder": self._holder.id, "seconds": self._seconds, "name": self._holder.name}
+        return {"holder": self._holder.id, "seconds": self.seconds, "name": self._holder.name}
 
     def renewed(self) -> None:
         """That drain has answered."""
@@ -90,7 +91,7 @@ class Lease:
         while True:
             if self._renewed_at is None:
                 raise Superseded("another daemon took the lead")
-            wait_s = self._renewed_at + KEEP_AFTER * self._seconds - self._clock()
+            wait_s = self._renewed_at + KEEP_AFTER * self.seconds - self._clock()
             if wait_s > 0:
                 await asyncio.sleep(wait_s)
                 continue

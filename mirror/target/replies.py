@@ -63,6 +63,10 @@ class Claimed(Reply):
     walks: tuple[Walk, ...]
     proof: Proof | None
     channels: Text = None  # None: installed by a version that cannot tell
+    life: Text = None  # of the source, as `number.name`
+    compared: bool = True  # in this life: the position is of it
+    tampered: bool = False  # the state was not what the mirror had written, and begins anew
+    doubts: tuple[Document, ...] = ()  # of the daemon that led before
 
 
 @dataclass(frozen=True, slots=True)

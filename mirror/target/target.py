@@ -58,6 +58,7 @@ class Target:
         self._transport = transport
         self._clock = clock
         self._epoch = 0
+        self._life: str | None = None
         self._batch = 0
         self._their_clock: tuple[datetime, float] | None = None
 
@@ -78,7 +79,7 @@ class Target:
                 f"the target's schema is version {version}, this daemon needs {VERSION}", hint=self.install_hint
             )
         claimed = self._heard(parse(Claimed, "mirror_claim", reply))
-        self._epoch, self._batch = claimed.epoch, 0
+        self._epoch, self._batch, self._life = claimed.epoch, 0, claimed.life
         return claimed
 
     def next_fence(self) -> Fence:
@@ -92,7 +93,12 @@ class Target:
         `proof`. The scopes are passed on as the source wrote them, never parsed here."""
         head: dict[str, Any] = {"epoch": fence.epoch, "batch": fence.batch, **(notes or {})}
         if position:
-            head["position"] = {"snapshot": reading.snapshot, "as_of": reading.as_of, "fresh_at": self._fresh_at(began)}
+            head["position"] = {
+                "life": self._life,
+                "snapshot": reading.snapshot,
+                "as_of": reading.as_of,
+                "fresh_at": self._fresh_at(began),
+            }
         if reading.slice is not None and "check" in reading.slice:
             head["check"] = reading.slice["check"]
         body = f'{json.dumps(head)[:-1]},"scopes":[{reading.scopes}]}}'

@@ -55,7 +55,7 @@ begin
   elsif _later < 0 or _later = 0 and s.life <> life then
     _detail := format('it lives its life %s, the target knows %s', life, s.life);
   -- Time does not go backwards: a source restored to yesterday knows fewer transactions than its mirror.
-  elsif coalesce(_later, 0) = 0 and s.position_life is not distinct from life
+  elsif coalesce(_later, 0) = 0 and (life is null or s.position_life = life)
         and pg_snapshot_xmax((claimed->>'snapshot')::pg_snapshot) < pg_snapshot_xmax(s.snapshot::pg_snapshot) then
     _detail := format('its snapshot is %s, the target equals %s', claimed->>'snapshot', s.snapshot);
   end if;

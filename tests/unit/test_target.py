@@ -99,7 +99,8 @@ async def test_freshness_is_told_by_the_targets_clock_and_ours_never_by_the_sour
     await target.apply(READING, Fence(7, 1), position=True, began=1012.5)
     _, sent = wire.sent[-1]
     assert sent["position"] == {
-        "snapshot": "5:7:5", "as_of": READING.as_of, "fresh_at": (THEIR_CLOCK + timedelta(seconds=12.5)).isoformat(),
+        "life": None, "snapshot": "5:7:5",
+        "as_of": READING.as_of, "fresh_at": (THEIR_CLOCK + timedelta(seconds=12.5)).isoformat(),
     }  # fmt: skip
     await target.apply(READING, Fence(7, 2), position=True, began=1061.0)  # their clock was heard again, at 1060
     assert wire.sent[-1][1]["position"]["fresh_at"] == (THEIR_CLOCK + timedelta(seconds=1)).isoformat()

@@ -23,7 +23,7 @@ class Desk:
         self.waiters = Waiters(waiters_max)
         self.asked: list[float] = []
         self.waiters.serve()
-        self.waiters.leads(INSTALL, lambda: self.asked.append(time.monotonic()))
+        self.waiters.leads(INSTALL, None, lambda: self.asked.append(time.monotonic()))
         self.gone = asyncio.Event()
 
     def wait(self, seen: str, own: str = "-", timeout_s: float = 10.0) -> asyncio.Task[Answer]:
@@ -134,7 +134,7 @@ async def test_foreign_tokens_too_many_and_nobody_to_ask() -> None:
         desk.waiters.dismiss("going home")
         assert await soon(first) == Answer(503, "going home")
     assert (await soon(desk.wait("9:9:"))).status == 503
-    desk.waiters.leads(INSTALL, lambda: None)
+    desk.waiters.leads(INSTALL, None, lambda: None)
     again = desk.wait("9:9:")
     async with waiting(desk, again):
         assert not again.done()
