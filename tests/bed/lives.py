@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import os
 import random
+import shutil
 import signal
 import subprocess
 import uuid
@@ -29,7 +30,7 @@ from tests.bed.proxy import Proxy
 from tests.bed.templates import prepare_source
 
 # Durable, as production is; but asynchronous commits stay in memory for long, so that a crash takes many.
-SETTINGS = {"wal_writer_delay": "3s", "autovacuum_naptime": "1h", "max_connections": "60", "hot_standby": "on"}
+SETTINGS = {"wal_writer_delay": "3s", "autovacuum_naptime": "1h", "max_connections": "60", "max_standby_streaming_delay": "-1"}
 CRASHES = ("kill", "immediate", "segfault", "backend", "promote", "restart")
 WRITERS, PAUSE_S = 2, 0.004
 MIRRORED = {"users": "select id::text, subject, email, username from public.users"}
@@ -89,8 +90,9 @@ class Primary:
         await asyncio.to_thread(old.kill)
         self.proxy.cut()
         async with await psycopg.AsyncConnection.connect(replica.url(), autocommit=True) as session:
-            await session.execute("select pg_promote()")
+            await session.execute("select pg_promote(wait => false)")
         await eventually(self.answers, 30)
+        await asyncio.to_thread(shutil.rmtree, old.directory)
 
     def _copy(self) -> Replica:
         self._replicas += 1
@@ -176,6 +178,11 @@ class Application:
             for task in tasks:
                 task.cancel()
 
+    async def writes(self, transactions: int) -> None:
+        """So many more are acknowledged."""
+        enough = self.figures.tokens + transactions
+        await eventually(lambda: self.figures.tokens >= enough, 60)
+
     async def rest(self) -> None:
         self._pause.set()
         await eventually(lambda: len(self._resting) == WRITERS, 60)
@@ -199,8 +206,8 @@ class Application:
                 await asyncio.sleep(0.01)
 
     async def _transaction(self, session: Connection) -> None:
-        written = Written(str(uuid.uuid4()), "", durable=random.random() < 0.2)  # noqa: S311
-        fails = random.random() < 0.3  # noqa: S311
+        written = Written(str(uuid.uuid4()), "", durable=random.random() < 0.05)
+        fails = random.random() < 0.3
         with contextlib.suppress(psycopg.Rollback):
             async with session.transaction():
                 await session.execute(f"set local synchronous_commit = {'on' if written.durable else 'off'}")
@@ -237,7 +244,7 @@ class Application:
                 reply = await client.get(self._wait_url, params={"token": written.token, "timeout": 0.5}, timeout=30)
                 if reply.status_code == 200:
                     row = await (await target.execute(
-                        "select exists (select from public.users where id = %s), position_life from mirror.state",
+                        "select exists (select from public.users where id = %s), life from mirror.state",
                         [written.key],
                     )).fetchone()  # fmt: skip
                     assert row is not None
