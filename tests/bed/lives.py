@@ -30,7 +30,12 @@ from tests.bed.proxy import Proxy
 from tests.bed.templates import prepare_source
 
 # Durable, as production is; but asynchronous commits stay in memory for long, so that a crash takes many.
-SETTINGS = {"wal_writer_delay": "3s", "autovacuum_naptime": "1h", "max_connections": "60", "max_standby_streaming_delay": "-1"}
+SETTINGS = {
+    "wal_writer_delay": "3s",
+    "autovacuum_naptime": "1h",
+    "max_connections": "60",
+    "max_standby_streaming_delay": "-1",
+}
 CRASHES = ("kill", "immediate", "segfault", "backend", "promote", "restart")
 WRITERS, PAUSE_S = 2, 0.004
 MIRRORED = {"users": "select id::text, subject, email, username from public.users"}
@@ -81,20 +86,24 @@ class Primary:
         await eventually(self.answers, 30)
 
     async def _promote(self) -> None:
-        replica = await asyncio.to_thread(self._copy)
+        replica = await asyncio.to_thread(self.copy)
         async with await psycopg.AsyncConnection.connect(self.server.url(), autocommit=True) as session:
             streams = "select exists (select from pg_stat_replication where state = 'streaming')"
             await eventually(lambda: _value(session, streams), 30)
-        old, self.server = self.server, replica
-        self.proxy._upstream = ("127.0.0.1", replica.port)
-        await asyncio.to_thread(old.kill)
-        self.proxy.cut()
+        await self.switch_to(replica)
         async with await psycopg.AsyncConnection.connect(replica.url(), autocommit=True) as session:
             await session.execute("select pg_promote(wait => false)")
         await eventually(self.answers, 30)
-        await asyncio.to_thread(shutil.rmtree, old.directory)
 
-    def _copy(self) -> Replica:
+    async def switch_to(self, server: Server) -> None:
+        """The primary until now is gone for good."""
+        old, self.server = self.server, server
+        self.proxy._upstream = ("127.0.0.1", server.port)
+        await asyncio.to_thread(old.kill)
+        await asyncio.to_thread(shutil.rmtree, old.directory)
+        self.proxy.cut()
+
+    def copy(self) -> Replica:
         self._replicas += 1
         directory = self._directory / f"replica{self._replicas}"
         prepare(directory)

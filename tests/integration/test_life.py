@@ -55,7 +55,11 @@ async def test_a_token_can_be_had_in_any_transaction_and_writes_nothing(source: 
         app.execute("begin transaction isolation level serializable, read only, deferrable")
         assert app.execute("select mirror.token()").fetchone()
         app.execute("rollback")
-        for forbidden in ("select mirror.begin_life()", "delete from mirror.alive", "update mirror.life set number = 9"):
+        for forbidden in (
+            "select mirror.begin_life()",
+            "delete from mirror.alive",
+            "update mirror.life set number = 9",
+        ):
             with pytest.raises(psycopg.errors.InsufficientPrivilege):
                 app.execute(forbidden)
     async with source.transaction():
@@ -69,7 +73,7 @@ async def test_a_replica_says_that_it_cannot_tell(target_url: str) -> None:
         install(primary.server.url(), target_url)
         async with await psycopg.AsyncConnection.connect(primary.server.url(), autocommit=True) as source:
             await value(source, "select mirror.begin_life()")
-        replica = await asyncio.to_thread(primary._copy)
+        replica = await asyncio.to_thread(primary.copy)
         try:
             async with await psycopg.AsyncConnection.connect(replica.url(), autocommit=True) as session:
                 for _ in range(2):

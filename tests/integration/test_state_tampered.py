@@ -23,11 +23,16 @@ GARBAGE = {
     "text[]": "'{garbage}'",
     "oid": "4294967295",
 }
-UNCLAIMED = {"one", "rendered", "sealed", "messages"}  # what the installation keeps there: `mirror install target` looks
+UNCLAIMED = {
+    "one",
+    "rendered",
+    "sealed",
+    "messages",
+}  # what the installation keeps there: `mirror install target` looks
 ATTACKS = {
     "a snapshot of the future": "update mirror.state set snapshot = '1:999999999:'",
     "fresh for ever": "update mirror.state set fresh_at = 'infinity', known_at = 'infinity'",
-    "nothing left": "update mirror.state set snapshot = null, source = null, life = null, position_life = null, seal = null",
+    "nothing left": "update mirror.state set snapshot = null, source = null, life = null, seal = null",
     "another source": "update mirror.state set source = jsonb_set(source, '{install}', '\"another\"')",
     "deleted": "delete from mirror.state",
     "truncated": "truncate mirror.state",
@@ -59,7 +64,9 @@ async def claims_nothing(target: Connection) -> bool:
     return answers == (False,) * 4 and [doubt["kind"] for doubt in doubts] == ["tampered"]
 
 
-async def test_no_attack_is_believed_and_each_is_repaired_by_the_next_claim(target_url: str, target: Connection) -> None:
+async def test_no_attack_is_believed_and_each_is_repaired_by_the_next_claim(
+    target_url: str, target: Connection
+) -> None:
     put_in_place(target_url)
     writer = Writer(target)
     epochs = [(await writer.claim())["epoch"]]
@@ -93,9 +100,7 @@ async def test_what_is_none_of_its_claims_may_change(target_url: str, target: Co
     assert await value(target, "select public.mirror_has('8c7d/-/10:10:')") is True
 
 
-async def test_under_a_running_daemon(
-    source: Connection, target: Connection, source_url: str, target_url: str
-) -> None:
+async def test_under_a_running_daemon(source: Connection, target: Connection, source_url: str, target_url: str) -> None:
     install(source_url, target_url)
     async with running(source_url, target_url, SETTINGS) as daemon:
         await leading(daemon)
