@@ -80,7 +80,7 @@ async def test_what_a_doubt_of_the_daemon_takes_away(
 ) -> None:
     await filled(project)
     assert await says(project) == (True, True, True, [])
-    await apply(project, doubts=[doubt("clock"), doubt(kind, since and ago(since))])
+    await apply(project, doubts=[doubt("clock"), doubt(kind, None if since is None else ago(since))])
     assert await says(project) == (fresh, equal, True, ["clock", kind])
     await project.writer.claim()
     assert await says(project) == (fresh, equal, True, ["clock", kind]), "until the new leader says what it knows"

@@ -143,7 +143,7 @@ async def never_too_early(target: Connection, token: str, key: str) -> bool:
     query = "select public.mirror_has(%s), exists (select from public.users where id = %s)"
     row = await (await target.execute(query, [token, key])).fetchone()
     assert row in {(False, False), (False, True), (True, True)}, "yes before the row is there"
-    return row == (True, True)
+    return bool(row == (True, True))
 
 
 async def is_right(daemon: Daemon, source: Connection, target: Connection) -> None:
