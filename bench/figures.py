@@ -6,7 +6,21 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-from bench import access, backlog, changes, growth, http, https, idle, keeping, latency, others, proof, writes
+from bench import (
+    access,
+    backlog,
+    changes,
+    growth,
+    http,
+    https,
+    idle,
+    keeping,
+    latency,
+    others,
+    proof,
+    revocations,
+    writes,
+)
 from bench.report import Result
 from bench.stage import Stage
 
@@ -58,6 +72,7 @@ def figures(size: Size) -> dict[str, Measure]:
         "hot": partial(drained, kinds=[changes.HOT]),
         "bulk": partial(drained, kinds=[changes.BULK_UPDATES, changes.BULK_INSERTS]),
         "revocations": partial(drained, kinds=[changes.REVOCATIONS]),
+        "kinds": partial(revocations.measure, rounds=rounds, n=size.backlog),
         "https": partial(https.measure, rounds=rounds, n=size.backlog),
         "proof": partial(proof.measure, rounds=rounds, rows=size.load, seconds=size.latency_s),
         "writes": partial(writes.measure, rounds=rounds, rows=size.rows, seconds=size.writes_s),

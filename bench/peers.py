@@ -69,10 +69,11 @@ def until(condition: Callable[[], object], timeout_s: float = TIMEOUT_S) -> floa
     return time.perf_counter()
 
 
-def install_mirror(databases: Databases) -> None:
+def install_mirror(databases: Databases, mapping: Mapping | None = None) -> None:
+    mapping = mapping or Mapping()
     with connect_blocking(databases.source, "source") as source, connect_blocking(databases.target, "target") as target:
-        source_side.install(source, Mapping(), lambda _: None)
-        target_side.install(target, look(source, Mapping()).types, Mapping(), lambda _: None)
+        source_side.install(source, mapping, lambda _: None)
+        target_side.install(target, look(source, mapping).types, mapping, lambda _: None)
 
 
 @dataclass(frozen=True)
@@ -109,10 +110,14 @@ def daemon(databases: Databases, settings: AbcMapping[str, str] | None = None) -
 
 @contextmanager
 def mirror(
-    databases: Databases, *, via: Databases | None = None, settings: AbcMapping[str, str] | None = None
+    databases: Databases,
+    *,
+    via: Databases | None = None,
+    settings: AbcMapping[str, str] | None = None,
+    mapping: Mapping | None = None,
 ) -> Iterator[Daemon]:
     """`via`: the same databases, as the daemon reaches them."""
-    install_mirror(databases)
+    install_mirror(databases, mapping)
     with daemon(via or databases, settings) as running, connect(databases.target) as target:
         until(lambda: running.runs() and ask(target, "select primed_at from mirror.state"))
         yield running

@@ -25,7 +25,7 @@ from mirror.producers.reconcile import Reconcile
 from mirror.producers.requests import Requests
 from mirror.producers.resync import Resync
 from mirror.producers.walk import Walks
-from mirror.scope import Range, Slice, Wide
+from mirror.scope import Keys, Range, Slice, Wide
 
 BYTES_MAX = 4_000_000
 
@@ -91,6 +91,8 @@ class _Look:
     @property
     def rows(self) -> int:
         """What the target has to work on, roughly: rows that are only checked do not count."""
+        if isinstance(self.asked, Keys):
+            return self.reading.keys + len(self.asked.keys)
         sliced = isinstance(self.asked, Range) and self.asked.want == "rows" and self.reading.slice is not None
         return self.reading.keys + (int((self.reading.slice or {}).get("rows", 0)) if sliced else 0)
 
@@ -110,14 +112,16 @@ class Applier:
         self._clock = clock
         self._pace = Pace()
         self.outbox = Outbox(clock)
-        self.parked = Parked()
+        self.parked = Parked(clock)
         self.resync = Resync(rows)
         self.walks = Walks(rows)
         self.reconcile = Reconcile(rows_per_s=reconcile_rows_per_s, brake_share=brake_share, rows=rows, clock=clock)
         self.requests = Requests(self.reconcile, self.resync, clock)
         self._producers: tuple[SliceProducer, ...] = (self.parked, self.resync, self.walks, self.reconcile)
         self._empty: set[str] = set()  # tables that the target has nothing of: loaded, not compared
-        self._found: dict[str, Any] = {}  # by comparisons: goes with the next batch
+        self._found: dict[str, Any] = {}  # by comparisons, and the doubts: goes with the next batch
+        self._to_prove = False  # the first load is not compared yet
+        self._marked = False  # whole tables wait to be compared, so the last reading was no position
         self._settled = False  # the target's position is that of the last reading
         self._beat_at = -heartbeat_s
         self._ahead: asyncio.Task[_Look] | None = None
@@ -129,7 +133,8 @@ class Applier:
         newly_broken = self._read(look)
         position = reading.complete and not look.skip
         outcome, sent_at, ended_at = None, look.read_at, look.read_at
-        if reading.scopes or asked is not None or self._found or (position and self._is_due(look.began)):
+        due = bool(self._found) or self.parked.wants() or (position and self._is_due(look.began))
+        if reading.scopes or asked is not None or due:
             # What was read ahead may be old by now. Asked before the next one is read, which keeps the session busy.
             await source.assure_lead()
             notes = self._notes(look)  # before reading ahead, which moves the walks on
@@ -209,7 +214,10 @@ class Applier:
         self.outbox.position = look.reading.snapshot if position else None
         if position:
             self._beat_at = look.began
-        self.parked.note(outcome)
+            if self._to_prove:
+                self._to_prove = False
+                self.reconcile.want(Order("start"))
+        self.parked.note(outcome, notes["due"])
         return outcome
 
     async def rest(self) -> None:
@@ -219,9 +227,11 @@ class Applier:
             ahead.cancel()
             await asyncio.gather(ahead, return_exceptions=True)  # whatever it was, nobody waits for it
 
-    def begin(self, *, empty: tuple[str, ...], walks: tuple[dict[str, Any], ...]) -> None:
-        """A new epoch: what was read before is not known to be applied. Walks are as far as the target says."""
+    def begin(self, *, empty: tuple[str, ...], walks: tuple[dict[str, Any], ...], prove: bool = False) -> None:
+        """A new epoch: what was read before is not known to be applied. Walks are as far as the target says. `prove`:
+        compare as soon as the target is at a position, with which the first load is through."""
         self.outbox.reset()
+        self._pace = Pace()  # what comes first is not known to be applied either
         self.parked.reset()
         self.resync.reset()
         self.requests.reset()
@@ -230,6 +240,11 @@ class Applier:
         self._empty = set(empty)
         self._found = {}
         self._settled = False
+        self._to_prove = prove
+
+    def tell(self, name: str, what: Any) -> None:
+        """Goes with the next batch, which there will be for its sake."""
+        self._found[name] = what
 
     def want_position(self) -> None:
         """The next turn tells the target its position, also when nothing has changed: somebody waits for it."""
@@ -237,9 +252,10 @@ class Applier:
 
     def until_due(self) -> float:
         """Until time alone is a reason to look: the heartbeat, or, while that is impossible, the next attempt at the
-        tables that could not be read; a reconcile that keeps to its rate."""
-        at = self.outbox.retry_at() if self.outbox.broken else self._beat_at + self._heartbeat_s
-        due = max(0.0, at - self._clock())
+        tables that could not be read; tables that are to be compared again; a reconcile that keeps to its rate."""
+        impossible = self.outbox.broken or self._marked
+        at = self.outbox.retry_at() if impossible else self._beat_at + self._heartbeat_s
+        due = min(max(0.0, at - self._clock()), self.reconcile.again_in_s())
         if self.reconcile.busy and not self.reconcile.is_held_up(self.outbox.skip()):
             return min(due, self.reconcile.wait_s())
         return due
@@ -267,10 +283,12 @@ class Applier:
             in_hand=in_hand,
             forget_wide=self.walks.forget + self.reconcile.forget,
             skip=skip,
+            left=self.reconcile.left,
             slice=self._bounded(asked),
             count=self._pace.counts(now),
             backlog=self._pace.backlog,
             seek=self._pace.seeks(now),
+            seen=self._pace.seen,
         )
 
     def _read(self, look: _Look) -> dict[str, str]:
@@ -281,6 +299,7 @@ class Applier:
         self.reconcile.forgotten()
         self._allowance.read(len(reading.scopes), reading.entries, reading.keys)
         self._pace.read(reading)
+        self._marked = bool(reading.wide)
         newly_broken = self.outbox.read(reading, skip)
         if asked is not None and reading.slice is not None and "error" in reading.slice:
             newly_broken |= self.outbox.broke(asked.table, str(reading.slice["error"]))
@@ -300,11 +319,13 @@ class Applier:
         """Rows of a slice are rows to be applied; a digest is only checked, and has a pace of its own."""
         if isinstance(asked, Range) and asked.want != "digest":
             return replace(asked, rows=min(asked.rows, self._allowance.rows))
+        if isinstance(asked, Keys):
+            return replace(asked, keys=asked.keys[: self._allowance.rows])
         return asked
 
     def _notes(self, look: _Look) -> dict[str, Any]:
         """What goes with the batch besides rows."""
-        notes: dict[str, Any] = {}
+        notes: dict[str, Any] = {"due": self.parked.asks()}
         asked = look.asked
         if isinstance(asked, Range) and look.producer is self.walks:
             notes["walks"] = self.walks.document(asked, look.reading)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from mirror.scope import Slice, Wide
+
+NAMED_MAX = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +40,12 @@ class Request:
     in_hand: Taken | None = None  # being applied just now, so neither forgotten nor to be read again
     forget_wide: tuple[tuple[Wide, str], ...] = ()
     skip: tuple[str, ...] = ()
+    left: tuple[Wide, ...] = ()  # marks that are known, and nothing to stay awake for
     slice: Slice | None = None
     count: bool = False
     backlog: bool = False
     seek: bool = True
+    seen: Any = None  # of what comes first, as the last look said
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,12 +70,34 @@ class Reading:
     requests: tuple[Mapping[str, Any], ...] = ()
     keys: int = 0
     gone_left: bool = False
+    seen: Any = None  # of what comes first in a backlog: for the next request, as it is
     dropped: int = 0  # of the entries, those that are about no possible row
 
     @property
     def complete(self) -> bool:
         """With this reading applied, and what was in hand before it, the target equals the source at its snapshot."""
         return not (self.backlog or self.wide or self.broken)
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """What the source says of one table: its changes are not captured, or it cannot be read."""
+
+    table: str
+    kind: Literal["capture", "unreadable"]
+    message: str
+    cure: str
+
+
+@dataclass(frozen=True, slots=True)
+class Aside:
+    """Rows that are parked: how many, and the first of them by key with the reason."""
+
+    n: int = 0
+    rows: tuple[Mapping[str, Any], ...] = ()
+
+    def __add__(self, other: Aside) -> Aside:
+        return Aside(self.n + other.n, (*self.rows, *other.rows)[:NAMED_MAX])
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +109,8 @@ class Outcome:
     due: tuple[tuple[str, str, str | None], ...] = ()
     check: Mapping[str, Any] | None = None
     explained: tuple[Mapping[str, Any], ...] = ()
+    clock: str | None = None  # what is wrong with this machine's, as both databases see it
+    refused: Mapping[str, Aside] = field(default_factory=dict)  # by this batch
 
     @property
     def rows(self) -> int:

@@ -7,23 +7,22 @@ import contextlib
 import logging
 import random
 import signal
+import time
 from collections.abc import AsyncIterator, Coroutine
-from datetime import datetime
 from typing import Any, Literal
 
 from mirror import takeover
 from mirror.applier import Applier
 from mirror.config import Settings
-from mirror.errors import ConfigError, MirrorError, Superseded, Unreachable
+from mirror.errors import ConfigError, MirrorError, NotInstalled, Unreachable
+from mirror.known import Known
 from mirror.loop import Loop, Session
 from mirror.mapping import Mapping
 from mirror.ops.connections import connections_max
 from mirror.ops.endpoints import Told, application
 from mirror.ops.http import serving
-from mirror.ops.metrics import Metrics
-from mirror.ops.record import Record
+from mirror.ops.knowledge import Knowledge
 from mirror.ops.schedule import scheduled
-from mirror.ops.vitals import Vitals
 from mirror.ops.wait import Waiters
 from mirror.postgres import refuse_pooled_host
 from mirror.producers.findings import Order
@@ -69,16 +68,19 @@ class Daemon:
         )
         self.port = 0  # of the HTTP server
         self._pause_s = PAUSE_MIN_S
-        self.vitals = Vitals(stale_after_s=settings.stale_after_s)
-        self.metrics = Metrics(self.vitals, settings.reconcile_cron, key_ends(ways.key(settings)))
-        self.record = Record()
+        self._has_led = False
+        self.knowledge = Knowledge(settings.stale_after_s, settings.reconcile_cron, key_ends(ways.key(settings)))
         self._connections_max = connections_max()
         self.waiters = Waiters(self._connections_max * 5 // 6)
         self._loop = Loop(
-            self._applier, self._wake, self._stopping, settings.poll_interval_s, self.vitals, self.metrics, self.record,
-            Watch(self.vitals, self.record, self._applier.reconcile.want), self.waiters.reached,
+            self._applier, self._wake, self._stopping, settings.poll_interval_s, self.knowledge,
+            Watch(self.knowledge, self._applier, settings.heartbeat_interval_s), self.waiters.reached,
             lambda: self._doorbell.proven,
         )  # fmt: skip
+
+    @property
+    def known(self) -> Known:
+        return self.knowledge.look()
 
     def stop(self) -> None:
         self._stopping.set()
@@ -106,9 +108,7 @@ class Daemon:
     def _serving(self) -> contextlib.AbstractAsyncContextManager[int]:
         settings = self._settings
         told = Told(
-            vitals=self.vitals,
-            metrics=self.metrics,
-            record=self.record,
+            knowledge=self.knowledge,
             waiters=self.waiters,
             source_url=self._source_url,
             open_target=lambda: ways.open_transport(settings),
@@ -123,19 +123,22 @@ class Daemon:
             try:
                 async with self._leading() as (source, types):
                     await _first_of(self._lead(source, types), source.lease.keep(self._source_url, self._is_alive))
-            except ConfigError:
-                raise
+            except ConfigError as error:
+                if not (self._has_led and isinstance(error, NotInstalled)):
+                    raise
+                self.knowledge.failed(error)  # uninstalled beneath us; installed anew, it is taken up again
+                await self._pause(PAUSE_MAX_S)
             except _StoppedError:
                 return
             except MirrorError as error:
                 pause_s = self._pause_s if self._is_alive() else HUNG_PAUSE_S
-                self._note_failure(error)
+                self.knowledge.failed(error)
                 asked_s = error.retry_after_s if isinstance(error, Unreachable) else 0.0
                 await self._pause(pause_s, asked_s)
                 self._pause_s = min(PAUSE_MAX_S, self._pause_s * 2)
 
     def _reconcile_soon(self) -> None:
-        if self.vitals.leader:
+        if self.known.leader:
             self._applier.reconcile.want(Order("schedule"))
             self._wake.set()
 
@@ -145,16 +148,6 @@ class Daemon:
 
     def _worked(self) -> None:
         self._pause_s = PAUSE_MIN_S
-
-    def _note_failure(self, error: MirrorError) -> None:
-        superseded = isinstance(error, Superseded)
-        if isinstance(error, Unreachable):
-            self.vitals.lost(error.side)
-        self.record.failed(error)
-        self.vitals.turned()
-        self.metrics.errors.labels(type(error).__name__).inc()
-        self.metrics.batches.labels("superseded" if superseded else "failed").inc()
-        log.warning("stepping aside" if superseded else "starting over", extra={"error": str(error)})
 
     async def _pause(self, pause_s: float, asked_s: float = 0.0) -> None:
         """Long enough not to hammer a side that is down, and for as long as it asks for; cut short by stop()."""
@@ -169,60 +162,55 @@ class Daemon:
             await self._doorbell.check()
             source = await Primary.open(self._source_url, self._holder, self._sleep_s)
             try:
-                self._opened("source")
+                self.knowledge.opened("source")
                 types = await takeover.check_install(source, self._mapping)
-                self.vitals.source_up = True
+                self.knowledge.answered()
                 await self._wait_to_lead(source)
                 yield source, types
             finally:
                 await source.close()
         finally:
-            self.vitals.ended()
+            self.knowledge.ended()
 
     async def _lead(self, source: Primary, types: Types) -> None:
         """The target claimed, the doorbell listening: turns the loop until told to stop."""
         async with contextlib.AsyncExitStack() as stack:
             transport = await ways.open_transport(self._settings)
             stack.push_async_callback(transport.close)
-            self._opened("target")
+            self.knowledge.opened("target")
             target = Target(transport)
             identity = await source.identity()
-            self._begin(await takeover.claim(source, target, identity, types), identity["install"])
+            asked_at = time.monotonic()
+            claimed = await takeover.claim(source, target, identity, types, self._mapping)
+            self._begin(claimed, identity["install"], asked_at)
             stack.push_async_callback(_cancelled, asyncio.create_task(self._doorbell.run()))
             await self._loop.lead(Session(source, target, await source.rings()), self._worked)
 
-    def _opened(self, side: str) -> None:
-        self.metrics.reconnects.labels(side).inc()
-        self.record.opened[side] += 1
-
     def _is_alive(self) -> bool:
         """The loop turns. One that hangs does not keep the lead."""
-        return self.vitals.turned_ago_s < silence_s(self._sleep_s)
+        return self.known.turned_ago_s < silence_s(self._sleep_s)
 
     async def _wait_to_lead(self, source: Primary) -> None:
         standby = False
         while not await source.lead():
             if not standby:
                 standby = True
-                self.vitals.stands_by()
+                self.knowledge.stands_by()
                 self.waiters.dismiss("another daemon leads: ask that one")
                 log.info("standing by: another daemon leads")
-            self.vitals.turned()
+            self.knowledge.turned()
             await self._pause(STANDBY_INTERVAL_S)
             if self._stopping.is_set():
                 raise _StoppedError
-        self.vitals.turned()
+        self.knowledge.turned()
 
-    def _begin(self, claimed: Claimed, install: str) -> None:
+    def _begin(self, claimed: Claimed, install: str, asked_at: float) -> None:
         """A new epoch, for all who keep something of it."""
-        self._applier.begin(empty=claimed.empty, walks=claimed.walks)
-        if claimed.primed or claimed.walks:
+        self._has_led = True
+        self._applier.begin(empty=claimed.empty, walks=claimed.walks, prove=not claimed.primed)
+        if claimed.primed:
             self._applier.reconcile.want(Order("start"))
-        proof = claimed.proof
-        proven_at = datetime.fromisoformat(proof["at"]).timestamp() if proof else None
-        self.vitals.leads(primed=claimed.primed, proven_at=proven_at)
-        self.vitals.channels = claimed.channels
-        self.record.leads(claimed.epoch, proof)
+        self.knowledge.leads(claimed, asked_at)
         self.waiters.leads(install, claimed.life, self._step_soon)
         log.info("leading", extra={"epoch": claimed.epoch, "primed": claimed.primed})
 

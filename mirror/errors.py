@@ -2,7 +2,8 @@
 
     MirrorError                 one sentence for a person, and a cure
     ├── ConfigError             usage or configuration is wrong; a person must act      exit 2
-    │   └── Incompatible        the two sides, or the mapping, do not fit               exit 2
+    │   ├── Incompatible        the two sides, or the mapping, do not fit               exit 2
+    │   └── NotInstalled        the source's side is not there (a leader waits for it)  exit 2
     ├── Unreachable             a side does not answer; try again later                 exit 3
     │   └── UnknownOutcome      an apply was sent and no reply came: new fence, new snapshot
     ├── Superseded              another daemon holds a newer epoch: step aside
@@ -35,6 +36,10 @@ class ConfigError(MirrorError):
 
 class Incompatible(ConfigError):
     pass
+
+
+class NotInstalled(ConfigError):
+    """The source's side is not there (yet)."""
 
 
 class Unreachable(MirrorError):

@@ -8,17 +8,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import Any
 
-from mirror.applier import Applier, Step
+from mirror.applier import Applier
 from mirror.batch import Reading
-from mirror.ops.metrics import Metrics
-from mirror.ops.record import Record
-from mirror.ops.vitals import Vitals
-from mirror.producers.findings import Finished
+from mirror.ops.knowledge import Knowledge
 from mirror.source.primary import TIDY_BYTES, Primary
 from mirror.target.target import Target
 from mirror.watch import Watch
@@ -29,7 +26,6 @@ WAIT_MIN_S, WAIT_MAX_S = 0.002, 0.05
 TIDY_INTERVAL_S = 1.0
 BREATH_ENTRIES = 8
 BREATH_MIN_S, BREATH_MAX_S, BREATH_ENTRY_S = 0.005, 0.02, 60e-6
-DRIFT_LINES = 10  # in the log; the request's result has more, the metrics count all
 NO_RINGS_POLL_S = 0.5
 
 
@@ -64,20 +60,20 @@ class Loop:
     wake: asyncio.Event
     stopping: asyncio.Event
     poll_interval_s: float
-    vitals: Vitals
-    metrics: Metrics
-    record: Record
+    knowledge: Knowledge
     watch: Watch
     reached: Callable[[str, float], None]  # the target equals this snapshot, which was begun then
     is_heard: Callable[[], bool]  # the doorbell, at this moment
     _tidied_at: float = field(default=float("-inf"))
     _rings_in_vain: int = field(default=0)
+    _told: list[dict[str, Any]] | None = field(default=None)  # the doubts that the target knows of in this epoch
 
     async def lead(self, session: Session, turned: Callable[[], None]) -> None:
         """Until told to stop. `turned` is called after every turn that worked out."""
         if not session.rings:
             log.warning("max_prepared_transactions is set in the source, so nobody rings: polling")
         self.watch.begin()
+        self._told = None
         try:
             await self._turn(session, turned)
         finally:
@@ -88,10 +84,13 @@ class Loop:
         while not self.stopping.is_set():
             self.wake.clear()
             step = await self.applier.step(session.source, session.target, may_sleep=may_sleep)
-            self._note(step)
+            self.knowledge.stepped(step, self.applier, heard=self.is_heard())
+            if step.position and step.outcome is not None:
+                self.reached(step.reading.snapshot, step.began)
             turned()
             await self._tell(session.source)
             await self.watch.look(session.source, session.target)
+            self._pass_on()
             if step.worked or step.outcome is not None:
                 self._rings_in_vain = 0
             if step.worked:
@@ -112,7 +111,7 @@ class Loop:
     async def _sleep(self, session: Session) -> None:
         poll_s = self.poll_interval_s if session.rings else NO_RINGS_POLL_S
         due_s = self.applier.until_due()
-        self.vitals.sleeps(min(poll_s, due_s))
+        self.knowledge.sleeps(min(poll_s, due_s))
         unwatch = session.source.watch(self.wake.set)
         try:
             await asyncio.wait_for(self.wake.wait(), min(poll_s, due_s))
@@ -122,7 +121,6 @@ class Loop:
             self._woke(Woken.POLL if poll_s < due_s else Woken.CLOCK)
         finally:
             unwatch()
-            self.vitals.sleeps(0.0)
 
     async def _stay_awake(self, wait_s: float) -> None:
         self._woke(Woken.AWAKE)
@@ -137,91 +135,28 @@ class Loop:
             await asyncio.sleep(min(WAIT_MAX_S, WAIT_MIN_S * self._rings_in_vain))
         self._rings_in_vain += 1
 
+    def _pass_on(self) -> None:
+        """What has come into doubt, or out of it: the target is told with the next batch, and what is to be compared
+        for its sake is."""
+        for order in self.knowledge.to_compare():
+            self.applier.reconcile.want(order)
+        doubts = self.knowledge.to_tell()
+        if doubts != self._told:
+            self._told = doubts
+            self.applier.tell("doubts", doubts)
+
     def _woke(self, woken: Woken) -> None:
-        self.metrics.wakeups.labels(woken.value).inc()
+        self.knowledge.woke(woken.value)
 
     async def _tell(self, source: Primary) -> None:
         """Operators hear how their requests go."""
         for report in self.applier.requests.due():
             await source.report(report.request, report.state, report.progress, report.result)
             if report.kind == "resync" and report.state != "running":
-                self.metrics.resyncs.labels(report.state).inc()
+                self.knowledge.reported(report.state)
 
     async def _tidy(self, source: Primary, reading: Reading) -> None:
         now = asyncio.get_running_loop().time()
         if (reading.outbox_bytes or 0) > TIDY_BYTES and now - self._tidied_at > TIDY_INTERVAL_S:
             self._tidied_at = now
             await source.tidy()
-
-    def _note(self, step: Step) -> None:
-        reading, outcome, v = step.reading, step.outcome, self.vitals
-        v.turned()
-        v.doorbell_proven = self.is_heard()
-        v.broken = self.applier.outbox.broken
-        v.walks = len(self.applier.walks)
-        v.outbox_entries = _waiting(reading, v.outbox_entries)
-        v.outbox_bytes = v.outbox_bytes if reading.outbox_bytes is None else reading.outbox_bytes
-        if step.position:
-            v.caught_up(step.began)
-        else:
-            v.looked(step.began, reading.lag_s, everywhere=not step.skipped)
-        if outcome is not None:
-            v.parked = dict(outcome.parked)
-            v.applied_rows += outcome.rows
-            if step.position:
-                v.positioned(step.began)
-                self.reached(reading.snapshot, step.began)
-        v.braked = {t: f"{r.extra} of {r.target_rows} rows would go" for t, r in self.applier.reconcile.braked.items()}
-        self.metrics.observe(step)
-        self.record.observe(step, self.applier)
-        for finished in step.finished:
-            v.proven_at = time.time() if finished.proves else v.proven_at
-            _log_finished(finished)
-        for table, reason in step.newly_broken.items():
-            log.error(
-                "a table cannot be read; its changes wait, the others go on", extra={"table": table, "error": reason}
-            )
-        if reading.dropped:
-            self.metrics.errors.labels("UnreadableEntry").inc(reading.dropped)
-            log.warning(
-                "entries of the outbox that no trigger of the mirror has written were dropped",
-                extra={"entries": reading.dropped},
-            )
-        if outcome is not None and (outcome.rows or reading.entries or step.walked):
-            log.info("batch", extra=_told(step, outcome.counts, outcome.parked))
-
-
-def _waiting(reading: Reading, before: int) -> int:
-    """They are counted once a second; in a backlog, what one batch takes says little."""
-    if reading.waiting is not None:
-        return reading.waiting
-    return max(before, reading.entries) if reading.backlog else reading.entries
-
-
-def _log_finished(finished: Finished) -> None:
-    found = {name: r.document() | {"differences": None} for name, r in finished.tables.items()}
-    brief = {name: {k: v for k, v in d.items() if v} for name, d in found.items()}
-    for name, report in finished.tables.items():
-        for row in report.differences[:DRIFT_LINES] if not report.expected else ():
-            key = "/".join(k for k in (row["k1"], row["k2"]) if k)
-            log.warning("drift", extra={"table": name, "key": key, "direction": row["direction"]})
-        if report.braked:
-            log.error(
-                "the brake: a repair would delete too much of a table; look, then `mirror resync --force`",
-                extra={"table": name, "rows": report.target_rows, "would_delete": report.extra},
-            )
-    log.info("reconcile", extra={"reason": finished.order.reason, "result": finished.state, "tables": brief})
-
-
-def _told(step: Step, counts: Mapping[str, Mapping[str, int]], parked: Mapping[str, int]) -> dict[str, object]:
-    reading = step.reading
-    return {
-        "entries": reading.entries,
-        "rows": {table: "+".join(f"{n} {op}" for op, n in ops.items()) for table, ops in counts.items()},
-        "read_ms": round(step.read_s * 1000, 1),
-        "apply_ms": round(step.apply_s * 1000, 1),
-        "lag_ms": round((reading.lag_s + step.read_s + step.apply_s) * 1000, 1),
-        **({"backlog": True} if reading.backlog else {}),
-        **({"walk": step.walked.table} if step.walked else {}),
-        **({"parked": dict(parked)} if parked else {}),
-    }

@@ -1,6 +1,9 @@
-"""How often a look does what costs: count the entries, seek those whose keys are gone, and take a slice along."""
+"""How often a look does what costs: count the entries, seek those that may take something from somebody, and take a
+slice along."""
 
 from __future__ import annotations
+
+from typing import Any
 
 from mirror.batch import Reading
 
@@ -14,7 +17,8 @@ class Pace:
     def __init__(self) -> None:
         self.backlog = False
         self._stuck = False  # behind marks that only a slice can settle
-        self._gone_left = False  # of the keys that are gone more wait than fitted the last batch
+        self._gone_left = False  # of what comes first more waits than fitted the last batch,
+        self.seen: Any = None  # and what a source of this release says of it, so that it is not sought again
         self._turns = 0
         self._counted_at = self._sought_at = float("-inf")
         self._seek_interval_s = SEEK_INTERVAL_S
@@ -27,7 +31,7 @@ class Pace:
     def read(self, reading: Reading) -> None:
         self.backlog = reading.backlog
         self._stuck = reading.backlog and reading.entries == 0
-        self._gone_left = reading.gone_left
+        self._gone_left, self.seen = reading.gone_left, reading.seen
         if reading.waiting is not None:
             self._seek_interval_s = max(SEEK_INTERVAL_S, SEEK_ENTRY_S * reading.waiting)
 
@@ -42,7 +46,8 @@ class Pace:
         return due
 
     def seeks(self, now: float) -> bool:
-        due = not self.backlog or self._gone_left or now - self._sought_at >= self._seek_interval_s
+        left = self._gone_left and self.seen is None
+        due = not self.backlog or left or now - self._sought_at >= self._seek_interval_s
         if due:
             self._sought_at = now
         return due

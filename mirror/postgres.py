@@ -10,17 +10,19 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+import time
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any
 
 import psycopg
 from psycopg import conninfo
+from psycopg.abc import RV, PQGen
 
 from mirror.errors import ConfigError, Incompatible, MirrorError, Refused, Superseded, Unreachable
+from mirror.limits import ASK_S, CONNECT_S, KEEPALIVE
 from mirror.tls import PERMISSION, verified
 
-CONNECT_TIMEOUT_S = 10
 UNDEFINED_FUNCTION = "42883"
 _SESSION = """
     set search_path = ''; set timezone = 'UTC'; set datestyle = 'ISO';
@@ -35,14 +37,9 @@ _SIDE = {
     "source": "; set row_security = off; set synchronous_commit = off; set plan_cache_mode = force_generic_plan",
     "target": "",
 }
-_KEEPALIVE: dict[str, Any] = {
+_WHO: dict[str, Any] = {
     "application_name": "mirror",
     "client_encoding": "utf8",  # a database in SQL_ASCII would hand out bytes
-    "keepalives": 1,
-    "keepalives_idle": 10,
-    "keepalives_interval": 5,
-    "keepalives_count": 3,
-    "tcp_user_timeout": 30_000,
 }
 # What our functions raise on purpose (HTTP statuses through PostgREST).
 _ANSWERS: dict[str, type[MirrorError]] = {"PT409": Superseded, "PT412": Incompatible, "PT428": Incompatible}
@@ -105,7 +102,49 @@ def refuse_pooled_host(url: str) -> None:
 class Session(psycopg.AsyncConnection[Any]):
     """A connection that is given up at once: whoever stops waiting for an answer (a timeout, a shutdown) does not want
     the query cancelled politely, through a second connection over a network that may just have lost its way. Ending
-    the conversation makes the wait end, and the server rolls back."""
+    the conversation makes the wait end, and the server rolls back.
+
+    And it knows when bytes last went either way: a long answer on a slow network is not silence."""
+
+    _waiting_since: float | None = None
+    _limit: tuple[asyncio.Timeout, float] | None = None
+
+    @property
+    def silent_s(self) -> float:
+        """How long it has been waiting without a byte; 0 when it waits for nothing."""
+        return 0.0 if self._waiting_since is None else time.monotonic() - self._waiting_since
+
+    @asynccontextmanager
+    async def given_up_after(self, silent_s: float) -> AsyncIterator[None]:
+        """TimeoutError after so long a silence."""
+        async with asyncio.timeout(silent_s) as limit:
+            self._limit = limit, silent_s
+            try:
+                yield
+            finally:
+                self._limit = None
+
+    async def wait(self, gen: PQGen[RV], *arguments: Any, **options: Any) -> RV:
+        self._waiting_since = time.monotonic()
+        try:
+            return await super().wait(self._noting(gen), *arguments, **options)
+        finally:
+            self._waiting_since = None
+
+    def _noting(self, gen: PQGen[RV]) -> PQGen[RV]:
+        try:
+            wanted = next(gen)
+            while True:
+                ready = yield wanted
+                if ready:
+                    self._waiting_since = time.monotonic()
+                    if self._limit is not None:
+                        limit, silent_s = self._limit
+                        limit.reschedule(asyncio.get_running_loop().time() + silent_s)
+                wanted = gen.send(ready)
+        except StopIteration as end:
+            result: RV = end.value
+            return result
 
     async def cancel_safe(self, *, timeout: float = 0.0) -> None:  # noqa: ARG002, ASYNC109 - psycopg's signature
         with suppress(psycopg.Error, OSError), socket.socket(fileno=os.dup(self.fileno())) as ours:
@@ -116,7 +155,7 @@ async def connect(url: str, side: str) -> Session:
     """An autocommit session with the mirror's settings, or Unreachable."""
     connection = await connect_bare(url, side)
     try:
-        await fetched(connection, side, _SESSION + _SIDE[side], within_s=CONNECT_TIMEOUT_S)
+        await fetched(connection, side, _SESSION + _SIDE[side], within_s=CONNECT_S)
     except BaseException:
         await connection.close()
         raise
@@ -127,13 +166,13 @@ async def connect_bare(url: str, side: str) -> Session:
     """The same without a SET. Behind a pooler those would stay with a server session that the application gets next, so
     whoever does not know yet whether this is a pooler must not say any."""
     with translated(side):
-        return await Session.connect(**_options(url, side), autocommit=True)
+        return await Session.connect(**_options(url, side, CONNECT_S), autocommit=True)
 
 
 def connect_blocking(url: str, side: str) -> psycopg.Connection[Any]:
     """The same for commands that do one thing after the other."""
     with translated(side):
-        connection = psycopg.Connection.connect(**_options(url, side), autocommit=True)
+        connection = psycopg.Connection.connect(**_options(url, side, ASK_S), autocommit=True)
         try:
             connection.execute(_SESSION + _SIDE[side])
         except BaseException:
@@ -142,8 +181,8 @@ def connect_blocking(url: str, side: str) -> psycopg.Connection[Any]:
     return connection
 
 
-def _options(url: str, side: str) -> dict[str, Any]:
-    return _KEEPALIVE | verified(parameters(url, side)) | {"connect_timeout": CONNECT_TIMEOUT_S}
+def _options(url: str, side: str, connect_s: int) -> dict[str, Any]:
+    return _WHO | KEEPALIVE | verified(parameters(url, side)) | {"connect_timeout": connect_s}
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from mirror.mapping import Mapping
 from mirror.postgres import UNDEFINED_FUNCTION
 from mirror.source.capture import VERSION
 from mirror.source.primary import Primary
+from mirror.target.access import told
 from mirror.target.replies import Claimed
 from mirror.target.target import Target
 
@@ -39,7 +40,7 @@ async def check_install(source: Primary, mapping: Mapping) -> Types:
     return types
 
 
-async def claim(source: Primary, target: Target, identity: dict[str, Any], types: Types) -> Claimed:
+async def claim(source: Primary, target: Target, identity: dict[str, Any], types: Types, mapping: Mapping) -> Claimed:
     """The target is ours from here on; what it lacks is in the outbox, and so is what has to be compared: while a whole
     table is marked, no position is sent. In a new life of the primary that is everything, for a position of an earlier
     life says nothing about it."""
@@ -47,6 +48,7 @@ async def claim(source: Primary, target: Target, identity: dict[str, Any], types
     claimed = await _claimed(target, identity | {"life": life, "crash_loses_s": crash_loses_s(source, life)})
     if claimed.types != types:
         raise Incompatible(f"the target's keys are {claimed.types}, the source's are {types}", hint=target.install_hint)
+    _check_told(claimed.told, told(mapping), target.install_hint)
     if await source.collapse(COLLAPSE_ENTRIES):
         log.warning("the outbox grew too large while no daemon ran: the tables are compared instead")
     is_behind = claimed.compared and await source.is_behind(claimed.snapshot)
@@ -68,6 +70,18 @@ def crash_loses_s(source: Primary, life: dict[str, Any]) -> float:
     old, and that became durable within a second. Three of them, because a fail-over loses a little more. (The lease may
     have been another daemon's, with other settings.)"""
     return LEASES_LOST * max(source.lease.seconds, float(life["lease_s"] or 0.0))
+
+
+def _check_told(there: dict[str, Any] | None, here: dict[str, Any], hint: str) -> None:
+    """Was the target installed with this mirror.toml? What one of the two releases does not know is not compared."""
+    changed = [name for name, value in here.items() if there is not None and there.get(name, value) != value]
+    if there is not None and "callers" in changed:
+        raise Incompatible(
+            f"the target finds callers by {there['callers']}, mirror.toml wants them found by {here['callers']}",
+            hint=hint,
+        )
+    if changed:
+        log.warning("the target was installed with another %s than mirror.toml says: %s", ", ".join(changed), hint)
 
 
 async def _claimed(target: Target, identity: dict[str, Any]) -> Claimed:

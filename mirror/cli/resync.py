@@ -45,16 +45,23 @@ def _resync(arguments: argparse.Namespace) -> int:
         show(json.dumps({"request": request, "state": state["state"], "result": state["result"]}))
     else:
         show("\n".join(map(plain, _lines(state))))
-    return 0 if state["state"] == "done" else 1
+    return 0 if state["state"] == "done" and not _parked(state["result"] or {}) else 1
+
+
+def _parked(result: dict[str, Any]) -> int:
+    return sum(found.get("parked", 0) for found in (result, *result.get("tables", {}).values()))
 
 
 def _lines(state: dict[str, Any]) -> list[str]:
     result = state["result"] or {}
-    lines = [f"{state['state'].upper()}{': ' + result['error'] if 'error' in result else ''}"]
+    parked = _parked(result)
+    but = f" BUT FOR {rows_parked(parked)}" if parked else ""
+    lines = [f"{state['state'].upper()}{but}{': ' + result['error'] if 'error' in result else ''}"]
     if "rows_changed" in result:
-        lines.append(f"{result['rows_changed']} rows changed in Supabase")
+        lines += [f"{result['rows_changed']} rows changed in Supabase", *parked_lines(result)]
     for name, found in result.get("tables", {}).items():
         lines.append(f"{name}: {found['rows']} rows compared; {summary(found)}")
+        lines += parked_lines(found)
         if found["braked"]:
             lines.append(
                 f"  the brake: this would delete {found['extra']} of {found['target_rows']} rows of {name}; "
@@ -66,7 +73,20 @@ def _lines(state: dict[str, Any]) -> list[str]:
 def summary(found: dict[str, Any]) -> str:
     if found["unreadable"]:
         return f"NOT COMPARED: {found['unreadable']}"
+    parked = rows_parked(found["parked"])
     differ = ", ".join(f"{found[way]} {way}" for way in ("missing", "extra", "changed") if found[way])
     if not differ:
-        return "equal"
-    return f"{differ}{', repaired' if found['repaired'] else ''}"
+        return f"equal but for {parked}" if found["parked"] else "equal"
+    return f"{differ}{', repaired' if found['repaired'] else ''}{', and ' + parked if found['parked'] else ''}"
+
+
+def rows_parked(n: int) -> str:
+    return f"{n} parked row{'s' if n != 1 else ''}"
+
+
+def parked_lines(found: dict[str, Any]) -> list[str]:
+    """Which rows one of the sides refuses, and why: the first of them by key."""
+    rows = found.get("parked_rows", [])
+    lines = [f"  parked: {'/'.join(k for k in (row['k1'], row['k2']) if k)}: {row['reason']}" for row in rows]
+    more = found.get("parked", 0) - len(rows)
+    return [*lines, f"  and {more} more parked"] if more > 0 else lines

@@ -11,6 +11,7 @@ from typing import Any, Self
 import psycopg
 from psycopg.rows import dict_row
 
+from mirror.cli.seen import Report, verdict
 from mirror.config import Settings
 from mirror.errors import ConfigError, MirrorError, Refused
 from mirror.https import Https
@@ -21,7 +22,6 @@ from mirror.target.ways import check, open_transport
 
 NOTICED_WITHIN_S = 10.0  # a person waits
 Connection = psycopg.Connection[Any]
-Report = dict[str, Any]
 
 _WAITING = """
     select count(*) as outbox_entries, coalesce(extract(epoch from now() - min(at)), 0)::float8 as lag_seconds,
@@ -62,13 +62,12 @@ class Sides:
             connection.close()
 
     def read(self) -> Report:
-        """`verdict` is one word, the rest says why."""
+        """`verdict` is one word, the rest says why (mirror/cli/seen.py)."""
         errors: list[str] = []
         target = self._ask("target", _target, errors) if "target" in self._urls else self._ask_api(errors)
         source = self._ask("source", _source, errors)
-        verdict = "unknown" if target is None or source is None else _verdict(source, target, self._stale_after_s)
         return {
-            "verdict": verdict,
+            **verdict(source, target, self._stale_after_s),
             "stale_after_seconds": self._stale_after_s,
             "errors": errors,
             "target": target,
@@ -105,15 +104,6 @@ async def _status(settings: Settings) -> Report:
         return await Target(transport).status()
     finally:
         await transport.close()
-
-
-def _verdict(source: Report, target: Report, stale_after_s: float) -> str:
-    if not source["installed"] or not target["installed"]:
-        return "not installed"
-    if target["primed_at"] is None:
-        return "not primed"
-    age_s = target["staleness_seconds"]
-    return "fresh" if age_s is not None and age_s <= stale_after_s else "stale"
 
 
 def _target(connection: Connection) -> Report:

@@ -10,12 +10,12 @@ from collections.abc import Iterator
 from itertools import chain
 from typing import Any
 
-from mirror.cli.sides import Report, Sides
+from mirror.cli.seen import Report
+from mirror.cli.sides import Sides
 from mirror.cli.words import show
 from mirror.config import load_settings
 from mirror.demo.ink import Ink
 from mirror.plain import plain
-from mirror.target.replies import CLOSED
 
 EXIT_CODES = {"fresh": 0, "stale": 1, "not primed": 1, "not installed": 1, "unknown": 3}
 _STYLES = {"fresh": "green", "stale": "red", "not primed": "yellow", "not installed": "yellow", "unknown": "red"}
@@ -56,24 +56,21 @@ def _text(report: Report, *, as_json: bool) -> str:
 
 def _lines(report: Report, ink: Ink) -> Iterator[str]:
     target, source = report["target"], report["source"]
-    yield ink(_headline(report["verdict"], target), "bold", _STYLES[report["verdict"]])
-    said = (_source_lines(source) if source else (), _target_lines(target) if target else ())
+    verdict = report["verdict"]
+    yield ink(plain(f"{verdict.upper()}: {report['sentence']}"), "bold", _STYLES[verdict])
+    said = (
+        _doubt_lines(report["doubts"]),
+        _source_lines(source) if source else (),
+        _target_lines(target) if target else (),
+    )
     yield from map(plain, chain(*said, (f"error: {error}" for error in report["errors"])))
 
 
-def _headline(verdict: str, target: Report | None) -> str:
-    match verdict:
-        case "fresh" | "stale" if target is not None:
-            age_s = target["staleness_seconds"]
-            if age_s is None:
-                return f"STALE: {target['doubts'][0]['reason'] if target.get('doubts') else 'not known to be equal'}."
-            return f"{verdict.upper()}: the target equals the source as of {age_s:.1f} s ago."
-        case "not primed":
-            return "NOT PRIMED: the first load is not complete."
-        case "not installed":
-            return "NOT INSTALLED: run `mirror install`."
-        case _:
-            return "UNKNOWN: one side could not be asked."
+def _doubt_lines(doubts: list[Report]) -> Iterator[str]:
+    """Parked rows are named one by one, further below."""
+    for told in doubts:
+        if told["kind"] != "parked":
+            yield f"{told['kind']}: {told['reason']}. {told['cure']}"
 
 
 def _source_lines(source: Report) -> Iterator[str]:
@@ -92,8 +89,6 @@ def _source_lines(source: Report) -> Iterator[str]:
             f"stranger: pid {stranger['pid']} (role {stranger['role']}, application {stranger['application']!r}) "
             f"holds the mirror's lock {stranger['lock']}; `mirror doctor` says what that costs, and the cure."
         )
-    for fault in source["faults"]:
-        yield f"fault: {fault}; run `mirror install source`."
     if resync := source["resync"]:
         rows = f"{resync['done_rows']} of {resync['total_rows'] or '?'} rows"
         where = f", {resync['phase']} {resync['table']}, {rows}" if resync["phase"] else ""
@@ -105,16 +100,9 @@ def _target_lines(target: Report) -> Iterator[str]:
         yield "target: the mirror is not installed."
         return
     yield f"target: epoch {target['epoch']}, batch {target['batch']}, snapshot {target['snapshot'] or 'none yet'}."
-    if target.get("channels") in CLOSED:
-        yield ". ".join(CLOSED[target["channels"]])
     if proof := target.get("proof"):
         tables = ", ".join(f"{name} {p['rows']} rows {p['digest']}" for name, p in proof["tables"].items())
         yield f"proof: equal at snapshot {proof['snapshot']} of the source, at {proof['at']}: {tables}."
-    for name, table in target.get("braked", {}).items():
-        yield (
-            f"brake: a comparison of {name} would delete {table['would_delete']} of {table['rows']} rows and did not; "
-            "look at the primary, then `mirror resync --force`."
-        )
     for parked in target["parked"]:
         key = "/".join(k for k in (parked["k1"], parked["k2"]) if k)
         yield f"parked: {parked['tbl']} {key}: {parked['reason']} (tried {parked['tries']} times)"

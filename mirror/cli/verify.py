@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from mirror.cli.asking import ask, open_source, somebody_leads, watch
-from mirror.cli.resync import summary
+from mirror.cli.resync import parked_lines, summary
 from mirror.cli.words import show
 from mirror.compare import compare
 from mirror.config import Settings, load_settings
@@ -42,7 +42,7 @@ def _verify(arguments: argparse.Namespace) -> int:
     found = result["tables"].values()
     if any(table["unreadable"] for table in found):
         return 3
-    return 1 if any(table[way] for table in found for way in ("missing", "extra", "changed")) else 0
+    return 1 if any(table[way] for table in found for way in ("missing", "extra", "changed", "parked")) else 0
 
 
 def _ask_the_daemon(settings: Settings, table: str | None) -> dict[str, Any] | None:
@@ -88,6 +88,7 @@ def _lines(result: dict[str, Any]) -> Iterator[str]:
         yield f"{name}: {found['rows']} rows, digest {found['digest']}: {summary(found)}"
         for row in found["differences"]:
             yield from _difference(row)
+        yield from parked_lines(found)
     yield f"compared at snapshot {result['snapshot']} of the primary"
 
 

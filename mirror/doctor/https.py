@@ -11,9 +11,9 @@ from mirror.doctor.clock import judged
 from mirror.doctor.finding import Finding, Verdict
 from mirror.errors import MirrorError, Refused, Unreachable
 from mirror.https import Https
+from mirror.known import closed_channels
 from mirror.postgres import UNDEFINED_FUNCTION
 from mirror.target.once import Api, opened
-from mirror.target.replies import CLOSED
 from mirror.target.target import VERSION
 
 INSTALL = "Paste what `mirror install target --print` says into Supabase's SQL editor."
@@ -68,8 +68,8 @@ def _channels(status: dict[str, Any]) -> Iterator[Finding]:
     state = status.get("channels")
     if state == "ready":
         yield _said("channels", "ok", "the policies of private channels are in place")
-    elif state in CLOSED:
-        yield _said("channels", "warning" if state == "missing" else "error", *CLOSED[state])
+    elif closed := closed_channels(state):
+        yield _said("channels", "warning" if state == "missing" else "error", closed.reason, closed.cure)
 
 
 def _written(api: Api) -> Finding:

@@ -20,15 +20,15 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from mirror.known import Known
 from mirror.ops import page
 from mirror.ops.answers import JSONResponse
 from mirror.ops.history import INTERVAL_S, History, seconds
+from mirror.ops.knowledge import Knowledge
 from mirror.ops.metrics import Metrics
-from mirror.ops.record import Record
-from mirror.ops.report import report
+from mirror.ops.report import ready, report
 from mirror.ops.resyncs import Resyncs
 from mirror.ops.sides import Parked, Primary
-from mirror.ops.vitals import Vitals
 from mirror.ops.wait import Waiters
 from mirror.ops.waiting import Waiting
 from mirror.target.target import Transport
@@ -48,9 +48,7 @@ _GUARDED = {
 class Told:
     """What the daemon has to tell, and where more can be asked."""
 
-    vitals: Vitals
-    metrics: Metrics
-    record: Record
+    knowledge: Knowledge
     waiters: Waiters
     source_url: str
     open_target: Callable[[], Awaitable[Transport]]
@@ -60,21 +58,22 @@ class Told:
 
 
 def application(told: Told) -> Starlette:
-    history = History(told.vitals, told.record)
-    resyncs = Resyncs(Primary(told.source_url), told.vitals, told.admin_token)
-    status = _Status(told, history, Parked(told.open_target, told.vitals))
+    look, record = told.knowledge.look, told.knowledge.record
+    history = History(look, record)
+    resyncs = Resyncs(Primary(told.source_url), look, told.admin_token)
+    status = _Status(told, history, Parked(told.open_target, look))
     routes = [
         Route("/", _page()),
-        Route("/metrics", _Scrape(told.metrics).show),
-        Route("/livez", _livez(told.vitals)),
-        Route("/readyz", _readyz(told.vitals)),
+        Route("/metrics", _Scrape(told.knowledge.metrics).show),
+        Route("/livez", _livez(look)),
+        Route("/readyz", _readyz(look)),
         Route("/wait", _never_here, methods=["GET"]),  # for the methods that are refused; see _Guard
         Route("/api/status", status.show),
         Route("/api/resyncs/{id}", resyncs.show),
         Route("/resync", resyncs.ask, methods=["POST"]),
     ]
     app = Starlette(routes=routes, lifespan=_beside(history, told.waiters), exception_handlers={HTTPException: _refuse})
-    app.add_middleware(_Guard, wait=Waiting(told.waiters, told.vitals), hosts=told.hosts)
+    app.add_middleware(_Guard, wait=Waiting(told.waiters, look), hosts=told.hosts)
     return app
 
 
@@ -97,6 +96,7 @@ def _beside(history: History, waiters: Waiters) -> Callable[[Starlette], context
 
 
 Endpoint = Callable[[Request], Awaitable[Response]]
+Look = Callable[[], Known]
 
 
 def _page() -> Endpoint:
@@ -123,30 +123,30 @@ class _Scrape:
         return Response(self._text, media_type=CONTENT_TYPE_LATEST)
 
 
-def _livez(vitals: Vitals) -> Endpoint:
+def _livez(look: Look) -> Endpoint:
     async def livez(_: Request) -> Response:
-        alive = vitals.turned_ago_s < LIVE_WITHIN_S
-        reasons = [] if alive else [f"the loop has not turned for {vitals.turned_ago_s:.0f} s"]
+        turned_ago_s = look().turned_ago_s
+        alive = turned_ago_s < LIVE_WITHIN_S
+        reasons = [] if alive else [f"the loop has not turned for {turned_ago_s:.0f} s"]
         return JSONResponse({"live": alive, "reasons": reasons}, status_code=200 if alive else 503)
 
     return livez
 
 
-def _readyz(vitals: Vitals) -> Endpoint:
+def _readyz(look: Look) -> Endpoint:
     async def readyz(_: Request) -> Response:
-        reasons = vitals.why_not_ready()
-        body = {
-            "ready": not reasons,
-            "reasons": reasons,
-            "leader": vitals.leader,
-            "lag_seconds": seconds(vitals.lag_s),
-            "staleness_seconds": seconds(vitals.staleness_s),
-            "outbox_entries": vitals.outbox_entries,
-            "applied_rows": vitals.applied_rows,
-            "source_up": vitals.source_up,
-            "target_up": vitals.target_up,
+        known = look()
+        body = ready(known) | {
+            "leader": known.leader,
+            "verdict": known.verdict,
+            "lag_seconds": seconds(known.lag_s),
+            "staleness_seconds": seconds(known.staleness_s),
+            "outbox_entries": known.outbox_entries,
+            "applied_rows": known.applied_rows,
+            "source_up": known.source_up,
+            "target_up": known.target_up,
         }
-        return JSONResponse(body, status_code=200 if not reasons else 503)
+        return JSONResponse(body, status_code=200 if body["ready"] else 503)
 
     return readyz
 
@@ -159,10 +159,11 @@ class _Status:
 
     async def show(self, request: Request) -> Response:
         since = _number(request, "since", 0.0)
-        vitals, opened = self.told.vitals, self.told.record.opened
-        document = report(vitals, self.told.record, self.history, since=since)
-        source = {"up": vitals.source_up, "reconnects": opened["source"]}
-        target = {"up": vitals.target_up, "reconnects": opened["target"], "transport": self.told.transport}
+        known, record = self.told.knowledge.look(), self.told.knowledge.record
+        opened = record.opened
+        document = report(known, record, self.history, since=since)
+        source = {"up": known.source_up, "reconnects": opened["source"]}
+        target = {"up": known.target_up, "reconnects": opened["target"], "transport": self.told.transport}
         more = {"parked": await self.parked.keys(), "resync_allowed": self.told.admin_token is not None}
         return JSONResponse(document | {"source": source, "target": target} | more)
 

@@ -7,8 +7,8 @@ import time
 from collections import deque
 from collections.abc import Callable
 
+from mirror.known import Known
 from mirror.ops.record import Record
-from mirror.ops.vitals import Vitals
 
 INTERVAL_S = 2.0
 POINTS_MAX = 450  # 15 minutes
@@ -19,22 +19,22 @@ Point = tuple[float, float | None, float | None, float | None, float | None, int
 class History:
     """Points: time, lag, staleness, median and maximum of the propagation since the last point, rows applied since."""
 
-    def __init__(self, vitals: Vitals, record: Record, now: Callable[[], float] = time.time) -> None:
-        self._vitals = vitals
+    def __init__(self, look: Callable[[], Known], record: Record, now: Callable[[], float] = time.time) -> None:
+        self._look = look
         self._record = record
         self._now = now
-        self._rows = vitals.applied_rows
+        self._rows = look().applied_rows
         self._points: deque[Point] = deque(maxlen=POINTS_MAX)
 
     def sample(self) -> None:
-        v = self._vitals
+        known = self._look()
         took_s = self._taken()
-        rows, self._rows = v.applied_rows - self._rows, v.applied_rows
+        rows, self._rows = known.applied_rows - self._rows, known.applied_rows
         self._points.append(
             (
                 round(self._now(), 3),
-                seconds(None if v.standby else v.lag_s),
-                seconds(None if v.standby else v.staleness_s),
+                seconds(None if known.standby else known.lag_s),
+                seconds(None if known.standby else known.staleness_s),
                 seconds(statistics.median(took_s)) if took_s else None,
                 seconds(max(took_s)) if took_s else None,
                 rows,

@@ -1,4 +1,4 @@
-"""The metrics, by the names that dashboards rely on. Ages are computed at scrape time from the vitals.
+"""The metrics, by the names that dashboards rely on. Ages are computed at scrape time.
 
 What a daemon does not know it does not claim: a standby exports no lag, and nobody exports the state of a side that was
 not asked. So min() and max() over several daemons are about those who know. Every label value comes from here and is
@@ -8,15 +8,16 @@ there from the start: nothing outside can make up another one, and increase() se
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector, disable_created_metrics
 from prometheus_client.core import GaugeMetricFamily, InfoMetricFamily, Metric
 
 from mirror import __version__
 from mirror.applier import Step
+from mirror.doubt import KINDS
+from mirror.known import Known, all_doubts
 from mirror.ops.schedule import next_run
-from mirror.ops.vitals import Vitals
 from mirror.producers.findings import ALL_TABLES, Finished
 
 _FAST = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 300, 3600)
@@ -32,7 +33,7 @@ _RESYNCS = ("done", "braked", "failed", "cancelled")
 
 class Metrics:
     def __init__(
-        self, vitals: Vitals, reconcile_when: str = "off", key_ends: Mapping[str, float] | None = None
+        self, look: Callable[[], Known], reconcile_when: str = "off", key_ends: Mapping[str, float] | None = None
     ) -> None:
         # When a counter was born interests nobody, and doubles their number.
         disable_created_metrics()  # type: ignore[no-untyped-call]
@@ -53,7 +54,7 @@ class Metrics:
             "drift_rows", "Rows that differed without a reason", table=ALL_TABLES, direction=_DIRECTIONS
         )
         self.resyncs = self._counter("resyncs", "Requests of operators, by result", result=_RESYNCS)
-        self.registry.register(_Known(vitals, reconcile_when, key_ends or {}))
+        self.registry.register(_Gauges(look, reconcile_when, key_ends or {}))
         ProcessCollector(registry=self.registry)
 
     def observe(self, step: Step) -> None:
@@ -92,22 +93,22 @@ class Metrics:
         return histogram
 
 
-class _Known:
-    """What the vitals say at the moment of a scrape."""
+class _Gauges:
+    """What is known at the moment of a scrape."""
 
-    def __init__(self, vitals: Vitals, reconcile_when: str, key_ends: Mapping[str, float]) -> None:
-        self._vitals = vitals
+    def __init__(self, look: Callable[[], Known], reconcile_when: str, key_ends: Mapping[str, float]) -> None:
+        self._look = look
         self._when = reconcile_when
         self._key_ends = key_ends
 
     def collect(self) -> Iterable[Metric]:
         yield InfoMetricFamily("mirror_build", "The version that runs", value={"version": __version__})
-        yield from self._of_every_daemon()
-        yield from self._unless_standby()
-        yield from self._of_a_leader()
+        known = self._look()
+        yield from self._of_every_daemon(known)
+        yield from _unless_standby(known)
+        yield from self._of_a_leader(known)
 
-    def _of_every_daemon(self) -> Iterator[Metric]:
-        v = self._vitals
+    def _of_every_daemon(self, v: Known) -> Iterator[Metric]:
         yield _gauge("leader", "1 on the daemon that writes", v.leader)
         yield _gauge("standby", "1 while another daemon leads", v.standby)
         yield _gauge("source_up", "1 while the source answers", v.source_up)
@@ -120,16 +121,8 @@ class _Known:
             key.add_metric([why], ends_at)
         yield key
 
-    def _unless_standby(self) -> Iterator[Metric]:
-        """Also of a daemon that has never led: as long as it cannot reach the source, nothing gets fresher."""
-        v = self._vitals
-        lag_s, staleness_s = (None, None) if v.standby else (v.lag_s, v.staleness_s)
-        yield _gauge("lag_seconds", "Age of the oldest entry not yet applied, 0 when none", lag_s)
-        yield _gauge("staleness_seconds", "Now minus the snapshot that the target equals", staleness_s)
-
-    def _of_a_leader(self) -> Iterator[Metric]:
+    def _of_a_leader(self, v: Known) -> Iterator[Metric]:
         """As it was last seen by a daemon that leads, or has led and lost a side."""
-        v = self._vitals
         knows = v.led_since is not None and not v.standby
         for name, text, value in (
             ("primed", "1 once the first load is complete", v.primed),
@@ -137,24 +130,43 @@ class _Known:
             ("outbox_entries", "Entries waiting in the outbox", v.outbox_entries),
             ("outbox_bytes", "Size of the outbox in the source", v.outbox_bytes),
             ("channels_ready", "1 while the policies of private channels are in place", _is_ready(v.channels)),
-            ("capture_faults", "Triggers that are missing or disabled", len(v.faults)),
+            ("capture_faults", "Tables whose changes are, or were, not captured", len(v.about("capture"))),
             ("reconcile_last_success_timestamp_seconds", "When equality of all tables was last proven", v.proven_at),
-            ("reconcile_due_timestamp_seconds", "When the next proof was due after the last one", self._due_at()),
+            ("reconcile_due_timestamp_seconds", "When the next proof was due after the last one", self._due_at(v)),
         ):
             yield _gauge(name, text, value if knows else None)
         for name, text, found in (
             ("parked_keys", "Keys that the target refuses", v.parked),
-            ("braked", "1 while the brake keeps a repair from deleting too much", dict.fromkeys(v.braked, 1)),
-            ("broken", "1 while the table cannot be read in the source", dict.fromkeys(v.broken, 1)),
+            ("braked", "1 while the brake keeps a repair from deleting too much", dict.fromkeys(v.about("brake"), 1)),
+            (
+                "broken",
+                "1 while the table cannot be read, or is not compared since",
+                dict.fromkeys(v.about("unreadable"), 1),
+            ),
         ):
             family = GaugeMetricFamily(f"mirror_{name}", text, labels=["table"])
             for table in ALL_TABLES if knows else ():
                 family.add_metric([table], found.get(table, 0))
             yield family
 
-    def _due_at(self) -> float | None:
-        since = self._vitals.proven_at or self._vitals.led_since
+    def _due_at(self, v: Known) -> float | None:
+        since = v.proven_at or v.led_since
         return None if since is None else next_run(self._when, since)
+
+
+def _unless_standby(v: Known) -> Iterator[Metric]:
+    """Also of a daemon that has never led: as long as it cannot reach the source, nothing gets fresher."""
+    lag_s, staleness_s = (None, None) if v.standby else (v.lag_s, v.staleness_s)
+    yield _gauge("lag_seconds", "Age of the oldest entry not yet applied, 0 when none", lag_s)
+    yield _gauge("staleness_seconds", "Now minus the snapshot that the target certainly equals", staleness_s)
+    if not v.standby:
+        family = GaugeMetricFamily(
+            "mirror_doubts", "What takes something away from what may be claimed", labels=["kind"]
+        )
+        found = all_doubts(v)
+        for kind in KINDS:
+            family.add_metric([kind], sum(d.kind == kind for d in found))
+        yield family
 
 
 def _is_ready(channels: str | None) -> bool | None:

@@ -50,11 +50,9 @@ class Record:
         self.upserted: dict[str, int] = dict.fromkeys(ALL_TABLES, 0)
         self.deleted: dict[str, int] = dict.fromkeys(ALL_TABLES, 0)
         self.opened = {"source": 0, "target": 0}
-        self.epoch = 0
 
-    def leads(self, epoch: int, proof: Mapping[str, Any] | None) -> None:
+    def leads(self, proof: Mapping[str, Any] | None) -> None:
         """`proof`: the last one that the target remembers, by whichever daemon."""
-        self.epoch = epoch
         self.proof = self.proof if proof is None else _proof(proof)
 
     def failed(self, error: MirrorError) -> None:
@@ -71,10 +69,6 @@ class Record:
         self.resync = _progress(applier)
         for finished in step.finished:
             self._finished(finished, step)
-        for table, reason in step.newly_broken.items():
-            self.trouble(
-                "Unreadable", f"{table} cannot be read: {reason}", "Its changes wait; `mirror install` checks."
-            )
         if step.outcome is None:
             return
         for table, ops in step.outcome.counts.items():
@@ -93,13 +87,6 @@ class Record:
             for row in report.differences[:DRIFT_MAX]
         ]
         self.drift = (*self.drift, *found)[-DRIFT_MAX:]
-        for table, report in finished.tables.items():
-            if report.braked:
-                self.trouble(
-                    "Brake",
-                    f"a repair would delete {report.extra} of {report.target_rows} rows of {table} and did not",
-                    "Look at the primary; if it is right, run `mirror resync --force`.",
-                )
 
 
 def _proof(document: Mapping[str, Any]) -> dict[str, Any]:
@@ -107,7 +94,10 @@ def _proof(document: Mapping[str, Any]) -> dict[str, Any]:
         "at": datetime.fromisoformat(document["at"]).timestamp(),
         "reason": document["reason"],
         "snapshot": document["snapshot"],
-        "tables": {t: {"rows": p["rows"], "digest": p["digest"]} for t, p in document["tables"].items()},
+        "tables": {
+            t: {"rows": p["rows"], "digest": p["digest"], "parked": p.get("parked", 0)}
+            for t, p in document["tables"].items()
+        },
     }
 
 

@@ -7,6 +7,7 @@ a browser ask: it does not know the token, and no browser adds this header by it
 from __future__ import annotations
 
 import hmac
+from collections.abc import Callable
 from typing import Annotated, Any
 
 from pydantic import (
@@ -24,9 +25,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from mirror.errors import MirrorError, Refused
+from mirror.known import Known
 from mirror.ops.answers import JSONResponse
 from mirror.ops.sides import Primary
-from mirror.ops.vitals import Vitals
 from mirror.tables import TableName
 
 BODY_MAX = 16_384
@@ -63,16 +64,17 @@ class Asked(BaseModel):
 
 
 class Resyncs:
-    def __init__(self, primary: Primary, vitals: Vitals, admin_token: SecretStr | None) -> None:
+    def __init__(self, primary: Primary, look: Callable[[], Known], admin_token: SecretStr | None) -> None:
         self._primary = primary
-        self._vitals = vitals
+        self._look = look
         self._token = None if admin_token is None else admin_token.get_secret_value().encode()
 
     async def ask(self, request: Request) -> Response:
         self._check_token(request)
         asked = _read(await _body(request))
-        if not self._vitals.leader:
-            raise HTTPException(503, "this daemon does not lead: " + _why(self._vitals))
+        known = self._look()
+        if not known.leader:
+            raise HTTPException(503, "this daemon does not lead: " + _why(known))
         try:
             return JSONResponse({"id": await self._primary.ask(**asked.model_dump())}, 202)
         except MirrorError as error:
@@ -105,8 +107,8 @@ class Resyncs:
             )
 
 
-def _why(vitals: Vitals) -> str:
-    return "another one does" if vitals.standby else "; ".join(vitals.why_not_ready()) or "it is starting"
+def _why(known: Known) -> str:
+    return "another one does" if known.standby else "; ".join(known.why_not_ready()) or "it is starting"
 
 
 async def _body(request: Request) -> bytes:

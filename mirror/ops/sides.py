@@ -14,7 +14,7 @@ from typing import Any
 from psycopg import AsyncConnection
 
 from mirror.errors import MirrorError, Unreachable
-from mirror.ops.vitals import Vitals
+from mirror.known import Known
 from mirror.postgres import connect
 from mirror.source import requests
 from mirror.target.target import Target, Transport
@@ -77,18 +77,18 @@ class Parked:
     def __init__(
         self,
         open_target: Callable[[], Awaitable[Transport]],
-        vitals: Vitals,
+        look: Callable[[], Known],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._open = open_target
-        self._vitals = vitals
+        self._look = look
         self._clock = clock
         self._asked_at = float("-inf")
         self._asking: asyncio.Task[None] | None = None
         self._known: list[dict[str, Any]] = []
 
     async def keys(self) -> list[dict[str, Any]]:
-        if not any(self._vitals.parked.values()):
+        if not self._look().parked_rows:
             return []
         if self._asking is None and self._clock() - self._asked_at > PARKED_KEPT_S:
             self._asked_at = self._clock()

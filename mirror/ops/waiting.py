@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from functools import partial
 from urllib.parse import parse_qs
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from mirror.known import Known
 from mirror.ops.answers import JSONResponse
-from mirror.ops.vitals import Vitals
 from mirror.ops.wait import Answer, Waiters
 from mirror.token import Garbage, Token, read_token
 
@@ -19,9 +20,9 @@ FIELDS_MAX = 10
 
 
 class Waiting:
-    def __init__(self, waiters: Waiters, vitals: Vitals) -> None:
+    def __init__(self, waiters: Waiters, look: Callable[[], Known]) -> None:
         self._waiters = waiters
-        self._vitals = vitals
+        self._look = look
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         asked = _read(scope["query_string"])
@@ -29,15 +30,15 @@ class Waiting:
         await response(scope, receive, send)
 
     async def _wait(self, token: Token, timeout_s: float, receive: Receive) -> Response:
-        vitals = self._vitals
-        if vitals.standby:
+        known = self._look()
+        if known.standby:
             return _has_not(Answer(503, "this daemon stands by, another one leads: ask that one"))
-        if not vitals.leader:
-            return _has_not(Answer(503, "; ".join(vitals.why_not_ready()) or "the daemon is starting"))
+        if not known.leader:
+            return _has_not(Answer(503, "; ".join(known.why_not_ready()) or "the daemon is starting"))
         began = time.monotonic()
         answer = await self._waiters.wait(token, timeout_s, partial(_gone, receive))
         if not answer.has:
-            return _has_not(answer, *vitals.why_not_ready())
+            return _has_not(answer, *self._look().why_not_ready())
         return JSONResponse({"has": True, "waited_seconds": round(time.monotonic() - began, 4)})
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import deque
 from typing import Literal
 
-from mirror.batch import Outcome, Reading
+from mirror.batch import Aside, Outcome, Reading
 from mirror.producers.findings import Order, TableReport
 from mirror.scope import Key, Range, Wide
 
@@ -40,9 +40,10 @@ class Comparison:
         self.to_repair: deque[tuple[Key, Key]] = deque()
         self.table_since: str | None = None
         self.deleted = 0
+        self.aside = Aside()  # what is parked once all is repaired
         self.tries = 0
         if self.left:
-            self.reports[self.table] = TableReport()
+            self.reports[self.table] = TableReport(expected=self.order.reason == "again")
 
     @property
     def table(self) -> str:
@@ -132,20 +133,24 @@ class Comparison:
             return  # what the target lacks may still be on its way
         found = outcome.explained[0]
         report = self.report
-        report.parked += found["parked"]
+        aside = Aside(found["parked"], tuple(found.get("parked_rows", ())))  # an older target names none
+        report.aside += aside
         report.missing += found["missing"]
         report.extra += found["extra"]
         report.changed += found["changed"]
         report.differences += found["rows"][: SAMPLES_MAX - len(report.differences)]
         _, upto = self.differing.popleft()
-        # A mark says that something is new here: a parked key may fit by now, so it is tried at once.
-        anew = self.order.rewrite or self.order.reason == "mark"
+        # A mark, or a person, says that something is new here: parked keys may fit by now, and are tried at once.
+        anew = self.order.rewrite or self.order.reason == "mark" or (self.order.reason == "resync" and aside.n)
         if anew or any(found[way] for way in ("missing", "extra", "changed", "refused")):
             self.to_repair.append((asked.after, ended if ended[0] is not None else upto))
+        else:
+            self.aside += aside
         if ended[0] is not None and ended != upto:
             self.differing.appendleft((ended, upto))  # it held more than fits one batch
 
     def _repaired(self, asked: Range, outcome: Outcome, ended: Key) -> None:
+        self.aside += outcome.refused.get(asked.table, Aside())
         self.deleted += outcome.counts.get(asked.table, {}).get("delete", 0)
         _, upto = self.to_repair.popleft()
         if ended[0] is not None and ended != upto:
@@ -163,6 +168,7 @@ class Comparison:
             self.end_table()
         elif self.phase == "repair" and not self.to_repair:
             self.report.repaired = True
+            self.report.aside = self.aside
             if self.table_since is not None:
                 self.marks.append((Wide(self.table), self.table_since))
             self.end_table()

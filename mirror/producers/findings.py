@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from mirror.batch import Aside
 from mirror.tables import TABLES
 
 ALL_TABLES = tuple(table.name for table in TABLES)
-Reason = Literal["start", "schedule", "triggers", "mark", "resync", "verify"]
+Reason = Literal["start", "schedule", "triggers", "mark", "again", "resync", "verify"]
 State = Literal["done", "braked", "failed"]
 
 
@@ -35,12 +36,16 @@ class TableReport:
     missing: int = 0
     extra: int = 0
     changed: int = 0
-    parked: int = 0  # differ for a known reason
+    aside: Aside = field(default_factory=Aside)  # differ for a known reason: they are parked
     repaired: bool = False
     braked: bool = False
     unreadable: str = ""
-    expected: bool = False  # a mark said that this table had changed: differences are its news, not drift
+    expected: bool = False  # a mark, or an earlier comparison, told of the differences: they are not counted as drift
     differences: list[Mapping[str, Any]] = field(default_factory=list)
+
+    @property
+    def parked(self) -> int:
+        return self.aside.n
 
     @property
     def drift(self) -> int:
@@ -48,6 +53,7 @@ class TableReport:
 
     @property
     def equal(self) -> bool:
+        """But for rows that are parked: who says "equal" says how many."""
         return not self.unreadable and (self.drift == 0 or self.repaired)
 
     @property
@@ -63,6 +69,7 @@ class TableReport:
             "extra": self.extra,
             "changed": self.changed,
             "parked": self.parked,
+            "parked_rows": list(self.aside.rows),
             "repaired": self.repaired and self.drift > 0,
             "braked": self.braked,
             "unreadable": self.unreadable,
@@ -82,8 +89,12 @@ class Finished:
 
     @property
     def proves(self) -> bool:
-        """All three tables are equal to the source now."""
+        """All three tables are equal to the source now, but for the rows that are parked."""
         return set(self.tables) == set(ALL_TABLES) and all(report.equal for report in self.tables.values())
+
+    @property
+    def parked(self) -> int:
+        return sum(report.parked for report in self.tables.values())
 
     def document(self) -> dict[str, Any]:
         return self._about({name: report.document() for name, report in self.tables.items()})

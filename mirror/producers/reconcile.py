@@ -14,12 +14,13 @@ from typing import Any
 
 from mirror.batch import Outcome, Reading
 from mirror.producers.comparison import Comparison
-from mirror.producers.findings import Finished, Order, State, TableReport
+from mirror.producers.findings import ALL_TABLES, Finished, Order, State, TableReport
 from mirror.scope import Range, Slice, Wide
 
 SLICE_MIN, SLICE_START, SLICE_MAX = 200, 2_000, 20_000
 SLICE_SECONDS = 0.005  # what a slice may take, on both sides together: live changes come first,
 SLICE_QUIET_SECONDS, QUIET_S = 0.025, 1.0  # and when there were none for so long
+AGAIN_MIN_S, AGAIN_FACTOR = 15.0, 10  # what was left unequal is compared again after so many times what that took
 
 
 class Reconcile:
@@ -37,7 +38,11 @@ class Reconcile:
         self._digest_rows = SLICE_START
         self._not_before = self._live_at = float("-inf")
         self._finished: list[tuple[Wide, str]] = []
-        self.braked: dict[str, TableReport] = {}
+        # What comparisons found and did not repair (the brake, a table that could not be read, a `verify`), until a
+        # later one proves the table.
+        self.unequal: dict[str, TableReport] = {}
+        self._again_at = float("inf")
+        self._spent_s = 0.0  # on the comparison under way
         self._ended: list[Finished] = []
         self._seen: dict[str, int] = {}  # how many rows the last run found, for progress bars
 
@@ -51,14 +56,28 @@ class Reconcile:
         return self._run is not None or bool(self._waiting)
 
     @property
+    def braked(self) -> dict[str, TableReport]:
+        return {table: report for table, report in self.unequal.items() if report.braked}
+
+    @property
+    def left(self) -> tuple[Wide, ...]:
+        """Marks that stay where they are until their tables are compared again: no reason to stay awake."""
+        return () if self.busy else tuple(Wide(table) for table in self.unequal)
+
+    def again_in_s(self) -> float:
+        """Until what was left unequal is compared again; infinity when nothing was."""
+        return max(0.0, self._again_at - self._clock())
+
+    @property
     def known_requests(self) -> set[int]:
         orders = [*self._waiting, *([self._run.order] if self._run else [])]
         return {order.request for order in orders if order.request is not None}
 
     def covers(self, table: str) -> bool:
-        """Is a whole-table mark of this table in hand already: being compared, or stopped by the brake?"""
+        """Is a whole-table mark of this table in hand already: being compared, or to be compared again?"""
         running = self._run is not None and table in self._run.left and self._run.order.repair
-        return table in self.braked or running or any(table in o.tables and o.repair for o in self._waiting)
+        waits = table in self.unequal and (self.unequal[table].braked or self.unequal[table].unreadable)
+        return bool(waits) or running or any(table in o.tables and o.repair for o in self._waiting)
 
     @property
     def forget(self) -> tuple[tuple[Wide, str], ...]:
@@ -90,8 +109,10 @@ class Reconcile:
     def next_slice(self, skip: tuple[str, ...]) -> Range | None:
         if self.wait_s() > 0:
             return None
+        if not self.busy and self._again_at <= self._clock():
+            self._waiting.append(Order("again", tuple(t for t in ALL_TABLES if t in self.unequal)))
         if self._run is None and self._waiting:
-            self._run = Comparison(self._waiting.popleft())
+            self._run, self._spent_s = Comparison(self._waiting.popleft()), 0.0
         if self._run is None or self._run.table in skip:
             return None
         return self._run.next(self._digest_rows, self._rows)
@@ -112,6 +133,7 @@ class Reconcile:
         rows = int((reading.slice or {}).get("rows", 0))
         if reading.entries:
             self._live_at = self._clock()
+        self._spent_s += spent_s
         self._pace(asked, rows, spent_s)
         run.settle(asked, reading, outcome, self._brake_share)
         self._finish_if_done(run)
@@ -143,17 +165,24 @@ class Reconcile:
     def _finish_if_done(self, run: Comparison) -> None:
         self._finished += run.marks
         for wide, _ in run.marks:
-            self.braked.pop(wide.table, None)
+            self.unequal.pop(wide.table, None)
         run.marks = []
         if not run.done:
             return
-        for table, report in run.reports.items():
-            self._seen[table] = report.rows
-            if report.braked:
-                self.braked[table] = report
-            elif report.equal:
-                self.braked.pop(table, None)
+        self._note(run)
         failed = any(report.unreadable for report in run.reports.values())
         state: State = "braked" if run.braked else "failed" if failed else "done"
         self._ended.append(Finished(run.order, state, run.reports, run.since, run.upto))
         self._run = None
+
+    def _note(self, run: Comparison) -> None:
+        for table, report in run.reports.items():
+            self._seen[table] = report.rows
+            if report.equal:
+                self.unequal.pop(table, None)
+            elif run.order.repair or table not in self.braked:  # looking does not let go of the brake
+                self.unequal[table] = report
+        if not self.unequal:
+            self._again_at = float("inf")
+        elif set(run.order.tables) & self.unequal.keys():
+            self._again_at = self._clock() + max(AGAIN_MIN_S, AGAIN_FACTOR * self._spent_s)

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from mirror.producers.findings import ALL_TABLES, Finished, Order
 from mirror.producers.reconcile import Reconcile
-from mirror.producers.resync import Resync
+from mirror.producers.resync import Done, Resync
 
 REPORT_INTERVAL_S = 0.5
 READ_MAX = 5  # open requests that a reading carries, the oldest first
@@ -74,8 +74,7 @@ class Requests:
             if end.order.request is not None:
                 self._ended.append(Report(end.order.request, _kind(end.order), end.state, {}, end.document()))
         for done in self._resync.take_ended():
-            result = {"error": done.error} if done.error else {"rows_changed": done.rows}
-            self._ended.append(Report(done.request, "resync", "failed" if done.error else "done", {}, result))
+            self._ended.append(Report(done.request, "resync", "failed" if done.error else "done", {}, _result(done)))
 
     def due(self) -> list[Report]:
         """What is to be told now: every end at once, progress twice a second."""
@@ -88,6 +87,12 @@ class Requests:
 
     def reset(self) -> None:
         self._ended.clear()
+
+
+def _result(done: Done) -> dict[str, Any]:
+    if done.error:
+        return {"error": done.error}
+    return {"rows_changed": done.rows, "parked": done.aside.n, "parked_rows": list(done.aside.rows)}
 
 
 def _kind(order: Order) -> Literal["resync", "verify"]:

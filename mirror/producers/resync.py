@@ -4,10 +4,10 @@ the reconcile's.)"""
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from mirror.batch import Outcome, Reading
+from mirror.batch import Aside, Outcome, Reading
 from mirror.scope import Keys, OfUser, Range, Slice, Wide
 
 
@@ -16,6 +16,7 @@ class Done:
     request: int
     error: str
     rows: int
+    aside: Aside  # still parked
 
 
 @dataclass
@@ -23,6 +24,7 @@ class _Task:
     request: int
     left: deque[Slice]
     rows: int = 0
+    aside: Aside = field(default_factory=Aside)
 
 
 class Resync:
@@ -56,6 +58,7 @@ class Resync:
             self._end(task, str(reading.slice["error"]))
             return
         task.rows += outcome.rows
+        task.aside += outcome.refused.get(asked.table, Aside())
         task.left.popleft()
         upto: Any = reading.slice.get("upto1"), reading.slice.get("upto2")
         if isinstance(asked, Range) and upto[0] is not None:
@@ -76,4 +79,4 @@ class Resync:
 
     def _end(self, task: _Task, error: str) -> None:
         self._tasks.remove(task)
-        self._ended.append(Done(task.request, error, task.rows))
+        self._ended.append(Done(task.request, error, task.rows, task.aside))

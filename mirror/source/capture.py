@@ -36,12 +36,15 @@ def functions_sql(source: Source) -> str:
     """Everything but the triggers. None of it locks a table of the application."""
     tables = [_table_sql(source, table) for table in TABLES]
     base, lead = render("source/base.sql", _SHARED), template("source/lead.sql") + "\n" + template("source/life.sql")
+    requests = render("source/requests.sql", _SHARED)
     drain = render("source/drain.sql", {"key_bytes": str(KEY_BYTES_MAX)})
-    return "\n".join([base, *tables, _requests_sql(source), lead, drain, _grants_sql(source)])
+    return "\n".join([base, *tables, requests, _faults_sql(source), lead, drain, _grants_sql(source)])
 
 
 def triggers_sql(source: Source, table: Table) -> str:
-    return render("source/triggers.sql", {"table": table.name, "relation": source.of(table).relation})
+    relation = source.of(table).relation
+    literal = sql.Literal(relation).as_string()
+    return render("source/triggers.sql", {"table": table.name, "relation": relation, "literal": literal})
 
 
 def _table_sql(source: Source, table: Table) -> str:
@@ -54,9 +57,13 @@ def _table_sql(source: Source, table: Table) -> str:
     return render("source/table.sql", values)
 
 
-def _requests_sql(source: Source) -> str:
-    relations = ", ".join(f"('{table.name}', {sql.Literal(source.of(table).relation).as_string()})" for table in TABLES)
-    return render("source/requests.sql", _SHARED | {"relations": relations})
+def _faults_sql(source: Source) -> str:
+    mapped = []
+    for p in (source.of(table) for table in TABLES):
+        named = ", ".join(sql.Literal(text).as_string() for text in (p.table.name, p.schema, p.origin.name))
+        columns = ", ".join(sql.Literal(column).as_string() for column in p.columns)
+        mapped.append(f"({named}, array[{columns}]::text[])")
+    return render("source/faults.sql", {"mapped": ", ".join(mapped)})
 
 
 def _grants_sql(source: Source) -> str:

@@ -10,6 +10,7 @@ import asyncio
 import logging
 import random
 import secrets
+import time
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from typing import Any
@@ -22,7 +23,8 @@ from mirror.postgres import connect_bare, fetched, translated
 log = logging.getLogger(__name__)
 
 PROOF_TIMEOUT_S = 5.0
-PROOF_INTERVAL_S = 60.0
+PROOF_INTERVAL_S = 60.0  # it costs the source a commit; a round trip costs it nothing:
+ALIVE_INTERVAL_S = 8.0
 BACKOFF_MIN_S, BACKOFF_MAX_S = 0.1, 5.0
 
 
@@ -107,12 +109,18 @@ class Doorbell:
         return False
 
     async def _listen(self, connection: AsyncConnection[Any]) -> None:
-        """Half-open TCP looks alive for ever: between the rings it has to hear itself now and then."""
+        """Half-open TCP looks alive for ever: between the rings the server has to answer, and now and then it has to
+        hear itself."""
+        proven_at = time.monotonic()
         while True:
             with translated("source"):
-                async for _ in connection.notifies(timeout=PROOF_INTERVAL_S):
+                async for _ in connection.notifies(timeout=min(ALIVE_INTERVAL_S, PROOF_INTERVAL_S)):
                     self.rings += 1
                     self._wake.set()
+            if time.monotonic() - proven_at < PROOF_INTERVAL_S:
+                await self._say(connection, "")
+                continue
+            proven_at = time.monotonic()
             nonce = secrets.token_hex(8)
             await self._say(connection, "select pg_notify('mirror', %s)", [nonce])
             if not await self._hears(connection, nonce):

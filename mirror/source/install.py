@@ -9,12 +9,14 @@ completes it: whatever is not in the catalog is made, and what that makes dirty 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import psycopg
 from psycopg.rows import dict_row
 
-from mirror.errors import ConfigError
+from mirror.errors import ConfigError, Refused
 from mirror.mapping import Mapping
 from mirror.postgres import translated
 from mirror.render import digest, template
@@ -26,6 +28,17 @@ from mirror.source.triggers import strays, trigger_faults
 from mirror.tables import MEMBERSHIPS, TABLES, TRIPS, Table
 
 LOOK_LOCK_TIMEOUT_MS = 5_000
+ANEW = "Make it anew: `mirror uninstall source`, then `mirror install source`; the daemon then compares all tables."
+_COLUMNS = "version, incarnation, mapping, rendered, fingerprint, unsettled"
+# What an uninstall has to own and this role does not: the schema, and each table that has triggers of ours.
+_NOT_MINE = """
+    select distinct what, owner::regrole::text from (
+      select 'schema mirror', nspowner from pg_namespace where nspname = 'mirror'
+      union all
+      select 'table ' || c.oid::regclass, c.relowner
+      from pg_trigger as t join pg_proc as p on p.oid = t.tgfoid join pg_class as c on c.oid = t.tgrelid
+      where p.pronamespace = to_regnamespace('mirror') and not t.tgisinternal) as w(what, owner)
+    where not pg_has_role(owner, 'usage') order by 1"""
 
 
 def script(connection: Connection, mapping: Mapping) -> str:
@@ -67,10 +80,20 @@ def uninstall(connection: Connection, say: Say) -> None:
     """Leaves nothing behind. Triggers go first, table by table, each with the same patience as at install."""
     with translated("source"):
         _prepare(connection, say)
+        _refuse_foreign(connection)
         for relation, drops in strays(connection, None).items():
             with_lock(connection, relation, drops, say)
         with_lock(connection, "mirror.outbox", template("source/uninstall.sql"), say)
         say("source: uninstalled.")
+
+
+def _refuse_foreign(connection: Connection) -> None:
+    """Before the first trigger goes: else the rest would stay, and nothing be captured."""
+    found = connection.execute(_NOT_MINE).fetchall()
+    if found:
+        owned = ", ".join(f"{what} ({owner})" for what, owner in found)
+        hint = f"Run it as a member of {' and '.join(sorted({owner for _, owner in found}))}, or as an administrator."
+        raise Refused("source", f"this role does not own {owned}; nothing was changed", hint=hint)
 
 
 def read_install(connection: Connection) -> dict[str, Any] | None:
@@ -79,7 +102,7 @@ def read_install(connection: Connection) -> dict[str, Any] | None:
     if not (row and row[0]):
         return None
     with connection.cursor(row_factory=dict_row) as cursor:
-        return cursor.execute("select * from mirror.install").fetchone()
+        return cursor.execute(f"select {_COLUMNS} from mirror.install").fetchone()  # noqa: S608 - our own list
 
 
 def mark_sql(table: Table) -> str:
@@ -96,7 +119,8 @@ def _prepare(connection: Connection, say: Say) -> None:
 
 def _install_functions(connection: Connection, mapping: Mapping, source: Source, say: Say) -> set[Table]:
     """Replaces the functions where they differ; returns the tables that must be loaded (again) because of it."""
-    before = read_install(connection)
+    with _ours():
+        before = read_install(connection)
     if before and before["version"] > capture.VERSION:
         raise ConfigError(
             f"the source was installed by a newer mirror (schema {before['version']}, this is {capture.VERSION})",
@@ -104,12 +128,16 @@ def _install_functions(connection: Connection, mapping: Mapping, source: Source,
         )
     remapped: set[Table] = set()
     unsettled = set(before["unsettled"]) if before else set()
-    if not (before and _is_in_place(connection, source, before)):
+    is_same = before is not None and before["rendered"] == _digest(source)
+    is_intact = before is not None and _is_intact(connection, before)
+    if not (is_same and is_intact and _grants_are_right(connection, source)):
         after = _metadata(mapping, source)
         remapped = {table for table in TABLES if not before or _meant(before["mapping"], table) != _meant(after, table)}
+        if is_same and not is_intact:  # changed by others, it may have missed what was written since
+            remapped = set(TABLES)
         unsettled |= {table.name for table in remapped} if before else set()
         marks = "".join(mark_sql(table) for table in TABLES if table in remapped)
-        with connection.transaction():
+        with _ours(), connection.transaction():
             connection.execute("set local check_function_bodies = off")
             connection.execute(capture.functions_sql(source))
             connection.execute(_metadata_sql(connection, after, source, sorted(unsettled)))
@@ -143,7 +171,11 @@ def _drop_former(connection: Connection, source: Source, say: Say) -> None:
 
 def _install_triggers(connection: Connection, source: Source, table: Table, say: Say) -> None:
     relation = source.of(table).origin
-    with_lock(connection, relation.sql, capture.triggers_sql(source, table) + mark_sql(table), say)
+    try:
+        with_lock(connection, relation.sql, capture.triggers_sql(source, table) + mark_sql(table), say)
+    except psycopg.errors.DuplicateObject as error:  # a constraint trigger of that name, which is not ours to drop
+        hint = "Rename it, or drop it, then run `mirror install source` again."
+        raise Refused("source", str(error.diag.message_primary), hint=hint) from error
     say(f"source: triggers on {relation.sql} are in place.")
     if relation.has_children:
         say(
@@ -190,16 +222,28 @@ def _digest(source: Source) -> str:
     return digest(capture.functions_sql(source))
 
 
-def _is_in_place(connection: Connection, source: Source, before: dict[str, Any]) -> bool:
-    """Rendered from the same, nobody has changed it in the catalog since, and the daemon's role has its rights (they go
-    with a table that is dropped and made again)."""
+def _is_intact(connection: Connection, before: dict[str, Any]) -> bool:
+    """The catalog is as the install left it."""
     row = connection.execute(capture.fingerprint_sql()).fetchone()
-    same = bool(row and row[0] == before["fingerprint"]) and before["rendered"] == _digest(source)
-    return same and _grants_are_right(connection, source)
+    return bool(row and row[0] == before["fingerprint"])
+
+
+@contextmanager
+def _ours() -> Iterator[None]:
+    """What cannot be put right in place (a view where our table was, a column that is gone) can be made anew."""
+    try:
+        yield
+    except psycopg.Error as error:
+        state = error.sqlstate or ""
+        if state == "42501" or state[:2] not in ("42", "23", "22", "0A", "2B", "55") or state == "55P03":
+            raise
+        said = error.diag.message_primary
+        raise Refused("source", f"schema mirror is not as the mirror made it: {said}", hint=ANEW) from error
 
 
 def _grants_are_right(connection: Connection, source: Source) -> bool:
-    """Exactly the mapped columns. Without the role there is nothing to grant, if we could not make it anyway."""
+    """Exactly the mapped columns: rights go with a table that is dropped and made again. Without the role there is
+    nothing to grant, if we could not make it anyway."""
     row = connection.execute(
         "select to_regrole('mirror_daemon') is not null, rolsuper or rolcreaterole from pg_roles "
         "where rolname = current_user"

@@ -11,20 +11,21 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from psycopg import AsyncConnection
-
-from mirror.batch import Reading, Request, Taken
-from mirror.errors import ConfigError, Superseded
-from mirror.postgres import connect, fetched
+from mirror.batch import Fault, Reading, Request, Taken
+from mirror.errors import ConfigError, NotInstalled, Superseded
+from mirror.limits import ANSWER_S, KEEPALIVE
+from mirror.postgres import Session, connect, fetched
 from mirror.scope import Wide
 from mirror.source.lead import Holder, Lease, lease_s
 
-ANSWER_TIMEOUT_S = 90.0
+ANSWER_TIMEOUT_S = 90.0  # of the longest statement: while we lead, the lease looks whether the source is at it
 TIDY_BYTES = 400_000  # of the four tables together
 SILENCE_MIN_S = 120.0  # longer than the slowest batch is given in the target
-_SILENCE = """
-    select set_config('idle_session_timeout', %s, false), set_config('tcp_keepalives_idle', '10', false),
-           set_config('tcp_keepalives_interval', '5', false), set_config('tcp_keepalives_count', '3', false)
+_SILENCE = f"""
+    select set_config('idle_session_timeout', %s, false),
+           set_config('tcp_keepalives_idle', '{KEEPALIVE["keepalives_idle"]}', false),
+           set_config('tcp_keepalives_interval', '{KEEPALIVE["keepalives_interval"]}', false),
+           set_config('tcp_keepalives_count', '{KEEPALIVE["keepalives_count"]}', false)
 """
 _DRAIN = "call mirror.drain(%s::jsonb, %s::text[], %s::text[], null, null, null, null)"
 
@@ -41,7 +42,7 @@ def silence_s(sleep_s: float) -> float:
 
 
 class Primary:
-    def __init__(self, connection: AsyncConnection[Any], lease: Lease) -> None:
+    def __init__(self, connection: Session, lease: Lease) -> None:
         self._connection = connection
         self.lease = lease
         self._asleep = False
@@ -53,7 +54,7 @@ class Primary:
         connection = await connect(url, "source")
         primary = cls(connection, Lease(connection, holder, lease_s(sleep_s)))
         try:
-            await primary._row(_SILENCE, [f"{silence_s(sleep_s) * 1000:.0f}"])
+            await primary._row(_SILENCE, [f"{silence_s(sleep_s) * 1000:.0f}"], ANSWER_S)
         except BaseException:
             await primary.close()
             raise
@@ -63,19 +64,21 @@ class Primary:
         await self.lease.give_back()
         await self._connection.close()
 
-    async def _row(self, query: str, arguments: list[Any] | None = None) -> Any:
-        return await fetched(self._connection, "source", query, arguments, within_s=ANSWER_TIMEOUT_S)
+    async def _row(self, query: str, arguments: list[Any] | None = None, within_s: float | None = None) -> Any:
+        return await fetched(self._connection, "source", query, arguments, within_s=within_s or ANSWER_TIMEOUT_S)
 
     async def installed(self) -> tuple[int, dict[str, Any]]:
         """The schema version and the mapping that this source was rendered from."""
         row = await self._row(
             "select to_regclass('mirror.install') is not null, "
-            "to_regclass('mirror.lead') is not null and to_regprocedure('mirror.begin_life()') is not null"
+            "to_regclass('mirror.lead') is not null and to_regprocedure('mirror.begin_life()') is not null",
+            [],
+            ANSWER_S,
         )
         lives = row[1]
-        row = await self._row("select version, mapping from mirror.install") if row[0] else None
+        row = await self._row("select version, mapping from mirror.install", [], ANSWER_S) if row[0] else None
         if row is None:
-            raise ConfigError("the mirror is not installed in the source", hint="Run `mirror install source`.")
+            raise NotInstalled("the mirror is not installed in the source", hint="Run `mirror install source`.")
         if not lives:
             raise ConfigError("the source was installed by an older release", hint="Run `mirror install source`.")
         return row[0], row[1]
@@ -109,6 +112,7 @@ class Primary:
             "asleep": self._asleep,
             "reached": request.reached,
             "skip": request.skip,
+            "left": [{"table": w.table, "trip": w.trip} for w in request.left],
             "forget_wide": [{"table": w.table, "trip": w.trip, "snapshot": s} for w, s in request.forget_wide],
             "count": request.count,
             "backlog": request.backlog,
@@ -116,6 +120,8 @@ class Primary:
         }
         if request.entries is not None:
             document["entries"] = request.entries
+        if request.seen is not None:
+            document["seen"] = request.seen
         if request.in_hand is not None:
             document["in_hand"] = request.in_hand.id
         if request.slice is not None:
@@ -127,7 +133,8 @@ class Primary:
         reply, scopes, at, entry_id = await self._row(_DRAIN, [json.dumps(document), *forget])
         self._asleep = reply["asleep"]
         if lead is not None:
-            self.lease.renewed()
+            self.lease.renewed(reply["as_of"])
+        self.lease.heard(reply["as_of"])
         return _reading(reply, scopes or "", Taken(at, entry_id) if entry_id else None)
 
     async def mark_unmarked(self) -> None:
@@ -143,9 +150,8 @@ class Primary:
         written = [request, state, json.dumps(progress), None if result is None else json.dumps(result)]
         return bool((await self._row("select mirror.report(%s, %s, %s::jsonb, %s::jsonb)", written))[0])
 
-    async def faults(self) -> list[str]:
-        faults: list[str] = (await self._row("select mirror.faults()"))[0]
-        return faults
+    async def faults(self) -> list[Fault]:
+        return faults_of((await self._row("select mirror.faults()"))[0])
 
     async def collapse(self, entries_max: int) -> bool:
         return bool((await self._row("select mirror.collapse(%s)", [entries_max]))[0])
@@ -162,6 +168,13 @@ class Primary:
             loop.remove_reader(fd)
 
         return unwatch
+
+
+def faults_of(said: list[Any]) -> list[Fault]:
+    """Text is what a source of an earlier release says: of triggers, without their table."""
+    return [
+        Fault(**f) if isinstance(f, dict) else Fault("", "capture", f, "Run `mirror install source`.") for f in said
+    ]
 
 
 def _reading(reply: dict[str, Any], scopes: str, taken: Taken | None) -> Reading:
@@ -183,5 +196,6 @@ def _reading(reply: dict[str, Any], scopes: str, taken: Taken | None) -> Reading
         requests=tuple(reply["requests"] or ()),
         keys=reply["keys"],
         gone_left=reply["gone_left"],
+        seen=reply.get("seen"),
         dropped=reply["dropped"],
     )

@@ -4,8 +4,9 @@ every channel and every row reads no settings, and what is off costs nothing."""
 from __future__ import annotations
 
 import re
+from typing import Any
 
-from mirror.mapping import AccessOptions
+from mirror.mapping import AccessOptions, Mapping
 from mirror.render import array, literal, render
 from mirror.target.topics import stops
 
@@ -45,6 +46,12 @@ SEAL = (
     "hash_record_extended(row(s.source, s.life, s.position_life, s.epoch, s.batch, s.snapshot, s.position_epoch, "
     "s.as_of, s.fresh_at, s.known_at, s.applied_at, s.primed_at, s.proof, s.braked, s.walks, s.doubts), 0)"
 )
+
+
+def told(mapping: Mapping) -> dict[str, Any]:
+    """What of mirror.toml the target is rendered from, besides the types; and how it finds who calls."""
+    callers = "id" if mapping.users.subject is None else "subject"
+    return {"callers": callers, **mapping.access.model_dump(mode="json"), **mapping.target.model_dump(mode="json")}
 
 
 def access_places(access: AccessOptions, types: Types, *, subject_is_id: bool) -> dict[str, str]:

@@ -2,33 +2,34 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
-from psycopg import AsyncConnection
-
 from mirror.errors import UnknownOutcome, Unreachable
-from mirror.postgres import connect, translated
+from mirror.limits import ANSWER_S, STATEMENT_S
+from mirror.postgres import Session, connect, fetched, translated
 from mirror.target.target import ARGUMENT
 
-CALL_TIMEOUT_S = 60.0
+CALL_TIMEOUT_S = ANSWER_S
+_BRIEFLY = f"set statement_timeout = '{STATEMENT_S:.0f}s'"
 
 
 class Direct:
-    seconds_aimed = 10.0
+    seconds_aimed = 4.0
     install_hint = "Run `mirror install target`."
 
-    def __init__(self, connection: AsyncConnection[Any]) -> None:
+    def __init__(self, connection: Session) -> None:
         self._connection = connection
 
     @classmethod
     async def open(cls, url: str) -> Direct:
-        return cls(await connect(url, "target"))
+        connection = await connect(url, "target")
+        await fetched(connection, "target", _BRIEFLY, within_s=CALL_TIMEOUT_S)
+        return cls(connection)
 
     async def call(self, function: str, argument: str | None) -> Any:
         place, values = ("", None) if ARGUMENT[function] is None else ("%s::jsonb", [argument])
         try:
-            async with asyncio.timeout(CALL_TIMEOUT_S):
+            async with self._connection.given_up_after(CALL_TIMEOUT_S):
                 with translated("target"):
                     cursor = await self._connection.execute(f"select public.{function}({place})", values)
                     row = await cursor.fetchone()

@@ -10,7 +10,7 @@ from mirror.postgres import translated
 from mirror.render import array, digest, literal, render, row_text, template
 from mirror.tables import MEMBERSHIPS, TABLES, TRIPS, USERS, Table
 from mirror.target import adopt
-from mirror.target.access import SEAL, access_places, argument_kinds
+from mirror.target.access import SEAL, access_places, argument_kinds, told
 from mirror.target.adopt import Connection, Say, Types
 from mirror.target.topics import refuse_ambiguous
 
@@ -24,6 +24,7 @@ OURS = "permission mirror"  # what each body of ours begins with: whose body it 
 def schema_sql(types: Types, mapping: Mapping) -> str:
     places = types | _orders(types) | _functions() | {"taken": template("target/taken.sql").rstrip()}
     places |= access_places(mapping.access, types, subject_is_id=mapping.users.subject is None)
+    places["told"] = literal(json.dumps(told(mapping), sort_keys=True))
     for name, table in (("users_text", USERS), ("trips_text", TRIPS), ("memberships_text", MEMBERSHIPS)):
         places[f"{table.name}_rows"] = _rows(table)
         places[name] = row_text("t", table, types | {"id": _key_types(table, types)[0]})

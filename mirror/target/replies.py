@@ -4,7 +4,7 @@ login page of a network, a proxy that cut a document short, or the functions of 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Annotated, Any, TypeVar
 
@@ -13,17 +13,6 @@ from pydantic import AfterValidator, AwareDatetime, TypeAdapter, ValidationError
 from mirror.errors import UnknownOutcome
 
 HINT = "Check SUPABASE_URL, or MIRROR_TARGET_URL: another program answers there, or another release of the mirror."
-# Of private channels: what is wrong, and the cure; besides "ready", of which there is nothing to say.
-CLOSED = {
-    "missing": (
-        "private channels are closed: there is no realtime.messages yet",
-        "Connect a client once: Realtime then makes the table, and the mirror opens the channels.",
-    ),
-    "closed": (
-        "private channels are closed: realtime.messages lacks policies of the mirror",
-        "Run `mirror install target`, or paste what `mirror install target --print` says.",
-    ),
-}
 Text = str | None
 
 
@@ -45,6 +34,7 @@ Explained = Annotated[Document, _has("missing", "extra", "changed", "parked", "r
 Insecurity = Annotated[Document, _has("rule", "finding", "cure")]
 Parked = Annotated[Document, _has("tbl", "k1", "k2", "reason", "since", "tries", "retry_at")]
 Due = Annotated[Document, _has("table", "k1", "k2")]
+Refused = Annotated[Document, _has("n", "rows")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +57,7 @@ class Claimed(Reply):
     compared: bool = True  # in this life: the position is of it
     tampered: bool = False  # the state was not what the mirror had written, and begins anew
     doubts: tuple[Document, ...] = ()  # of the daemon that led before
+    told: Document | None = None  # what of mirror.toml it was installed with
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +75,9 @@ class Compared(Reply):
 @dataclass(frozen=True, slots=True)
 class Applied(Compared):
     counts: dict[str, dict[str, int]]
-    parked: dict[str, int]
+    parked: dict[str, int] | None  # None: as before
     due: tuple[Due, ...]
+    refused: dict[str, Refused] = field(default_factory=dict)  # not told by an older target
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,13 +30,14 @@ from postgrest import AsyncPostgrestClient
 from mirror.config import INSTALL_BY_HAND
 from mirror.errors import TOO_LARGE, ConfigError, MirrorError, Refused, UnknownOutcome, Unreachable
 from mirror.https import Https
+from mirror.limits import ANSWER_S, CONNECT_S
 from mirror.postgres import UNDEFINED_FUNCTION, answer
 from mirror.target.target import ARGUMENT
 
 log = logging.getLogger(__name__)
 
-CALL_TIMEOUT_S = 30.0  # sending, the 8 s that the target gives a statement, and waiting for its locks
-_TIMEOUT = httpx.Timeout(10.0, read=CALL_TIMEOUT_S, write=CALL_TIMEOUT_S)
+CALL_TIMEOUT_S = 30.0  # sending, and all else; a silence ends it before that
+_TIMEOUT = httpx.Timeout(CONNECT_S, read=ANSWER_S, write=ANSWER_S)
 # Shorter than gateways keep an idle connection (60 s and more), so that theirs is rarely the end we did not see coming.
 _LIMITS = httpx.Limits(max_connections=2, max_keepalive_connections=1, keepalive_expiry=45.0)
 PIECE_BYTES = 131_072

@@ -7,13 +7,13 @@ import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
 from typing import Any, Protocol
 
-from mirror.batch import Fence, Outcome, Reading
+from mirror.batch import Aside, Fence, Outcome, Reading
 from mirror.errors import Incompatible
 from mirror.target import replies
-from mirror.target.replies import Applied, Claimed, Compared, Opened, R, Reply, not_ours, parse
+from mirror.target.clocks import Clocks
+from mirror.target.replies import Applied, Claimed, Compared, Opened, Reply, not_ours, parse
 
 VERSION = 1
 ARGUMENT = {  # of each function that a transport may call, by name; None: it takes none
@@ -60,7 +60,8 @@ class Target:
         self._epoch = 0
         self._life: str | None = None
         self._batch = 0
-        self._their_clock: tuple[datetime, float] | None = None
+        self._parked: Mapping[str, int] = {}  # as the target last said
+        self._clocks = Clocks()
 
     @property
     def seconds_aimed(self) -> float:
@@ -72,13 +73,15 @@ class Target:
 
     async def claim(self, source_json: str) -> Claimed:
         """From the reply on, every older daemon is refused by the target itself."""
+        sent = self._clock()
         reply = await self._transport.call("mirror_claim", source_json)
         version = reply.get("version") if isinstance(reply, dict) else None
         if isinstance(version, int) and version != VERSION:  # another release may say all else differently
             raise Incompatible(
                 f"the target's schema is version {version}, this daemon needs {VERSION}", hint=self.install_hint
             )
-        claimed = self._heard(parse(Claimed, "mirror_claim", reply))
+        claimed = parse(Claimed, "mirror_claim", reply)
+        self._clocks.claimed(claimed.clock, sent, self._clock())
         self._epoch, self._batch, self._life = claimed.epoch, 0, claimed.life
         return claimed
 
@@ -89,38 +92,44 @@ class Target:
     async def apply(
         self, reading: Reading, fence: Fence, *, position: bool, began: float, notes: Mapping[str, Any] | None = None
     ) -> Outcome:
-        """`began`: our monotonic clock before the snapshot was taken. `notes`: what is kept with the batch, `walks` and
-        `proof`. The scopes are passed on as the source wrote them, never parsed here."""
+        """`began`: our monotonic clock before the snapshot was taken. `notes`: what is kept with the batch, `walks`,
+        `proof` and `doubts`. The scopes are passed on as the source wrote them, never parsed here."""
         head: dict[str, Any] = {"epoch": fence.epoch, "batch": fence.batch, **(notes or {})}
+        if "doubts" in head:
+            head["doubts"] = [d | {"since": self._clocks.moment(d["since"])} for d in head["doubts"]]
         if position:
             head["position"] = {
                 "life": self._life,
                 "snapshot": reading.snapshot,
                 "as_of": reading.as_of,
-                "fresh_at": self._fresh_at(began),
+                "fresh_at": self._clocks.fresh_at(began, reading.as_of).isoformat(),
             }
         if reading.slice is not None and "check" in reading.slice:
             head["check"] = reading.slice["check"]
         body = f'{json.dumps(head)[:-1]},"scopes":[{reading.scopes}]}}'
-        reply = self._heard(parse(Applied, "mirror_apply", await self._transport.call("mirror_apply", body)))
+        sent = self._clock()
+        reply = parse(Applied, "mirror_apply", await self._transport.call("mirror_apply", body))
+        self._clocks.applied(reply.clock, sent, self._clock(), began, reading.as_of)
         if "explain" in head and not reply.explained:
             raise not_ours("mirror_apply", "explained")
+        self._parked = self._parked if reply.parked is None else reply.parked
+        refused = {table: Aside(found["n"], tuple(found["rows"])) for table, found in reply.refused.items()}
         due = tuple((d["table"], d["k1"], d["k2"]) for d in reply.due)
-        return Outcome(reply.counts, reply.parked, due, reply.check, reply.explained or ())
+        return Outcome(reply.counts, self._parked, due, reply.check, reply.explained or (), self._clocks.apart, refused)
 
     async def compare(self, reading: Reading) -> Outcome:
         """The target's answer to the same questions, with nothing applied: what waits does not count as different."""
         head = {"check": reading.slice["check"]} if reading.slice is not None and "check" in reading.slice else {}
         comma = "," if head else ""
         body = f'{json.dumps(head)[:-1]}{comma}"scopes":[{reading.scopes}]}}'
-        reply = self._heard(parse(Compared, "mirror_compare", await self._transport.call("mirror_compare", body)))
+        reply = parse(Compared, "mirror_compare", await self._transport.call("mirror_compare", body))
         if '"dry"' in reading.scopes and not reply.explained:
             raise not_ours("mirror_compare", "explained")
         return Outcome(check=reply.check, explained=reply.explained or ())
 
     async def adopt(self, source_json: str) -> None:
         """From here on this is the mirror of that source."""
-        self._heard(parse(Reply, "mirror_adopt", await self._transport.call("mirror_adopt", source_json)))
+        parse(Reply, "mirror_adopt", await self._transport.call("mirror_adopt", source_json))
 
     async def status(self) -> dict[str, Any]:
         return replies.status(await self._transport.call("mirror_status", None))
@@ -128,21 +137,8 @@ class Target:
     async def open_channels(self) -> Channels:
         """Makes the policies when the table has come that they belong on; else only looks."""
         reply = await self._transport.call("mirror_open_channels", None)
-        opened = self._heard(parse(Opened, "mirror_open_channels", reply))
+        opened = parse(Opened, "mirror_open_channels", reply)
         return Channels(opened.channels, opened.reason)
 
     async def close(self) -> None:
         await self._transport.close()
-
-    def _fresh_at(self, began: float) -> str:
-        """A moment on the TARGET's clock that is certainly not after the snapshot: what that clock said in an earlier
-        reply, plus what passed here between receiving it and beginning to read. The source's clock plays no part, and a
-        request that arrives late does not look fresher for it."""
-        if self._their_clock is None:
-            raise AssertionError("claim comes before apply")
-        clock, received = self._their_clock
-        return (clock + timedelta(seconds=began - received)).isoformat()
-
-    def _heard(self, reply: R) -> R:
-        self._their_clock = reply.clock, self._clock()
-        return reply

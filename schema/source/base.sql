@@ -22,8 +22,11 @@ create table if not exists mirror.reached (one boolean primary key default true 
 insert into mirror.reached default values on conflict do nothing;
 
 -- The durable truth of what is dirty. A membership with k2 null = all memberships of trip k1; k1 null = the whole
--- table. gone: the key left the projection with this statement, so in a backlog it is read first (what is true is read, not
--- believed). No index and no key on purpose: entries live for milliseconds, are found by scanning, and forgotten by id
+-- table. gone: may somebody lose something? In a backlog that is read first (what is true is read, not believed):
+--   true   the key left the projection with this statement, or a user got another subject: somebody has lost it;
+--   false  a membership got another status or role: perhaps;
+--   null   the key is new, or only a name has changed: no. (A release of before says false here, which is read too early.)
+-- No index and no key on purpose: entries live for milliseconds, are found by scanning, and forgotten by id
 -- between the places they were read from. VACUUM does not truncate it: that takes an exclusive lock, and mirror.tidy does it
 -- without anybody waiting.
 create sequence if not exists mirror.outbox_id;
@@ -58,6 +61,17 @@ begin
           with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000,
                 autovacuum_vacuum_insert_threshold = -1, autovacuum_analyze_threshold = 1000000000,
                 autovacuum_vacuum_cost_delay = 0, vacuum_truncate = off) $table$, _name);
+    end if;
+    if not exists (select from pg_attrdef as d join pg_attribute as a on a.attrelid = d.adrelid and a.attnum = d.adnum
+                   where d.adrelid = to_regclass('mirror.' || _name) and a.attname = 'id') then
+      execute format('alter table only mirror.%I alter id set default nextval(%L)', _name, 'mirror.outbox_id');
+    end if;
+    if (select count(*) from pg_attribute as a join pg_class as c on c.oid = a.attrelid
+        where c.oid = to_regclass('mirror.' || _name) and c.relkind = 'r' and not a.attisdropped
+          and (a.attname in ('tbl', 'k1', 'k2', 'gone') or a.attname in ('id', 'xid', 'at') and a.atthasdef)) <> 7
+       or _name <> 'outbox' and not exists (select from pg_inherits where inhrelid = to_regclass('mirror.' || _name)
+                                              and inhparent = to_regclass('mirror.outbox')) then
+      raise exception 'mirror.% is not an outbox', _name using errcode = 'wrong_object_type';
     end if;
     if (select relreplident from pg_class where oid = to_regclass('mirror.' || _name)) <> 'f' then
       execute format('alter table only mirror.%I replica identity full', _name);
@@ -109,6 +123,9 @@ begin
 end
 $mirror$;
 
+-- Which table got the triggers, for each of the three: another one of that name was made anew (mirror.faults).
+create table if not exists mirror.origin (tbl text primary key, relation oid not null);
+
 -- The doorbell. NOTIFY takes a global lock at commit and would cost the application most of its write throughput, so
 -- it is rung only for a daemon that sleeps. Why no wake-up is lost:
 --   * The daemon sleeps only while it holds lock (1835627122, 1) exclusively, and only after it took that lock AND
@@ -127,7 +144,7 @@ create or replace function mirror.rings() returns boolean language sql stable as
 $mirror$;
 
 -- Marks many keys as dirty, in the outbox whose turn it is, and rings. For the triggers only: they say what it runs as, and
--- see that it can. `gone`: the key left the projection.
+-- see that it can.
 create or replace function mirror.mark_keys(place integer, tables text[], keys1 text[], keys2 text[], gone boolean[]) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $mirror$
 #variable_conflict use_variable

@@ -2,6 +2,9 @@
 -- Functions are called by assignment where that is possible: a query that calls one sets up a tuplestore, and as many as are
 -- nested here take so much memory that malloc gives it back to the system after each call, and gets it again, page by page.
 
+-- What an earlier release made with other arguments, or another result.
+drop function if exists mirror.take(jsonb), mirror.read_entries(jsonb, integer, boolean, boolean);
+
 -- The functions of the three tables, behind one name each.
 create or replace function mirror.keys(tbl text, keys1 text[], keys2 text[], out n integer, out rows text, out gone text)
 language plpgsql stable as $mirror$
@@ -198,10 +201,11 @@ $mirror$;
 
 -- What the outbox says in the caller's snapshot, with the present rows of every key: the whole batch in one answer.
 --   request  rows, entries, bytes: bounds. in_hand: ids of entries that were read before and are being applied just now. skip:
---            tables that cannot be read for now. backlog: there was one at the last look; seek: then what is gone comes first.
+--            tables that cannot be read for now. backlog: there was one at the last look; seek: then look anew for what comes
+--            first; seen: what that look said, as it was in the last reply.
 --            slice: one slice (table, trip, after, upto, rows) or some keys. count: count the entries and measure the outbox too.
---   reply    snapshot, as_of; entries (taken), keys (of them), backlog (there are more), gone_left (of what is gone, too),
---            dropped (of those taken, entries about no possible row), waiting (count), lag and ages (seconds) of the
+--   reply    snapshot, as_of; entries (taken), keys (of them), backlog (there are more), gone_left (of what comes first, too),
+--            seen (for the next look), dropped (of those taken, entries about no possible row), waiting (count), lag and ages (seconds) of the
 --            oldest, wide (marks of a whole table or of a large trip, left in place), broken (tables, why), slice (what
 --            came of it, or its error), requests (of operators, open).
 --   taken_*  what to forget once this batch is applied.
@@ -218,7 +222,7 @@ begin
       select concat_ws(',', nullif(_taken.scopes, ''), s.scope), s.reply into scopes, _slice
       from mirror.read_request(request->'slice', (request->>'bytes')::integer) as s;
     exception when query_canceled or others then  -- statement_timeout: live changes go on, and the slice is tried later
-      _slice := jsonb_build_object('error', format('%s (%s)', left(sqlerrm, 200), sqlstate));
+      _slice := jsonb_build_object('error', mirror.because(request->'slice'->>'table', format('%s (%s)', left(sqlerrm, 200), sqlstate)));
     end;
   end if;
   if _taken.n > 0 then
@@ -227,7 +231,8 @@ begin
   end if;
   reply := jsonb_build_object(
     'snapshot', pg_current_snapshot()::text, 'as_of', now(), 'entries', _taken.n, 'keys', _taken.keys,
-    'backlog', _taken.more, 'gone_left', _taken.gone_left, 'wide', _taken.wide, 'broken', _taken.broken, 'slice', _slice, 'ages', _taken.ages,
+    'backlog', _taken.more, 'gone_left', _taken.gone_left, 'seen', _taken.seen, 'wide', _taken.wide, 'broken', _taken.broken,
+    'slice', _slice, 'ages', _taken.ages,
     'lag', greatest(0, extract(epoch from now() - _taken.oldest)),
     'dropped', _taken.dropped,
     'requests', (select jsonb_agg(to_jsonb(r)) from (select * from mirror.request where done_at is null order by id limit 5) as r));
@@ -239,39 +244,55 @@ begin
 end
 $mirror$;
 
--- A batch: the first entries of the outbox; in a backlog those first whose keys are gone, for a removed member must not wait
--- behind a hundred thousand renames. Looking for them, and past marks of whole tables, reads the whole outbox, so the daemon
--- asks for it ("seek") a few times a second, and not with every batch. What is too big is read again with half as many.
+-- A batch: the first entries of the outbox; in a backlog those first that may take something from somebody (mirror.outbox.gone:
+-- what is lost for certain, then what may be), for a removed member must not wait behind a hundred thousand renames.
+-- Looking for them, and past marks of whole tables, reads the whole outbox, so the daemon asks for it ("seek") a few times a
+-- second, and not with every batch. In between nothing is read that was committed after that look: so nothing that gives
+-- overtakes what was taken before. When all of it is read, the next look is due at once. However many come first, they are
+-- worked off before the rest: a daemon that could not do that would never catch up with the rest either.
+-- What is too big is read again with half as many.
 create or replace function mirror.take(request jsonb, out n integer, out keys integer, out more boolean, out scopes text,
                                        out places tid[], out ids int8multirange, out wide jsonb[], out broken jsonb,
                                        out oldest timestamptz, out ages jsonb, out gone_left boolean,
-                                       out dropped integer)
+                                       out dropped integer, out seen jsonb)
 language plpgsql as $mirror$
 declare
-  _seek boolean := coalesce((request->>'seek')::boolean, true);
   _past_marks boolean := coalesce((request->>'backlog')::boolean, false);
   _entries integer := coalesce(request->>'entries', request->>'rows')::integer;
   _tables text[] := array['users', 'trips', 'trip_memberships'];
-  _gone boolean;
+  _first boolean[];  -- what comes before the rest, and is left: true, false, or both in this order; null = not looked for yet
+  _certain boolean;
+  _perhaps boolean;
+  _since pg_snapshot;  -- when that was looked for; null = in this snapshot
   _marked text[];
   _read record;
 begin
+  if _past_marks and not coalesce((request->>'seek')::boolean, true) and coalesce(request->'seen'->'skip' = request->'skip', true) then
+    _first := array(select jsonb_array_elements_text(request->'seen'->'first'));
+    _since := request->'seen'->>'snapshot';
+  end if;
   loop
-    if _past_marks and _seek and _gone is null then
-      select coalesce(bool_or(o.k1 is not null), false),
-             coalesce(array_agg(distinct o.tbl) filter (where o.k1 is null), '{}')
-      into _gone, _marked from mirror.outbox as o
-      where o.tbl = any (_tables) and (o.k1 is null and o.k2 is null or o.k1 is not null and o.gone)
-        and not request->'skip' ? o.tbl;
+    if _past_marks and _first is null then
+      select coalesce(bool_or(f.gone), false), coalesce(array_agg(f.tbl) filter (where f.whole), '{}') into _certain, _marked
+      from (select o.tbl, o.k1 is null as whole, o.gone from mirror.outbox as o
+            where (o.k1 is null and o.k2 is null or o.k1 is not null and o.gone)
+              and o.tbl = any (_tables) and not request->'skip' ? o.tbl group by 1, 2, 3) as f;
+      _perhaps := exists (select from mirror.outbox as o where not o.gone and o.k1 is not null
+                                                           and o.tbl = any (_tables) and not request->'skip' ? o.tbl);
+      _first := array_remove(array[case when _certain then true end, case when _perhaps then false end], null);
+      _since := null;
     end if;
-    _read := mirror.read_entries(request, _entries, _past_marks, coalesce(_gone, false));
-    if _gone and _read.n = 0 and _read.broken = '{}' then
-      _gone := false;  -- all of that is in hand, or left to a walk
+    _read := mirror.read_entries(request, _entries, _past_marks, _first[1], _since);
+    if _first <> '{}' and _read.n = 0 and _read.broken = '{}' and not _read.too_big then
+      _first := _first[2:];  -- all of that is in hand, or left to a walk
     elsif _read.more and not _past_marks then
       _past_marks := true;
-    else
-      exit when not _read.too_big or _entries = 1;
+    elsif _read.too_big and _entries > 1 then
       _entries := greatest(1, least(_entries, nullif(_read.n, 0)) / 2);
+    elsif _since is not null and _first = '{}' and not _read.more then
+      _first := null;
+    else
+      exit;
     end if;
   end loop;
   if _past_marks and _marked is null and not _read.more then
@@ -280,8 +301,11 @@ begin
   end if;
   n := _read.n;
   keys := _read.keys;
-  more := _read.more or coalesce(_gone, false);
-  gone_left := _read.more and coalesce(_gone, false);
+  more := _read.more or coalesce(_first <> '{}', false);
+  _first := case when _read.more then _first else _first[2:] end;
+  gone_left := coalesce(_first <> '{}', false);
+  seen := jsonb_build_object('first', coalesce(_first, '{}'), 'snapshot', coalesce(_since, pg_current_snapshot())::text,
+                             'skip', request->'skip');
   scopes := _read.scopes;
   places := _read.places;
   ids := _read.ids;
@@ -296,8 +320,10 @@ $mirror$;
 
 -- Some entries with the rows of their keys, table by table: an error in one table's projection leaves the others working,
 -- since revocations must not wait for a renamed column. The ids say which entries are to be forgotten, the places where to
--- look for them. An entry that cannot be about any row (no trigger of ours has written it) is dropped, not waited for.
-create or replace function mirror.read_entries(request jsonb, row_limit integer, past_marks boolean, only_gone boolean,
+-- look for them. first: only what is lost for certain (true), and what may be as well (false); since: and this snapshot shows.
+-- An entry that cannot be about any row (no trigger of ours has written it) is dropped, not waited for.
+create or replace function mirror.read_entries(request jsonb, row_limit integer, past_marks boolean, first boolean,
+                                               since pg_snapshot,
                                                out n integer, out keys integer, out more boolean, out too_big boolean,
                                                out scopes text, out places tid[], out ids int8multirange, out marked text[],
                                                out wide_trips text[], out broken jsonb, out oldest timestamptz,
@@ -322,7 +348,8 @@ begin
           from mirror.outbox as o, lateral (
             select case when o.tbl = any (_tables) and coalesce(octet_length(o.k1) <= {{key_bytes}}, o.k2 is null)
                              and octet_length(o.k2) > {{key_bytes}} is not true then o.tbl end as tbl) as r
-          where o.tbl <> all (_skip) and (not only_gone or o.gone)
+          where o.tbl <> all (_skip) and (first is null or o.gone or o.gone = first)
+            and (since is null or pg_visible_in_snapshot(o.xid, since))
             and (not past_marks or o.k1 is not null or o.k2 is not null or o.tbl <> all (_tables))
             and (_in_hand is null or not o.id <@ _in_hand)
           limit row_limit) as t
@@ -351,7 +378,7 @@ begin
         end if;
         continue;
       when others then
-        broken := broken || jsonb_build_object(_part.tbl, format('%s (%s)', left(sqlerrm, 200), sqlstate));
+        broken := broken || jsonb_build_object(_part.tbl, mirror.because(_part.tbl, format('%s (%s)', left(sqlerrm, 200), sqlstate)));
         continue;
     end;
     if cardinality(_read.wide_trips) > 0 then
@@ -452,6 +479,7 @@ $mirror$;
 -- found, the lock of the doorbell is taken and the outbox looked at once more; see mirror.rings for why that is enough.
 --   lead         who asks has led for a while, and its lease is to be renewed (mirror.lead): {holder, seconds, name}
 --   reached      the target's position, now and then: see mirror.reached
+--   left         marks that the daemon knows and leaves in place for now: with nothing else found, it sleeps
 --   forget_wide  marks of whole tables or trips whose walk is complete: exactly those visible when it began.
 create or replace procedure mirror.drain(request jsonb, forget_at text[], forget_id text[],
                                          inout reply jsonb, inout scopes text, inout taken_at text, inout taken_id text)
@@ -490,7 +518,8 @@ begin
     -- What looked empty may have been rewritten (see there): look again, with a snapshot that sees the new rows.
     continue when (scopes <> '' or reply->'slice' <> 'null')
                   and (mirror.users_replaced() or mirror.trips_replaced() or mirror.trip_memberships_replaced());
-    exit when _asleep or not (request->>'sleep')::boolean or reply->>'entries' <> '0' or reply->'wide' <> '[]'
+    exit when _asleep or not (request->>'sleep')::boolean or reply->>'entries' <> '0'
+              or not reply->'wide' <@ coalesce(request->'left', '[]')
               or reply->'requests' <> 'null';
     commit;
     _asleep := pg_try_advisory_lock(1835627122, 1);

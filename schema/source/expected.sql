@@ -49,6 +49,12 @@ create table mirror.life (
   constraint life_pkey PRIMARY KEY (one)
 );
 
+create table mirror.origin (
+  tbl text not null,
+  relation oid not null,
+  constraint origin_pkey PRIMARY KEY (tbl)
+);
+
 create table mirror.outbox (
   id bigint not null default nextval('mirror.outbox_id'::regclass),
   xid xid8 not null default pg_current_xact_id(),
@@ -191,6 +197,19 @@ begin
 end
 $function$;
 
+CREATE OR REPLACE FUNCTION mirror.because(tbl text, error text)
+ RETURNS text
+ LANGUAGE plpgsql
+ STABLE
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+begin
+  return coalesce((select format('%s. %s', u.message, u.cure) from mirror.unreadable() as u where u.tbl = because.tbl), error);
+exception when others then
+  return error;
+end
+$function$;
+
 CREATE OR REPLACE FUNCTION mirror.begin_life()
  RETURNS jsonb
  LANGUAGE plpgsql
@@ -304,7 +323,8 @@ begin
     -- What looked empty may have been rewritten (see there): look again, with a snapshot that sees the new rows.
     continue when (scopes <> '' or reply->'slice' <> 'null')
                   and (mirror.users_replaced() or mirror.trips_replaced() or mirror.trip_memberships_replaced());
-    exit when _asleep or not (request->>'sleep')::boolean or reply->>'entries' <> '0' or reply->'wide' <> '[]'
+    exit when _asleep or not (request->>'sleep')::boolean or reply->>'entries' <> '0'
+              or not reply->'wide' <@ coalesce(request->'left', '[]')
               or reply->'requests' <> 'null';
     commit;
     _asleep := pg_try_advisory_lock(1835627122, 1);
@@ -315,22 +335,24 @@ end
 $procedure$;
 
 CREATE OR REPLACE FUNCTION mirror.faults()
- RETURNS text[]
+ RETURNS jsonb
  LANGUAGE plpgsql
  STABLE
+ SET search_path TO 'pg_catalog', 'pg_temp'
 AS $function$
 begin
-  return (select coalesce(array_agg(format(case when t.tgname is null then 'trigger %s on %s is missing'
-                                        else 'trigger %s on %s is not enabled always' end, w.name, w.relation)
-                            order by w.relation, w.name), '{}')
-  from (select r.relation, 'mirror_' || e.event as name, r.tbl || '_' || e.event as function
-        from (values ('users', '"public"."users"'), ('trips', '"public"."trips"'), ('trip_memberships', '"public"."trip_memberships"')) as r(tbl, relation),
-             unnest(array['insert', 'update', 'delete', 'truncate']) as e(event)) as w
-  left join (pg_trigger as t join pg_proc as p on p.oid = t.tgfoid and p.pronamespace = to_regnamespace('mirror'))
-    on t.tgrelid = to_regclass(w.relation) and t.tgname = w.name and p.proname = w.function
-  where t.tgenabled is distinct from 'A');
-exception when insufficient_privilege then
-  return array[sqlerrm];
+  return (
+    select coalesce(jsonb_agg(jsonb_build_object('table', f.tbl, 'kind', f.kind, 'message', f.message, 'cure', f.cure)
+                              order by f.tbl, f.kind), '[]')
+    from (select u.tbl, 'capture' as kind, string_agg(u.message, ', ' order by u.message) as message,
+                 'Run `mirror install source`.' as cure
+          from mirror.uncaptured() as u group by u.tbl
+          union all
+          select u.tbl, 'unreadable', u.message, u.cure from mirror.unreadable() as u) as f);
+exception when others then
+  return (select jsonb_agg(jsonb_build_object('table', t, 'kind', 'capture', 'cure', 'Run `mirror install source`.',
+                                              'message', format('it cannot be told whether changes are captured: %s (%s)', sqlerrm, sqlstate)))
+          from unnest(array['trip_memberships', 'trips', 'users']) as t);
 end
 $function$;
 
@@ -442,7 +464,7 @@ begin
       select concat_ws(',', nullif(_taken.scopes, ''), s.scope), s.reply into scopes, _slice
       from mirror.read_request(request->'slice', (request->>'bytes')::integer) as s;
     exception when query_canceled or others then  -- statement_timeout: live changes go on, and the slice is tried later
-      _slice := jsonb_build_object('error', format('%s (%s)', left(sqlerrm, 200), sqlstate));
+      _slice := jsonb_build_object('error', mirror.because(request->'slice'->>'table', format('%s (%s)', left(sqlerrm, 200), sqlstate)));
     end;
   end if;
   if _taken.n > 0 then
@@ -451,7 +473,8 @@ begin
   end if;
   reply := jsonb_build_object(
     'snapshot', pg_current_snapshot()::text, 'as_of', now(), 'entries', _taken.n, 'keys', _taken.keys,
-    'backlog', _taken.more, 'gone_left', _taken.gone_left, 'wide', _taken.wide, 'broken', _taken.broken, 'slice', _slice, 'ages', _taken.ages,
+    'backlog', _taken.more, 'gone_left', _taken.gone_left, 'seen', _taken.seen, 'wide', _taken.wide, 'broken', _taken.broken,
+    'slice', _slice, 'ages', _taken.ages,
     'lag', greatest(0, extract(epoch from now() - _taken.oldest)),
     'dropped', _taken.dropped,
     'requests', (select jsonb_agg(to_jsonb(r)) from (select * from mirror.request where done_at is null order by id limit 5) as r));
@@ -461,6 +484,22 @@ begin
       'outbox_bytes', mirror.outbox_bytes());
   end if;
 end
+$function$;
+
+CREATE OR REPLACE FUNCTION mirror.mapped()
+ RETURNS TABLE(tbl text, relation text, columns text[], oid oid, kind "char", schema oid, replaced boolean, renamed text, reader text)
+ LANGUAGE sql
+ STABLE
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+  select m.tbl, format('%I.%I', m.schema, m.name), m.columns, c.oid, c.relkind, n.oid, coalesce(o.relation <> c.oid, false),
+         (select k.oid::regclass::text from pg_class as k where k.oid = o.relation and o.relation is distinct from c.oid),
+         case when to_regrole('mirror_daemon') is not null and pg_has_role(current_user, to_regrole('mirror_daemon'), 'member')
+              then 'mirror_daemon' else quote_ident(current_user) end
+  from (values ('users', 'public', 'users', array['email', 'id', 'username']::text[]), ('trips', 'public', 'trips', array['created_by', 'id', 'name']::text[]), ('trip_memberships', 'public', 'trip_memberships', array['role', 'status', 'trip_id', 'user_id']::text[])) as m(tbl, schema, name, columns)
+  left join pg_namespace as n on n.nspname = m.schema
+  left join pg_class as c on c.relnamespace = n.oid and c.relname = m.name
+  left join mirror.origin as o on o.tbl = m.tbl
 $function$;
 
 CREATE OR REPLACE FUNCTION mirror.mark_keys(place integer, tables text[], keys1 text[], keys2 text[], gone boolean[])
@@ -595,7 +634,7 @@ begin
 end
 $function$;
 
-CREATE OR REPLACE FUNCTION mirror.read_entries(request jsonb, row_limit integer, past_marks boolean, only_gone boolean, OUT n integer, OUT keys integer, OUT more boolean, OUT too_big boolean, OUT scopes text, OUT places tid[], OUT ids int8multirange, OUT marked text[], OUT wide_trips text[], OUT broken jsonb, OUT oldest timestamp with time zone, OUT ages jsonb, OUT dropped integer)
+CREATE OR REPLACE FUNCTION mirror.read_entries(request jsonb, row_limit integer, past_marks boolean, first boolean, since pg_snapshot, OUT n integer, OUT keys integer, OUT more boolean, OUT too_big boolean, OUT scopes text, OUT places tid[], OUT ids int8multirange, OUT marked text[], OUT wide_trips text[], OUT broken jsonb, OUT oldest timestamp with time zone, OUT ages jsonb, OUT dropped integer)
  RETURNS record
  LANGUAGE plpgsql
 AS $function$
@@ -618,7 +657,8 @@ begin
           from mirror.outbox as o, lateral (
             select case when o.tbl = any (_tables) and coalesce(octet_length(o.k1) <= 1000, o.k2 is null)
                              and octet_length(o.k2) > 1000 is not true then o.tbl end as tbl) as r
-          where o.tbl <> all (_skip) and (not only_gone or o.gone)
+          where o.tbl <> all (_skip) and (first is null or o.gone or o.gone = first)
+            and (since is null or pg_visible_in_snapshot(o.xid, since))
             and (not past_marks or o.k1 is not null or o.k2 is not null or o.tbl <> all (_tables))
             and (_in_hand is null or not o.id <@ _in_hand)
           limit row_limit) as t
@@ -647,7 +687,7 @@ begin
         end if;
         continue;
       when others then
-        broken := broken || jsonb_build_object(_part.tbl, format('%s (%s)', left(sqlerrm, 200), sqlstate));
+        broken := broken || jsonb_build_object(_part.tbl, mirror.because(_part.tbl, format('%s (%s)', left(sqlerrm, 200), sqlstate)));
         continue;
     end;
     if cardinality(_read.wide_trips) > 0 then
@@ -899,35 +939,47 @@ AS $function$
                                 and w.database = h.database and c.relnamespace = to_regnamespace('mirror')) end
 $function$;
 
-CREATE OR REPLACE FUNCTION mirror.take(request jsonb, OUT n integer, OUT keys integer, OUT more boolean, OUT scopes text, OUT places tid[], OUT ids int8multirange, OUT wide jsonb[], OUT broken jsonb, OUT oldest timestamp with time zone, OUT ages jsonb, OUT gone_left boolean, OUT dropped integer)
+CREATE OR REPLACE FUNCTION mirror.take(request jsonb, OUT n integer, OUT keys integer, OUT more boolean, OUT scopes text, OUT places tid[], OUT ids int8multirange, OUT wide jsonb[], OUT broken jsonb, OUT oldest timestamp with time zone, OUT ages jsonb, OUT gone_left boolean, OUT dropped integer, OUT seen jsonb)
  RETURNS record
  LANGUAGE plpgsql
 AS $function$
 declare
-  _seek boolean := coalesce((request->>'seek')::boolean, true);
   _past_marks boolean := coalesce((request->>'backlog')::boolean, false);
   _entries integer := coalesce(request->>'entries', request->>'rows')::integer;
   _tables text[] := array['users', 'trips', 'trip_memberships'];
-  _gone boolean;
+  _first boolean[];  -- what comes before the rest, and is left: true, false, or both in this order; null = not looked for yet
+  _certain boolean;
+  _perhaps boolean;
+  _since pg_snapshot;  -- when that was looked for; null = in this snapshot
   _marked text[];
   _read record;
 begin
+  if _past_marks and not coalesce((request->>'seek')::boolean, true) and coalesce(request->'seen'->'skip' = request->'skip', true) then
+    _first := array(select jsonb_array_elements_text(request->'seen'->'first'));
+    _since := request->'seen'->>'snapshot';
+  end if;
   loop
-    if _past_marks and _seek and _gone is null then
-      select coalesce(bool_or(o.k1 is not null), false),
-             coalesce(array_agg(distinct o.tbl) filter (where o.k1 is null), '{}')
-      into _gone, _marked from mirror.outbox as o
-      where o.tbl = any (_tables) and (o.k1 is null and o.k2 is null or o.k1 is not null and o.gone)
-        and not request->'skip' ? o.tbl;
+    if _past_marks and _first is null then
+      select coalesce(bool_or(f.gone), false), coalesce(array_agg(f.tbl) filter (where f.whole), '{}') into _certain, _marked
+      from (select o.tbl, o.k1 is null as whole, o.gone from mirror.outbox as o
+            where (o.k1 is null and o.k2 is null or o.k1 is not null and o.gone)
+              and o.tbl = any (_tables) and not request->'skip' ? o.tbl group by 1, 2, 3) as f;
+      _perhaps := exists (select from mirror.outbox as o where not o.gone and o.k1 is not null
+                                                           and o.tbl = any (_tables) and not request->'skip' ? o.tbl);
+      _first := array_remove(array[case when _certain then true end, case when _perhaps then false end], null);
+      _since := null;
     end if;
-    _read := mirror.read_entries(request, _entries, _past_marks, coalesce(_gone, false));
-    if _gone and _read.n = 0 and _read.broken = '{}' then
-      _gone := false;  -- all of that is in hand, or left to a walk
+    _read := mirror.read_entries(request, _entries, _past_marks, _first[1], _since);
+    if _first <> '{}' and _read.n = 0 and _read.broken = '{}' and not _read.too_big then
+      _first := _first[2:];  -- all of that is in hand, or left to a walk
     elsif _read.more and not _past_marks then
       _past_marks := true;
-    else
-      exit when not _read.too_big or _entries = 1;
+    elsif _read.too_big and _entries > 1 then
       _entries := greatest(1, least(_entries, nullif(_read.n, 0)) / 2);
+    elsif _since is not null and _first = '{}' and not _read.more then
+      _first := null;
+    else
+      exit;
     end if;
   end loop;
   if _past_marks and _marked is null and not _read.more then
@@ -936,8 +988,11 @@ begin
   end if;
   n := _read.n;
   keys := _read.keys;
-  more := _read.more or coalesce(_gone, false);
-  gone_left := _read.more and coalesce(_gone, false);
+  more := _read.more or coalesce(_first <> '{}', false);
+  _first := case when _read.more then _first else _first[2:] end;
+  gone_left := coalesce(_first <> '{}', false);
+  seen := jsonb_build_object('first', coalesce(_first, '{}'), 'snapshot', coalesce(_since, pg_current_snapshot())::text,
+                             'skip', request->'skip');
   scopes := _read.scopes;
   places := _read.places;
   ids := _read.ids;
@@ -1047,7 +1102,7 @@ begin
       into _tbl, _keys1, _keys2, _gone
       from (select 'trip_memberships' as tbl, k1, k2, gone from (select (("trip_id"
 )::pg_catalog.text collate pg_catalog."C") as k1, (("user_id"
-)::pg_catalog.text collate pg_catalog."C") as k2, true as moved, true as gone from old_rows as "trip_memberships" where ("trip_id"
+)::pg_catalog.text collate pg_catalog."C") as k2, true as moved, true::pg_catalog.bool as gone from old_rows as "trip_memberships" where ("trip_id"
 ) is not null and ("user_id"
 ) is not null and (true
 )) as _keys limit 1001) as _dirty;
@@ -1058,7 +1113,7 @@ begin
         _tbl := '{}'; _keys1 := '{}'; _keys2 := '{}'; _gone := '{}';
         for _row in select 'trip_memberships' as tbl, k1, k2, gone from (select (("trip_id"
 )::pg_catalog.text collate pg_catalog."C") as k1, (("user_id"
-)::pg_catalog.text collate pg_catalog."C") as k2, true as moved, true as gone from old_rows as "trip_memberships" where ("trip_id"
+)::pg_catalog.text collate pg_catalog."C") as k2, true as moved, true::pg_catalog.bool as gone from old_rows as "trip_memberships" where ("trip_id"
 ) is not null and ("user_id"
 ) is not null and (true
 )) as _keys loop
@@ -1207,7 +1262,7 @@ begin
       into _tbl, _keys1, _keys2, _gone
       from (select 'trip_memberships' as tbl, k1, k2, gone from (select (("trip_id"
 )::pg_catalog.text collate pg_catalog."C") as k1, (("user_id"
-)::pg_catalog.text collate pg_catalog."C") as k2, true as moved, false as gone from new_rows as "trip_memberships" where ("trip_id"
+)::pg_catalog.text collate pg_catalog."C") as k2, true as moved, null::pg_catalog.bool as gone from new_rows as "trip_memberships" where ("trip_id"
 ) is not null and ("user_id"
 ) is not null and (true
 )) as _keys limit 1001) as _dirty;
@@ -1218,7 +1273,7 @@ begin
         _tbl := '{}'; _keys1 := '{}'; _keys2 := '{}'; _gone := '{}';
         for _row in select 'trip_memberships' as tbl, k1, k2, gone from (select (("trip_id"
 )::pg_catalog.text collate pg_catalog."C") as k1, (("user_id"
-)::pg_catalog.text collate pg_catalog."C") as k2, true as moved, false as gone from new_rows as "trip_memberships" where ("trip_id"
+)::pg_catalog.text collate pg_catalog."C") as k2, true as moved, null::pg_catalog.bool as gone from new_rows as "trip_memberships" where ("trip_id"
 ) is not null and ("user_id"
 ) is not null and (true
 )) as _keys loop
@@ -1247,13 +1302,13 @@ begin
     perform mirror.mark_keys(_place, _tbl, _keys1, _keys2, _gone);
   else
     if _place operator(pg_catalog.=) 0 then
-      insert into mirror.outbox (tbl, k1, k2, gone) values ('trip_memberships', _k1, _k2, false);
+      insert into mirror.outbox (tbl, k1, k2, gone) values ('trip_memberships', _k1, _k2, null);
     elsif _place operator(pg_catalog.=) 1 then
-      insert into mirror.outbox_1 (tbl, k1, k2, gone) values ('trip_memberships', _k1, _k2, false);
+      insert into mirror.outbox_1 (tbl, k1, k2, gone) values ('trip_memberships', _k1, _k2, null);
     elsif _place operator(pg_catalog.=) 2 then
-      insert into mirror.outbox_2 (tbl, k1, k2, gone) values ('trip_memberships', _k1, _k2, false);
+      insert into mirror.outbox_2 (tbl, k1, k2, gone) values ('trip_memberships', _k1, _k2, null);
     else
-      insert into mirror.outbox_3 (tbl, k1, k2, gone) values ('trip_memberships', _k1, _k2, false);
+      insert into mirror.outbox_3 (tbl, k1, k2, gone) values ('trip_memberships', _k1, _k2, null);
     end if;
     if not pg_catalog.pg_try_advisory_xact_lock_shared(1835627122, 1) then
       if pg_catalog.current_setting('max_prepared_transactions') operator(pg_catalog.=) '0' then
@@ -1538,7 +1593,7 @@ begin
       _changed := null;
       select pg_catalog.array_agg(tbl), pg_catalog.array_agg(k1), pg_catalog.array_agg(k2), pg_catalog.array_agg(gone)
       into _tbl, _keys1, _keys2, _gone
-      from (select 'trip_memberships' as tbl, k1, k2, gone from (select k1, k2, pg_catalog.count(*) operator(pg_catalog.=) 1::pg_catalog.int8 as moved, pg_catalog.max(_side) operator(pg_catalog.=) 0 as gone from (select k1, k2, pg_catalog.min(_side) as _side from (select (("trip_id"
+      from (select 'trip_memberships' as tbl, k1, k2, gone from (select k1, k2, pg_catalog.count(*) operator(pg_catalog.=) 1::pg_catalog.int8 as moved, case when pg_catalog.max(_side) operator(pg_catalog.=) 0 then true when pg_catalog.min(_side) operator(pg_catalog.=) 0 then false end as gone from (select k1, k2, pg_catalog.min(_side) as _side from (select (("trip_id"
 )::pg_catalog.text collate pg_catalog."C") as k1, (("user_id"
 )::pg_catalog.text collate pg_catalog."C") as k2, (("role"
 )::pg_catalog.text collate pg_catalog."C") as role, (("status"
@@ -1558,7 +1613,7 @@ begin
       end if;
       if _place is not null and pg_catalog.cardinality(_tbl) operator(pg_catalog.>) 1000 then
         _tbl := '{}'; _keys1 := '{}'; _keys2 := '{}'; _gone := '{}';
-        for _row in select 'trip_memberships' as tbl, k1, k2, gone from (select k1, k2, pg_catalog.count(*) operator(pg_catalog.=) 1::pg_catalog.int8 as moved, pg_catalog.max(_side) operator(pg_catalog.=) 0 as gone from (select k1, k2, pg_catalog.min(_side) as _side from (select (("trip_id"
+        for _row in select 'trip_memberships' as tbl, k1, k2, gone from (select k1, k2, pg_catalog.count(*) operator(pg_catalog.=) 1::pg_catalog.int8 as moved, case when pg_catalog.max(_side) operator(pg_catalog.=) 0 then true when pg_catalog.min(_side) operator(pg_catalog.=) 0 then false end as gone from (select k1, k2, pg_catalog.min(_side) as _side from (select (("trip_id"
 )::pg_catalog.text collate pg_catalog."C") as k1, (("user_id"
 )::pg_catalog.text collate pg_catalog."C") as k2, (("role"
 )::pg_catalog.text collate pg_catalog."C") as role, (("status"
@@ -1647,8 +1702,8 @@ begin
       _changed := null;
       select pg_catalog.array_agg(tbl), pg_catalog.array_agg(k1), pg_catalog.array_agg(k2), pg_catalog.array_agg(gone)
       into _tbl, _keys1, _keys2, _gone
-      from (select tbl, k1, k2, case when tbl operator(pg_catalog.=) 'trips' then gone else true end as gone from (select (("id"
-)::pg_catalog.text collate pg_catalog."C") as k1, null::pg_catalog.text as k2, true as moved, true as gone from old_rows as "trips" where ("id"
+      from (select tbl, k1, k2, gone from (select (("id"
+)::pg_catalog.text collate pg_catalog."C") as k1, null::pg_catalog.text as k2, true as moved, true::pg_catalog.bool as gone from old_rows as "trips" where ("id"
 ) is not null and (true
 )) as _keys, pg_catalog.unnest(array['trips', 'trip_memberships']) as tbl where moved or tbl operator(pg_catalog.=) 'trips' limit 1001) as _dirty;
       if _tbl is not null then
@@ -1656,8 +1711,8 @@ begin
       end if;
       if _place is not null and pg_catalog.cardinality(_tbl) operator(pg_catalog.>) 1000 then
         _tbl := '{}'; _keys1 := '{}'; _keys2 := '{}'; _gone := '{}';
-        for _row in select tbl, k1, k2, case when tbl operator(pg_catalog.=) 'trips' then gone else true end as gone from (select (("id"
-)::pg_catalog.text collate pg_catalog."C") as k1, null::pg_catalog.text as k2, true as moved, true as gone from old_rows as "trips" where ("id"
+        for _row in select tbl, k1, k2, gone from (select (("id"
+)::pg_catalog.text collate pg_catalog."C") as k1, null::pg_catalog.text as k2, true as moved, true::pg_catalog.bool as gone from old_rows as "trips" where ("id"
 ) is not null and (true
 )) as _keys, pg_catalog.unnest(array['trips', 'trip_memberships']) as tbl where moved or tbl operator(pg_catalog.=) 'trips' loop
           if pg_catalog.cardinality(_tbl) operator(pg_catalog.=) 1000 then
@@ -1777,8 +1832,8 @@ begin
       _changed := null;
       select pg_catalog.array_agg(tbl), pg_catalog.array_agg(k1), pg_catalog.array_agg(k2), pg_catalog.array_agg(gone)
       into _tbl, _keys1, _keys2, _gone
-      from (select tbl, k1, k2, case when tbl operator(pg_catalog.=) 'trips' then gone else true end as gone from (select (("id"
-)::pg_catalog.text collate pg_catalog."C") as k1, null::pg_catalog.text as k2, true as moved, false as gone from new_rows as "trips" where ("id"
+      from (select tbl, k1, k2, gone from (select (("id"
+)::pg_catalog.text collate pg_catalog."C") as k1, null::pg_catalog.text as k2, true as moved, null::pg_catalog.bool as gone from new_rows as "trips" where ("id"
 ) is not null and (true
 )) as _keys, pg_catalog.unnest(array['trips', 'trip_memberships']) as tbl where moved or tbl operator(pg_catalog.=) 'trips' limit 1001) as _dirty;
       if _tbl is not null then
@@ -1786,8 +1841,8 @@ begin
       end if;
       if _place is not null and pg_catalog.cardinality(_tbl) operator(pg_catalog.>) 1000 then
         _tbl := '{}'; _keys1 := '{}'; _keys2 := '{}'; _gone := '{}';
-        for _row in select tbl, k1, k2, case when tbl operator(pg_catalog.=) 'trips' then gone else true end as gone from (select (("id"
-)::pg_catalog.text collate pg_catalog."C") as k1, null::pg_catalog.text as k2, true as moved, false as gone from new_rows as "trips" where ("id"
+        for _row in select tbl, k1, k2, gone from (select (("id"
+)::pg_catalog.text collate pg_catalog."C") as k1, null::pg_catalog.text as k2, true as moved, null::pg_catalog.bool as gone from new_rows as "trips" where ("id"
 ) is not null and (true
 )) as _keys, pg_catalog.unnest(array['trips', 'trip_memberships']) as tbl where moved or tbl operator(pg_catalog.=) 'trips' loop
           if pg_catalog.cardinality(_tbl) operator(pg_catalog.=) 1000 then
@@ -1815,13 +1870,13 @@ begin
     perform mirror.mark_keys(_place, _tbl, _keys1, _keys2, _gone);
   else
     if _place operator(pg_catalog.=) 0 then
-      insert into mirror.outbox (tbl, k1, k2, gone) values ('trips', _k1, _k2, false);
+      insert into mirror.outbox (tbl, k1, k2, gone) values ('trips', _k1, _k2, null);
     elsif _place operator(pg_catalog.=) 1 then
-      insert into mirror.outbox_1 (tbl, k1, k2, gone) values ('trips', _k1, _k2, false);
+      insert into mirror.outbox_1 (tbl, k1, k2, gone) values ('trips', _k1, _k2, null);
     elsif _place operator(pg_catalog.=) 2 then
-      insert into mirror.outbox_2 (tbl, k1, k2, gone) values ('trips', _k1, _k2, false);
+      insert into mirror.outbox_2 (tbl, k1, k2, gone) values ('trips', _k1, _k2, null);
     else
-      insert into mirror.outbox_3 (tbl, k1, k2, gone) values ('trips', _k1, _k2, false);
+      insert into mirror.outbox_3 (tbl, k1, k2, gone) values ('trips', _k1, _k2, null);
     end if;
     if not pg_catalog.pg_try_advisory_xact_lock_shared(1835627122, 1) then
       if pg_catalog.current_setting('max_prepared_transactions') operator(pg_catalog.=) '0' then
@@ -1986,7 +2041,7 @@ begin
       _changed := null;
       select pg_catalog.array_agg(tbl), pg_catalog.array_agg(k1), pg_catalog.array_agg(k2), pg_catalog.array_agg(gone)
       into _tbl, _keys1, _keys2, _gone
-      from (select tbl, k1, k2, case when tbl operator(pg_catalog.=) 'trips' then gone else true end as gone from (select k1, k2, pg_catalog.count(*) operator(pg_catalog.=) 1::pg_catalog.int8 as moved, pg_catalog.max(_side) operator(pg_catalog.=) 0 as gone from (select k1, k2, pg_catalog.min(_side) as _side from (select (("id"
+      from (select tbl, k1, k2, gone from (select k1, k2, pg_catalog.count(*) operator(pg_catalog.=) 1::pg_catalog.int8 as moved, case when pg_catalog.max(_side) operator(pg_catalog.=) 0 then true end as gone from (select k1, k2, pg_catalog.min(_side) as _side from (select (("id"
 )::pg_catalog.text collate pg_catalog."C") as k1, null::pg_catalog.text as k2, (("name"
 )::pg_catalog.text collate pg_catalog."C") as name, (("created_by"
 )::pg_catalog.text collate pg_catalog."C") as created_by, 0 as _side from old_rows as "trips" where ("id"
@@ -2002,7 +2057,7 @@ begin
       end if;
       if _place is not null and pg_catalog.cardinality(_tbl) operator(pg_catalog.>) 1000 then
         _tbl := '{}'; _keys1 := '{}'; _keys2 := '{}'; _gone := '{}';
-        for _row in select tbl, k1, k2, case when tbl operator(pg_catalog.=) 'trips' then gone else true end as gone from (select k1, k2, pg_catalog.count(*) operator(pg_catalog.=) 1::pg_catalog.int8 as moved, pg_catalog.max(_side) operator(pg_catalog.=) 0 as gone from (select k1, k2, pg_catalog.min(_side) as _side from (select (("id"
+        for _row in select tbl, k1, k2, gone from (select k1, k2, pg_catalog.count(*) operator(pg_catalog.=) 1::pg_catalog.int8 as moved, case when pg_catalog.max(_side) operator(pg_catalog.=) 0 then true end as gone from (select k1, k2, pg_catalog.min(_side) as _side from (select (("id"
 )::pg_catalog.text collate pg_catalog."C") as k1, null::pg_catalog.text as k2, (("name"
 )::pg_catalog.text collate pg_catalog."C") as name, (("created_by"
 )::pg_catalog.text collate pg_catalog."C") as created_by, 0 as _side from old_rows as "trips" where ("id"
@@ -2038,13 +2093,13 @@ begin
     perform mirror.mark_keys(_place, _tbl, _keys1, _keys2, _gone);
   else
     if _place operator(pg_catalog.=) 0 then
-      insert into mirror.outbox (tbl, k1, k2, gone) values ('trips', _k1, _k2, false);
+      insert into mirror.outbox (tbl, k1, k2, gone) values ('trips', _k1, _k2, null);
     elsif _place operator(pg_catalog.=) 1 then
-      insert into mirror.outbox_1 (tbl, k1, k2, gone) values ('trips', _k1, _k2, false);
+      insert into mirror.outbox_1 (tbl, k1, k2, gone) values ('trips', _k1, _k2, null);
     elsif _place operator(pg_catalog.=) 2 then
-      insert into mirror.outbox_2 (tbl, k1, k2, gone) values ('trips', _k1, _k2, false);
+      insert into mirror.outbox_2 (tbl, k1, k2, gone) values ('trips', _k1, _k2, null);
     else
-      insert into mirror.outbox_3 (tbl, k1, k2, gone) values ('trips', _k1, _k2, false);
+      insert into mirror.outbox_3 (tbl, k1, k2, gone) values ('trips', _k1, _k2, null);
     end if;
     if not pg_catalog.pg_try_advisory_xact_lock_shared(1835627122, 1) then
       if pg_catalog.current_setting('max_prepared_transactions') operator(pg_catalog.=) '0' then
@@ -2064,12 +2119,96 @@ AS $function$
   select mirror.slot()
 $function$;
 
+CREATE OR REPLACE FUNCTION mirror.uncaptured()
+ RETURNS TABLE(tbl text, message text)
+ LANGUAGE sql
+ STABLE
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+  with _triggers as (
+    select m.tbl, m.relation, m.replaced, p.proowner as owner, 'mirror_' || e.event as name,
+           case when t.oid is null then 'missing'
+                when p.oid is null or t.tgqual is not null
+                     or (t.tgtype::integer, coalesce(t.tgoldtable::text, ''), coalesce(t.tgnewtable::text, '')) <> (e.type, e.old, e.new)
+                  then 'not ours'
+                when t.tgenabled <> 'A' then 'not enabled always' end as wrong
+    from mirror.mapped() as m
+    cross join (values ('insert', 4, '', 'new_rows'), ('update', 16, 'old_rows', 'new_rows'),
+                       ('delete', 8, 'old_rows', ''), ('truncate', 32, '', '')) as e(event, type, old, new)
+    left join pg_trigger as t on t.tgrelid = m.oid and t.tgname = 'mirror_' || e.event
+    left join pg_proc as p on p.oid = t.tgfoid and p.pronamespace = to_regnamespace('mirror') and p.proname = m.tbl || '_' || e.event
+    where m.kind in ('r', 'p')
+  ), _places as (
+    select n.name, c.oid, n.name = 'outbox_id' as is_sequence
+    from unnest(array['outbox', 'outbox_1', 'outbox_2', 'outbox_3', 'outbox_id']) as n(name)
+    left join pg_class as c on c.relnamespace = to_regnamespace('mirror') and c.relname = n.name
+  ), _called as (
+    select n.name, p.oid from unnest(array['mark_keys', 'turn', 'slot']) as n(name)
+    left join pg_proc as p on p.pronamespace = to_regnamespace('mirror') and p.proname = n.name
+  ), _owners as (
+    select distinct t.tbl, t.owner, t.owner::regrole as role from _triggers as t where t.owner is not null
+  )
+  select t.tbl, case when bool_and(t.replaced and t.wrong = 'missing')
+                     then format('%s was dropped and made anew, without the triggers of the mirror', t.relation)
+                     else format('trigger %s on %s is %s', string_agg(t.name, ', ' order by t.name), t.relation, t.wrong) end
+  from _triggers as t where t.wrong is not null group by t.tbl, t.relation, t.wrong
+  union all
+  select o.tbl, case when p.oid is null then format('mirror.%s is missing', p.name)
+                     else format('%s may not write to mirror.%s', o.role, p.name) end
+  from _owners as o, _places as p
+  where p.oid is null or not case when p.is_sequence then has_sequence_privilege(o.owner, p.oid, 'usage')
+                                  else has_table_privilege(o.owner, p.oid, 'insert') end
+  union all
+  select o.tbl, case when c.oid is null then format('mirror.%s() is missing', c.name)
+                     else format('%s may not call mirror.%s()', o.role, c.name) end
+  from _owners as o, _called as c where c.oid is null or not has_function_privilege(o.owner, c.oid, 'execute')
+  union all
+  select o.tbl, format('%s may not enter schema mirror', o.role)
+  from _owners as o where not has_schema_privilege(o.owner, 'mirror', 'usage')
+$function$;
+
 CREATE OR REPLACE FUNCTION mirror.unlead(holder uuid)
  RETURNS void
  LANGUAGE sql
 AS $function$
   update mirror.lead as l set holder = null, name = null, pid = null, until = null
   where l.one and l.holder = unlead.holder
+$function$;
+
+CREATE OR REPLACE FUNCTION mirror.unreadable()
+ RETURNS TABLE(tbl text, message text, cure text)
+ LANGUAGE sql
+ STABLE
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+  select distinct on (m.tbl) m.tbl, w.message, w.cure
+  from (
+    select m.*, concat('; the table that was mapped is now ' || m.renamed) as where_it_is,
+           coalesce(not has_schema_privilege(m.schema, 'usage'), false) as closed,
+           array(select quote_ident(w.name) from unnest(m.columns) as w(name)
+                 where not exists (select from pg_attribute as a where a.attrelid = m.oid and a.attname = w.name)) as missing,
+           array(select quote_ident(a.attname) from pg_attribute as a
+                 where a.attrelid = m.oid and a.attname = any (m.columns) and not has_column_privilege(m.oid, a.attnum, 'select')
+                 order by a.attnum) as hidden
+    from mirror.mapped() as m
+  ) as m,
+  lateral (values
+    (1, m.oid is null, concat(m.relation, ' is missing', m.where_it_is),
+     format('%s in mirror.toml, [%s], and run `mirror install source`.',
+            coalesce('Write from = ' || quote_literal(m.renamed), 'Make it again or name another table'), m.tbl)),
+    (2, m.kind not in ('r', 'p'), concat(m.relation, ' is not a table', m.where_it_is),
+     format('Write from = %L in mirror.toml, [%s], and run `mirror install source`.', coalesce(m.renamed, 'schema.table'), m.tbl)),
+    (3, m.missing <> '{}', format('%s has no column %s', m.relation, array_to_string(m.missing, ', ')),
+     format('Make it again, or map what is there in mirror.toml, [%s], and run `mirror install source`.', m.tbl)),
+    (4, m.closed or m.hidden <> '{}',
+     concat(m.reader, ' may not read ', m.relation, case when m.replaced then ', which was dropped and made anew' end),
+     case when m.replaced then 'Run `mirror install source`.' else concat_ws(' ', 'Run in the source:',
+       case when m.closed then format('grant usage on schema %s to %s;', m.schema::regnamespace, m.reader) end,
+       case when m.hidden <> '{}' then format('grant select (%s) on %s to %s;', array_to_string(m.hidden, ', '), m.relation, m.reader) end) end),
+    (5, row_security_active(m.oid), format('row level security of %s applies to %I', m.relation, current_user),
+     format('Run in the source, as an administrator: alter role %I bypassrls;', current_user))
+  ) as w(n, applies, message, cure)
+  where w.applies order by m.tbl, w.n
 $function$;
 
 CREATE OR REPLACE FUNCTION mirror.users_delete()
@@ -2106,7 +2245,7 @@ begin
       select pg_catalog.array_agg(tbl), pg_catalog.array_agg(k1), pg_catalog.array_agg(k2), pg_catalog.array_agg(gone)
       into _tbl, _keys1, _keys2, _gone
       from (select 'users' as tbl, k1, k2, gone from (select (("id"
-)::pg_catalog.text collate pg_catalog."C") as k1, null::pg_catalog.text as k2, true as moved, true as gone from old_rows as "users" where ("id"
+)::pg_catalog.text collate pg_catalog."C") as k1, null::pg_catalog.text as k2, true as moved, true::pg_catalog.bool as gone from old_rows as "users" where ("id"
 ) is not null and (true
 )) as _keys limit 1001) as _dirty;
       if _tbl is not null then
@@ -2115,7 +2254,7 @@ begin
       if _place is not null and pg_catalog.cardinality(_tbl) operator(pg_catalog.>) 1000 then
         _tbl := '{}'; _keys1 := '{}'; _keys2 := '{}'; _gone := '{}';
         for _row in select 'users' as tbl, k1, k2, gone from (select (("id"
-)::pg_catalog.text collate pg_catalog."C") as k1, null::pg_catalog.text as k2, true as moved, true as gone from old_rows as "users" where ("id"
+)::pg_catalog.text collate pg_catalog."C") as k1, null::pg_catalog.text as k2, true as moved, true::pg_catalog.bool as gone from old_rows as "users" where ("id"
 ) is not null and (true
 )) as _keys loop
           if pg_catalog.cardinality(_tbl) operator(pg_catalog.=) 1000 then
@@ -2248,7 +2387,7 @@ begin
       select pg_catalog.array_agg(tbl), pg_catalog.array_agg(k1), pg_catalog.array_agg(k2), pg_catalog.array_agg(gone)
       into _tbl, _keys1, _keys2, _gone
       from (select 'users' as tbl, k1, k2, gone from (select (("id"
-)::pg_catalog.text collate pg_catalog."C") as k1, null::pg_catalog.text as k2, true as moved, false as gone from new_rows as "users" where ("id"
+)::pg_catalog.text collate pg_catalog."C") as k1, null::pg_catalog.text as k2, true as moved, null::pg_catalog.bool as gone from new_rows as "users" where ("id"
 ) is not null and (true
 )) as _keys limit 1001) as _dirty;
       if _tbl is not null then
@@ -2257,7 +2396,7 @@ begin
       if _place is not null and pg_catalog.cardinality(_tbl) operator(pg_catalog.>) 1000 then
         _tbl := '{}'; _keys1 := '{}'; _keys2 := '{}'; _gone := '{}';
         for _row in select 'users' as tbl, k1, k2, gone from (select (("id"
-)::pg_catalog.text collate pg_catalog."C") as k1, null::pg_catalog.text as k2, true as moved, false as gone from new_rows as "users" where ("id"
+)::pg_catalog.text collate pg_catalog."C") as k1, null::pg_catalog.text as k2, true as moved, null::pg_catalog.bool as gone from new_rows as "users" where ("id"
 ) is not null and (true
 )) as _keys loop
           if pg_catalog.cardinality(_tbl) operator(pg_catalog.=) 1000 then
@@ -2285,13 +2424,13 @@ begin
     perform mirror.mark_keys(_place, _tbl, _keys1, _keys2, _gone);
   else
     if _place operator(pg_catalog.=) 0 then
-      insert into mirror.outbox (tbl, k1, k2, gone) values ('users', _k1, _k2, false);
+      insert into mirror.outbox (tbl, k1, k2, gone) values ('users', _k1, _k2, null);
     elsif _place operator(pg_catalog.=) 1 then
-      insert into mirror.outbox_1 (tbl, k1, k2, gone) values ('users', _k1, _k2, false);
+      insert into mirror.outbox_1 (tbl, k1, k2, gone) values ('users', _k1, _k2, null);
     elsif _place operator(pg_catalog.=) 2 then
-      insert into mirror.outbox_2 (tbl, k1, k2, gone) values ('users', _k1, _k2, false);
+      insert into mirror.outbox_2 (tbl, k1, k2, gone) values ('users', _k1, _k2, null);
     else
-      insert into mirror.outbox_3 (tbl, k1, k2, gone) values ('users', _k1, _k2, false);
+      insert into mirror.outbox_3 (tbl, k1, k2, gone) values ('users', _k1, _k2, null);
     end if;
     if not pg_catalog.pg_try_advisory_xact_lock_shared(1835627122, 1) then
       if pg_catalog.current_setting('max_prepared_transactions') operator(pg_catalog.=) '0' then
@@ -2466,7 +2605,7 @@ begin
       _changed := null;
       select pg_catalog.array_agg(tbl), pg_catalog.array_agg(k1), pg_catalog.array_agg(k2), pg_catalog.array_agg(gone)
       into _tbl, _keys1, _keys2, _gone
-      from (select 'users' as tbl, k1, k2, gone from (select k1, k2, pg_catalog.count(*) operator(pg_catalog.=) 1::pg_catalog.int8 as moved, pg_catalog.max(_side) operator(pg_catalog.=) 0 as gone from (select k1, k2, pg_catalog.min(_side) as _side from (select (("id"
+      from (select 'users' as tbl, k1, k2, gone from (select k1, k2, pg_catalog.count(*) operator(pg_catalog.=) 1::pg_catalog.int8 as moved, case when pg_catalog.max(_side) operator(pg_catalog.=) 0 then true end as gone from (select k1, k2, pg_catalog.min(_side) as _side from (select (("id"
 )::pg_catalog.text collate pg_catalog."C") as k1, null::pg_catalog.text as k2, (("id"
 )::pg_catalog.text collate pg_catalog."C") as subject, (("email"
 )::pg_catalog.text collate pg_catalog."C") as email, (("username"
@@ -2484,7 +2623,7 @@ begin
       end if;
       if _place is not null and pg_catalog.cardinality(_tbl) operator(pg_catalog.>) 1000 then
         _tbl := '{}'; _keys1 := '{}'; _keys2 := '{}'; _gone := '{}';
-        for _row in select 'users' as tbl, k1, k2, gone from (select k1, k2, pg_catalog.count(*) operator(pg_catalog.=) 1::pg_catalog.int8 as moved, pg_catalog.max(_side) operator(pg_catalog.=) 0 as gone from (select k1, k2, pg_catalog.min(_side) as _side from (select (("id"
+        for _row in select 'users' as tbl, k1, k2, gone from (select k1, k2, pg_catalog.count(*) operator(pg_catalog.=) 1::pg_catalog.int8 as moved, case when pg_catalog.max(_side) operator(pg_catalog.=) 0 then true end as gone from (select k1, k2, pg_catalog.min(_side) as _side from (select (("id"
 )::pg_catalog.text collate pg_catalog."C") as k1, null::pg_catalog.text as k2, (("id"
 )::pg_catalog.text collate pg_catalog."C") as subject, (("email"
 )::pg_catalog.text collate pg_catalog."C") as email, (("username"
@@ -2522,13 +2661,13 @@ begin
     perform mirror.mark_keys(_place, _tbl, _keys1, _keys2, _gone);
   else
     if _place operator(pg_catalog.=) 0 then
-      insert into mirror.outbox (tbl, k1, k2, gone) values ('users', _k1, _k2, false);
+      insert into mirror.outbox (tbl, k1, k2, gone) values ('users', _k1, _k2, null);
     elsif _place operator(pg_catalog.=) 1 then
-      insert into mirror.outbox_1 (tbl, k1, k2, gone) values ('users', _k1, _k2, false);
+      insert into mirror.outbox_1 (tbl, k1, k2, gone) values ('users', _k1, _k2, null);
     elsif _place operator(pg_catalog.=) 2 then
-      insert into mirror.outbox_2 (tbl, k1, k2, gone) values ('users', _k1, _k2, false);
+      insert into mirror.outbox_2 (tbl, k1, k2, gone) values ('users', _k1, _k2, null);
     else
-      insert into mirror.outbox_3 (tbl, k1, k2, gone) values ('users', _k1, _k2, false);
+      insert into mirror.outbox_3 (tbl, k1, k2, gone) values ('users', _k1, _k2, null);
     end if;
     if not pg_catalog.pg_try_advisory_xact_lock_shared(1835627122, 1) then
       if pg_catalog.current_setting('max_prepared_transactions') operator(pg_catalog.=) '0' then
@@ -2578,6 +2717,8 @@ CREATE TRIGGER mirror_update AFTER UPDATE ON public.users REFERENCING OLD TABLE 
 
 grant execute on function mirror.ask(text,text,text,text,boolean,boolean) to mirror_daemon;
 
+grant execute on function mirror.because(text,text) to mirror_daemon;
+
 grant execute on function mirror.begin_life() to mirror_daemon;
 
 grant execute on function mirror.cancel_resync(bigint) to mirror_daemon;
@@ -2606,6 +2747,8 @@ grant execute on function mirror.leader() to mirror_daemon;
 
 grant execute on function mirror.look(jsonb) to mirror_daemon;
 
+grant execute on function mirror.mapped() to mirror_daemon;
+
 grant execute on function mirror.mark_keys(integer,text[],text[],text[],boolean[]) to mirror_capture;
 
 grant execute on function mirror.mark_tables(text[]) to mirror_daemon;
@@ -2622,7 +2765,7 @@ grant execute on function mirror.range(jsonb,jsonb) to mirror_daemon;
 
 grant execute on function mirror.read_digest(jsonb) to mirror_daemon;
 
-grant execute on function mirror.read_entries(jsonb,integer,boolean,boolean) to mirror_daemon;
+grant execute on function mirror.read_entries(jsonb,integer,boolean,boolean,pg_snapshot) to mirror_daemon;
 
 grant execute on function mirror.read_keys(text,text[],text[]) to mirror_daemon;
 
@@ -2702,7 +2845,11 @@ grant execute on function mirror.turn() to mirror_capture;
 
 grant execute on function mirror.turn() to mirror_daemon;
 
+grant execute on function mirror.uncaptured() to mirror_daemon;
+
 grant execute on function mirror.unlead(uuid) to mirror_daemon;
+
+grant execute on function mirror.unreadable() to mirror_daemon;
 
 grant execute on function mirror.users_delete() to mirror_daemon;
 
@@ -2731,6 +2878,8 @@ grant usage on schema mirror to mirror_daemon;
 grant select on table mirror.install to mirror_daemon;
 
 grant select, update on table mirror.lead to mirror_daemon;
+
+grant select on table mirror.origin to mirror_daemon;
 
 grant insert on table mirror.outbox to mirror_capture;
 

@@ -74,7 +74,7 @@ begin
   grant usage on schema mirror to mirror_daemon;
   grant execute on all routines in schema mirror to mirror_daemon;
   revoke execute on function mirror.mark_keys(integer, text[], text[], text[], boolean[]) from mirror_daemon;
-  grant select on mirror.install to mirror_daemon;
+  grant select on mirror.install, mirror.origin to mirror_daemon;
   grant select, update on mirror.reached, mirror.lead to mirror_daemon;
   grant select, delete, truncate on mirror.outbox, mirror.outbox_1, mirror.outbox_2, mirror.outbox_3 to mirror_daemon;
   grant select, insert, update, delete on mirror.request to mirror_daemon;

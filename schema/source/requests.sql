@@ -75,23 +75,6 @@ language sql as $mirror$
   select coalesce((select go_on from _reported), false)
 $mirror$;
 
--- What is wrong with the triggers; only `mirror install` puts it right.
-create or replace function mirror.faults() returns text[] language plpgsql stable as $mirror$
-begin
-  return (select coalesce(array_agg(format(case when t.tgname is null then 'trigger %s on %s is missing'
-                                        else 'trigger %s on %s is not enabled always' end, w.name, w.relation)
-                            order by w.relation, w.name), '{}')
-  from (select r.relation, 'mirror_' || e.event as name, r.tbl || '_' || e.event as function
-        from (values {{relations}}) as r(tbl, relation),
-             unnest(array['insert', 'update', 'delete', 'truncate']) as e(event)) as w
-  left join (pg_trigger as t join pg_proc as p on p.oid = t.tgfoid and p.pronamespace = to_regnamespace('mirror'))
-    on t.tgrelid = to_regclass(w.relation) and t.tgname = w.name and p.proname = w.function
-  where t.tgenabled is distinct from 'A');
-exception when insufficient_privilege then
-  return array[sqlerrm];
-end
-$mirror$;
-
 -- An outbox that grew while no daemon ran is not worth replaying key by key: three marks say the same. Forgotten is what
 -- is committed now, and the marks commit with that: whoever does not see those entries any more sees the marks. Entries of
 -- transactions that are still open are not touched. When nobody is writing, TRUNCATE gives the space back at once.

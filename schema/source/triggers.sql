@@ -17,3 +17,7 @@ alter table {{relation}} enable always trigger mirror_delete;
 create or replace trigger mirror_truncate after truncate on {{relation}}
   for each statement execute function mirror.{{table}}_truncate();
 alter table {{relation}} enable always trigger mirror_truncate;
+
+
+insert into mirror.origin (tbl, relation) values ('{{table}}', {{literal}}::regclass)
+on conflict (tbl) do update set relation = excluded.relation;

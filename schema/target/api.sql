@@ -42,20 +42,28 @@ declare
   _later bigint := split_part(life, '.', 1)::bigint - coalesce(split_part(s.life, '.', 1)::bigint, 0);
   _lost interval := s.as_of - (claimed->'life'->>'remembered')::timestamptz;
   _bound interval := make_interval(secs => coalesce((claimed->>'crash_loses_s')::float8, 60));
+  _may_differ text[] := array['database', 'snapshot', 'life', 'crash_loses_s'];
   _detail text;
 begin
-  -- A database may be renamed; everything else says that it is another one.
-  if s.source is not null and s.source - 'database' is distinct from claimed - 'database' - 'snapshot' - 'life' - 'crash_loses_s' then
+  -- A database may be renamed, and the mirror in it installed anew where the server says which one it is; everything
+  -- else says that it is another one.
+  if coalesce(claimed->>'system', claimed->>'timeline') is not null then
+    _may_differ := _may_differ || text 'install';
+  end if;
+  if s.source is not null and s.source - _may_differ is distinct from claimed - _may_differ then
     raise exception 'the target mirrors another source' using errcode = 'PT412',
       detail = format('it knows %s, this is %s', s.source, claimed),
       hint = 'Check MIRROR_SOURCE_URL and MIRROR_TARGET_URL; if it is meant, run `mirror adopt`.';
+  end if;
+  if s.source->>'install' <> claimed->>'install' then
+    _later := null;  -- it counts its lives anew
   end if;
   if _later > 0 and _lost > _bound then
     _detail := format('it has lost %s before its life %s', _lost, life);
   elsif _later < 0 or _later = 0 and s.life <> life then
     _detail := format('it lives its life %s, the target knows %s', life, s.life);
   -- Time does not go backwards: a source restored to yesterday knows fewer transactions than its mirror.
-  elsif coalesce(_later, 0) = 0 and (life is null or s.position_life = life)
+  elsif coalesce(_later, 0) = 0 and (_later is null or s.position_life = life)
         and pg_snapshot_xmax((claimed->>'snapshot')::pg_snapshot) < pg_snapshot_xmax(s.snapshot::pg_snapshot) then
     _detail := format('its snapshot is %s, the target equals %s', claimed->>'snapshot', s.snapshot);
   end if;
@@ -75,6 +83,7 @@ declare
   _state mirror.state;
   _reason text;
   _sound boolean;
+  _rendered text;
   _epoch bigint;
   _life text := (mirror_claim.source->'life'->>'number') || '.' || (mirror_claim.source->'life'->>'name');
 begin
@@ -91,8 +100,12 @@ begin
   end if;
   if _sound then
     perform mirror.refuse_source(_state, mirror_claim.source, _life);
-  else
+  end if;
+  -- Installed anew: what was written in between no trigger saw. All is compared, and nothing claimed before.
+  if not _sound or _state.source->>'install' <> mirror_claim.source->>'install' then
+    _rendered := case when _sound then _state.rendered else '' end;
     _state := mirror.blank();
+    _state.rendered := _rendered;
   end if;
   _state.epoch := _epoch;
   _state.batch := 0;
@@ -106,7 +119,7 @@ begin
   return jsonb_build_object('epoch', _state.epoch, 'version', _state.version, 'types', _state.types, 'clock', clock_timestamp(),
     'snapshot', _state.snapshot, 'primed', _state.primed_at is not null, 'parked', (select count(*) from mirror.parked),
     'life', _life, 'compared', _state.position_life is not distinct from _life, 'tampered', not _sound,
-    'walks', _state.walks, 'proof', _state.proof, 'doubts', _state.doubts, 'channels', mirror.channels(),
+    'walks', _state.walks, 'proof', _state.proof, 'doubts', _state.doubts, 'channels', mirror.channels(), 'told', {{told}}::jsonb,
     'empty', array_remove(array[case when not exists (select from public.users) then 'users' end,
                                 case when not exists (select from public.trips) then 'trips' end,
                                 case when not exists (select from public.trip_memberships) then 'trip_memberships' end], null));
@@ -116,7 +129,8 @@ $mirror$;
 -- The one write path: makes the target equal to the source within the scopes of a batch, in one transaction.
 --   batch  {epoch, batch, scopes: [...], position: {snapshot, as_of, fresh_at, life} or null}; check: the digest of a slice at
 --          the same snapshot; walks: how far first loads are; proof, braked: what a comparison found, to be kept; doubts:
---          all that the daemon has, [{kind, about, reason, cure, since}], in place of those before; explain: some scopes are dry
+--          all that the daemon has, [{kind, about, reason, cure, since}], in place of those before; explain: some scopes are dry;
+--          due: how many parked keys of each table are to be named for another try
 --   scope  {table, rows (a list for each column), and what else is in the scope: gone (keys), trips (whole trips), range (trip, after, upto)};
 --          refused: keys that the source could not read, with the reason; dry: change nothing, say what differs
 -- The position is set when the source says that with this batch everything up to its snapshot is applied.
@@ -173,16 +187,14 @@ begin
     end loop;
   end loop;
   if _parked then
-    delete from mirror.parked as p where p.settled;
+    _parked := mirror.settle();
   end if;
   perform mirror.advance(_state, batch);
   return jsonb_build_object('clock', clock_timestamp(), 'counts', _counts,
     'check', case when batch ? 'check' then mirror.check_digest(batch->'check') end,
     'explained', case when batch ? 'explain' then
-        (select jsonb_agg(mirror.explain(s, '[]')) from jsonb_array_elements(batch->'scopes') as s where s ? 'dry') end,
-    'parked', (select coalesce(jsonb_object_agg(p.tbl, p.n), '{}') from (select tbl, count(*) as n from mirror.parked group by tbl) as p),
-    'due', (select coalesce(jsonb_agg(jsonb_build_object('table', p.tbl, 'k1', p.k1, 'k2', nullif(p.k2, ''))), '[]')
-            from (select * from mirror.parked where retry_at <= now() order by retry_at limit 100) as p));
+        (select jsonb_agg(mirror.explain(s, '[]')) from jsonb_array_elements(batch->'scopes') as s where s ? 'dry') end)
+    || mirror.tell_parked(batch->'due', _parked);
 end
 $mirror$;
 
@@ -264,7 +276,8 @@ language sql stable security definer set search_path = pg_catalog, pg_temp as $m
          - '{one,rendered,sealed,position_epoch,messages,seal,known_at}'::text[] || jsonb_build_object(
     'clock', clock_timestamp(), 'channels', mirror.channels(), 'equal', k.equal, 'doubts', k.doubts,
     'staleness_seconds', extract(epoch from clock_timestamp() - k.fresh_at),
-    'parked', (select coalesce(jsonb_agg(to_jsonb(p) - 'settled' order by p.since), '[]')
+    'parked_keys', mirror.count_parked(),
+    'parked', (select coalesce(jsonb_agg(to_jsonb(p) - 'settled' - 'tried_at' order by p.since), '[]')
                from (select * from mirror.parked order by since limit 100) as p))
   from mirror.known() as k left join lateral (select t as sound from mirror.state as t where mirror.is_sound(t)) as s on true
 $mirror$;

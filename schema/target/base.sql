@@ -34,7 +34,7 @@ alter table mirror.state
   add column if not exists known_at timestamptz, -- fresh_at, as far as braked, doubts and life leave it; null = not fresh
   add column if not exists seal bigint;        -- over all that is claimed here: it is the mirror that wrote it
 
--- Keys whose row the target refused: left out, retried with growing pauses, reported. A parked membership is not in the
+-- Keys whose row the target refused: left out, retried now and then, reported. A parked membership is not in the
 -- mirror at all: who cannot be proven to be a member is none.
 create table if not exists mirror.parked (
   tbl      text not null,
@@ -45,8 +45,13 @@ create table if not exists mirror.parked (
   tries    integer not null default 1,
   retry_at timestamptz not null default now() + interval '5 seconds',
   settled  boolean not null default false,
+  tried_at timestamptz not null default now(),
   primary key (tbl, k1, k2)
 );
+alter table mirror.parked add column if not exists tried_at timestamptz not null default now();
+create index if not exists parked_due on mirror.parked (tbl, retry_at);
+create index if not exists parked_tried on mirror.parked (tried_at);
+create index if not exists parked_settled on mirror.parked (tbl) where settled;
 
 -- Nothing but the functions below reads or writes these; they belong to the same role.
 alter table mirror.state enable row level security;

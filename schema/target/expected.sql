@@ -16,6 +16,7 @@ create table mirror.parked (
   tries integer not null default 1,
   retry_at timestamp with time zone not null default (now() + '00:00:05'::interval),
   settled boolean not null default false,
+  tried_at timestamp with time zone not null default now(),
   constraint parked_pkey PRIMARY KEY (tbl, k1, k2)
 );
 alter table mirror.parked enable row level security;
@@ -86,9 +87,36 @@ create table public.users (
 alter table public.users enable row level security;
 alter table public.users set (fillfactor=90);
 
+CREATE INDEX parked_due ON mirror.parked USING btree (tbl, retry_at);
+
+CREATE INDEX parked_settled ON mirror.parked USING btree (tbl) WHERE settled;
+
+CREATE INDEX parked_tried ON mirror.parked USING btree (tried_at);
+
 CREATE INDEX trip_memberships_user_mirror ON public.trip_memberships USING btree (user_id, trip_id);
 
 CREATE INDEX users_subject_mirror ON public.users USING btree (subject);
+
+CREATE OR REPLACE FUNCTION mirror.act(action text, tbl text, rows jsonb)
+ RETURNS bigint
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$ -- permission mirror
+begin
+  return case action || '_' || tbl
+    when 'add_users' then mirror.add_users(rows)
+    when 'add_trips' then mirror.add_trips(rows)
+    when 'add_trip_memberships' then mirror.add_trip_memberships(rows)
+    when 'put_users' then mirror.put_users(rows)
+    when 'put_trips' then mirror.put_trips(rows)
+    when 'put_trip_memberships' then mirror.put_trip_memberships(rows)
+    when 'exchange_users' then mirror.exchange_users(rows)
+    when 'remove_users' then mirror.remove_users(rows)
+    when 'remove_trips' then mirror.remove_trips(rows)
+    when 'remove_trip_memberships' then mirror.remove_trip_memberships(rows)
+  end;
+end
+$function$;
 
 CREATE OR REPLACE FUNCTION mirror.add(counts jsonb, tbl text, op text, n bigint)
  RETURNS jsonb
@@ -260,37 +288,50 @@ AS $function$ -- permission mirror
 declare
   _n integer;
 begin
-  return case action || '_' || tbl
-    when 'add_users' then mirror.add_users(rows)
-    when 'add_trips' then mirror.add_trips(rows)
-    when 'add_trip_memberships' then mirror.add_trip_memberships(rows)
-    when 'put_users' then mirror.put_users(rows)
-    when 'put_trips' then mirror.put_trips(rows)
-    when 'put_trip_memberships' then mirror.put_trip_memberships(rows)
-    when 'exchange_users' then mirror.exchange_users(rows)
-    when 'remove_users' then mirror.remove_users(rows)
-    when 'remove_trips' then mirror.remove_trips(rows)
-    when 'remove_trip_memberships' then mirror.remove_trip_memberships(rows)
-  end;
+  return mirror.act(action, tbl, rows);
 exception when others then
-  if sqlstate in ('40001', '40P01') then
-    -- PostgREST would try it again without end.
-    raise exception 'the target was busy with others' using errcode = 'PT423', detail = sqlerrm;
-  elsif not mirror.is_objection(sqlstate) then
+  if mirror.is_about_row(sqlstate, sqlerrm) is not true then
     raise;
   end if;
   _n := mirror.how_many(rows);
   if action = 'add' then
     return mirror.attempt('put', tbl, rows);
-  elsif _n <= 1 then
-    perform mirror.park(tbl, case jsonb_typeof(rows) when 'array' then rows->0 else (
-                          select jsonb_object_agg(c.key, (c.value::text[])[1]) from jsonb_each_text(rows) as c) end,
-                        format('the target refuses it (%s): %s', sqlstate, sqlerrm));
-    return 0;
-  elsif sqlstate = '23505' and action = 'put' and tbl = 'users' then
+  elsif _n > 1 and sqlstate = '23505' and action = 'put' and tbl = 'users' then
     return mirror.attempt('exchange', tbl, rows);
+  elsif _n <= 16 and action <> 'exchange' or _n <= 1 then
+    return mirror.attempt_each(action, tbl, rows);
   end if;
   return mirror.attempt(action, tbl, mirror.cut(rows, 1, _n / 2)) + mirror.attempt(action, tbl, mirror.cut(rows, _n / 2 + 1, _n));
+end
+$function$;
+
+CREATE OR REPLACE FUNCTION mirror.attempt_each(action text, tbl text, rows jsonb)
+ RETURNS bigint
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$ -- permission mirror
+declare
+  _row jsonb;
+  _key jsonb;
+  _n bigint := 0;
+begin
+  for _row, _key in
+    select jsonb_build_array(k), k from jsonb_array_elements(case when jsonb_typeof(rows) = 'array' then rows end) as k
+    union all
+    select jsonb_object_agg(c.key, array[r.value]::text), jsonb_object_agg(c.key, r.value)
+    from jsonb_each_text(case when jsonb_typeof(rows) = 'object' then rows end) as c,
+         unnest(c.value::text[]) with ordinality as r(value, i) group by r.i
+  loop
+    begin
+      _n := _n + mirror.act(action, tbl, _row);
+    exception when others then
+      if mirror.is_about_row(sqlstate, sqlerrm) is not true then
+        raise;
+      end if;
+      perform mirror.park(tbl, _key, format('the target refuses it (%s): %s', sqlstate, sqlerrm));
+    end;
+  end loop;
+  return _n;
 end
 $function$;
 
@@ -406,6 +447,16 @@ begin
 end
 $function$;
 
+CREATE OR REPLACE FUNCTION mirror.count_parked()
+ RETURNS jsonb
+ LANGUAGE sql
+ STABLE
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$ -- permission mirror
+  select coalesce(jsonb_object_agg(p.tbl, p.n), '{}')
+  from (select tbl, count(*) as n from mirror.parked group by tbl) as p
+$function$;
+
 CREATE OR REPLACE FUNCTION mirror.cut(rows jsonb, first integer, last integer)
  RETURNS jsonb
  LANGUAGE sql
@@ -424,6 +475,25 @@ CREATE OR REPLACE FUNCTION mirror.doubt(kind text, about text, reason text, cure
  SET search_path TO 'pg_catalog', 'pg_temp'
 AS $function$ -- permission mirror
   select jsonb_build_object('kind', kind, 'about', about, 'reason', reason, 'cure', cure, 'since', since)
+$function$;
+
+CREATE OR REPLACE FUNCTION mirror.due(tbl text, n integer)
+ RETURNS SETOF mirror.parked
+ LANGUAGE plpgsql
+ STABLE
+ SET search_path TO 'pg_catalog', 'pg_temp'
+ SET enable_seqscan TO 'off'
+AS $function$ -- permission mirror
+begin
+  return query
+    select p.* from mirror.parked as p where p.ctid = any (
+      array(select w.ctid from mirror.parked as w where w.tbl = due.tbl and w.retry_at <= now() order by w.retry_at limit n)
+      || array(select min(r.place)
+               from (select w.ctid as place, w.reason from mirror.parked as w
+                     where w.tbl = due.tbl and w.retry_at <= now() limit case when n > 100 then 0 else 100000 end) as r
+               group by r.reason limit n / 2))
+    order by p.retry_at;
+end
 $function$;
 
 CREATE OR REPLACE FUNCTION mirror.epoch_of(trip text)
@@ -486,13 +556,21 @@ begin
                                                       select jsonb_array_elements(coalesce(w->'gone', '[]'))) as k(r)
                                  where w->>'table' = $1->>'table' and coalesce(r->>'trip_id', r->>'id') = u.k1
                                    and coalesce(r->>'user_id', '') = u.k2)
-                 and not exists (select from jsonb_array_elements($2) as w where w->'trips' ? u.k1 and u.k2 <> ''))
+                 and not exists (select from jsonb_array_elements($2) as w where w->'trips' ? u.k1 and u.k2 <> '')),
+         w as (select k1, k2 from u where is_parked
+               union all
+               select f->>'k1', coalesce(f->>'k2', '') from mirror.refused($1) as f
+               where (f->>'k1', coalesce(f->>'k2', '')) not in (select k1, k2 from u))
     select jsonb_build_object('table', $1->>'table',
       'missing', count(*) filter (where direction = 'missing'), 'extra', count(*) filter (where direction = 'extra'),
       'changed', count(*) filter (where direction = 'changed'),
-      'parked', (select count(*) from u where is_parked)
-                + (select count(*) from mirror.refused($1) as f
-                   where (f->>'k1', coalesce(f->>'k2', '')) not in (select k1, k2 from u)),
+      'parked', (select count(*) from w),
+      'parked_rows', coalesce((select jsonb_agg(to_jsonb(f)) from (
+         select w.k1, nullif(w.k2, '') as k2,
+                coalesce((select p.reason from mirror.parked as p where p.tbl = $1->>'table' and p.k1 = w.k1 and p.k2 = w.k2),
+                         (select f->>'reason' from mirror.refused($1) as f
+                          where f->>'k1' = w.k1 and coalesce(f->>'k2', '') = w.k2)) as reason
+         from w order by k1, k2 limit 100) as f), '[]'),
       'refused', (select count(*) from mirror.refused($1) as f
                   where (f->>'k1', coalesce(f->>'k2', '')) not in (select p.k1, p.k2 from mirror.parked as p where p.tbl = $1->>'table')),
       'rows', coalesce((select jsonb_agg(to_jsonb(f)) from (
@@ -807,6 +885,19 @@ AS $function$ -- permission mirror
   select h.rule, h.finding, h.cure from mirror.holes() as h
 $function$;
 
+CREATE OR REPLACE FUNCTION mirror.is_about_row(state text, message text)
+ RETURNS boolean
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$ -- permission mirror
+begin
+  if state in ('40001', '40P01') then
+    raise exception 'the target was busy with others' using errcode = 'PT423', detail = message;
+  end if;
+  return mirror.is_objection(state);
+end
+$function$;
+
 CREATE OR REPLACE FUNCTION mirror.is_invoker(options text[])
  RETURNS boolean
  LANGUAGE sql
@@ -1112,17 +1203,10 @@ declare
   _k1 text := coalesce(key->>'k1', key->>'trip_id', key->>'id');
   _k2 text := coalesce(key->>'k2', key->>'user_id', '');
 begin
-  insert into mirror.parked as p (tbl, k1, k2, reason) values (park.tbl, _k1, _k2, park.reason)
+  insert into mirror.parked as p (tbl, k1, k2, reason) values (park.tbl, _k1, _k2, left(park.reason, 500))
   on conflict (tbl, k1, k2) do update
-  set reason = excluded.reason, tries = p.tries + 1, settled = false,
-      retry_at = now() + least(interval '1 hour', interval '5 seconds' * power(2, least(p.tries, 10)));
-  -- Many that are refused mean a mistake, and it is not for the mirror to revoke them all. Any user can make values too
-  -- large.
-  if park.reason not like '%(22001)%are mirrored' and (select count(*) from mirror.parked) > 1000 then
-    raise exception 'more than 1000 rows are refused' using errcode = 'PT422',
-      detail = format('the last one of %s because %s', park.tbl, park.reason),
-      hint = 'Put the table right; the mirror tries again by itself.';
-  end if;
+  set reason = excluded.reason, tries = p.tries + 1, settled = false, tried_at = now(),
+      retry_at = now() + least(interval '30 seconds', interval '5 seconds' * power(2, least(p.tries, 10)));
   if park.tbl = 'trip_memberships' then
     perform mirror.revoke(jsonb_build_array(jsonb_build_object('trip_id', _k1, 'user_id', _k2)));
   end if;
@@ -1202,6 +1286,7 @@ CREATE OR REPLACE FUNCTION mirror.reconsider(scopes jsonb)
  RETURNS boolean
  LANGUAGE plpgsql
  SET search_path TO 'pg_catalog', 'pg_temp'
+ SET enable_seqscan TO 'off'
 AS $function$ -- permission mirror
 declare _scope jsonb;
 begin
@@ -1210,10 +1295,13 @@ begin
   end if;
   for _scope in select jsonb_array_elements(scopes) loop
     update mirror.parked as p set settled = true
-    where p.tbl = _scope->>'table' and (p.k1, p.k2) in (
-      select coalesce(r->>'trip_id', r->>'id'), coalesce(r->>'user_id', '')
+    where p.ctid = any (array(
+      select f.ctid
       from (select mirror.objects(_scope->>'table', _scope->'rows') union all
-            select jsonb_array_elements(coalesce(_scope->'gone', '[]'))) as k(r));
+            select jsonb_array_elements(coalesce(_scope->'gone', '[]'))) as k(r),
+           lateral (select q.ctid from mirror.parked as q
+                    where q.tbl = _scope->>'table' and q.k1 = coalesce(r->>'trip_id', r->>'id')
+                      and q.k2 = coalesce(r->>'user_id', '') offset 0) as f));
   end loop;
   return true;
 end
@@ -1229,20 +1317,28 @@ declare
   _later bigint := split_part(life, '.', 1)::bigint - coalesce(split_part(s.life, '.', 1)::bigint, 0);
   _lost interval := s.as_of - (claimed->'life'->>'remembered')::timestamptz;
   _bound interval := make_interval(secs => coalesce((claimed->>'crash_loses_s')::float8, 60));
+  _may_differ text[] := array['database', 'snapshot', 'life', 'crash_loses_s'];
   _detail text;
 begin
-  -- A database may be renamed; everything else says that it is another one.
-  if s.source is not null and s.source - 'database' is distinct from claimed - 'database' - 'snapshot' - 'life' - 'crash_loses_s' then
+  -- A database may be renamed, and the mirror in it installed anew where the server says which one it is; everything
+  -- else says that it is another one.
+  if coalesce(claimed->>'system', claimed->>'timeline') is not null then
+    _may_differ := _may_differ || text 'install';
+  end if;
+  if s.source is not null and s.source - _may_differ is distinct from claimed - _may_differ then
     raise exception 'the target mirrors another source' using errcode = 'PT412',
       detail = format('it knows %s, this is %s', s.source, claimed),
       hint = 'Check MIRROR_SOURCE_URL and MIRROR_TARGET_URL; if it is meant, run `mirror adopt`.';
+  end if;
+  if s.source->>'install' <> claimed->>'install' then
+    _later := null;  -- it counts its lives anew
   end if;
   if _later > 0 and _lost > _bound then
     _detail := format('it has lost %s before its life %s', _lost, life);
   elsif _later < 0 or _later = 0 and s.life <> life then
     _detail := format('it lives its life %s, the target knows %s', life, s.life);
   -- Time does not go backwards: a source restored to yesterday knows fewer transactions than its mirror.
-  elsif coalesce(_later, 0) = 0 and (life is null or s.position_life = life)
+  elsif coalesce(_later, 0) = 0 and (_later is null or s.position_life = life)
         and pg_snapshot_xmax((claimed->>'snapshot')::pg_snapshot) < pg_snapshot_xmax(s.snapshot::pg_snapshot) then
     _detail := format('its snapshot is %s, the target equals %s', claimed->>'snapshot', s.snapshot);
   end if;
@@ -1388,6 +1484,18 @@ exception when others then
 end
 $function$;
 
+CREATE OR REPLACE FUNCTION mirror.settle()
+ RETURNS boolean
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+ SET enable_seqscan TO 'off'
+AS $function$ -- permission mirror
+begin
+  delete from mirror.parked as p where p.settled;
+  return found;
+end
+$function$;
+
 CREATE OR REPLACE FUNCTION mirror.shown()
  RETURNS TABLE(class oid, object oid, root oid, past boolean, culprit oid)
  LANGUAGE sql
@@ -1489,6 +1597,33 @@ begin
       scope->>'table', mirror.within(scope), case scope->>'table' when 'users' then 'uuid' else 'uuid' end)
   end into _keys using scope;
   return _keys;
+end
+$function$;
+
+CREATE OR REPLACE FUNCTION mirror.tell_parked(asked jsonb, settled boolean)
+ RETURNS jsonb
+ LANGUAGE plpgsql
+ STABLE
+ SET search_path TO 'pg_catalog', 'pg_temp'
+ SET enable_seqscan TO 'off'
+AS $function$ -- permission mirror
+declare
+  _refused jsonb;
+  _parked jsonb;
+begin
+  if exists (select from mirror.parked where tried_at = now()) then
+    select jsonb_object_agg(t.tbl, jsonb_build_object('n', t.n, 'rows', (
+      select jsonb_agg(jsonb_build_object('k1', f.k1, 'k2', nullif(f.k2, ''), 'reason', f.reason))
+      from (select * from mirror.parked as p where p.tried_at = now() and p.tbl = t.tbl order by p.k1, p.k2 limit 100) as f)))
+    into _refused from (select p.tbl, count(*) as n from mirror.parked as p where p.tried_at = now() group by p.tbl) as t;
+  end if;
+  if settled or _refused is not null or asked is distinct from '{}' then
+    _parked := mirror.count_parked();
+  end if;
+  return jsonb_build_object('parked', _parked, 'refused', coalesce(_refused, '{}'), 'due', (
+    select coalesce(jsonb_agg(jsonb_build_object('table', a.key, 'k1', d.k1, 'k2', nullif(d.k2, ''))), '[]')
+    from jsonb_each(coalesce(asked, '{"users": 100, "trips": 100, "trip_memberships": 100}')) as a,
+         mirror.due(a.key, a.value::integer) as d));
 end
 $function$;
 
@@ -1833,16 +1968,14 @@ begin
     end loop;
   end loop;
   if _parked then
-    delete from mirror.parked as p where p.settled;
+    _parked := mirror.settle();
   end if;
   perform mirror.advance(_state, batch);
   return jsonb_build_object('clock', clock_timestamp(), 'counts', _counts,
     'check', case when batch ? 'check' then mirror.check_digest(batch->'check') end,
     'explained', case when batch ? 'explain' then
-        (select jsonb_agg(mirror.explain(s, '[]')) from jsonb_array_elements(batch->'scopes') as s where s ? 'dry') end,
-    'parked', (select coalesce(jsonb_object_agg(p.tbl, p.n), '{}') from (select tbl, count(*) as n from mirror.parked group by tbl) as p),
-    'due', (select coalesce(jsonb_agg(jsonb_build_object('table', p.tbl, 'k1', p.k1, 'k2', nullif(p.k2, ''))), '[]')
-            from (select * from mirror.parked where retry_at <= now() order by retry_at limit 100) as p));
+        (select jsonb_agg(mirror.explain(s, '[]')) from jsonb_array_elements(batch->'scopes') as s where s ? 'dry') end)
+    || mirror.tell_parked(batch->'due', _parked);
 end
 $function$;
 
@@ -1904,6 +2037,7 @@ declare
   _state mirror.state;
   _reason text;
   _sound boolean;
+  _rendered text;
   _epoch bigint;
   _life text := (mirror_claim.source->'life'->>'number') || '.' || (mirror_claim.source->'life'->>'name');
 begin
@@ -1920,8 +2054,12 @@ begin
   end if;
   if _sound then
     perform mirror.refuse_source(_state, mirror_claim.source, _life);
-  else
+  end if;
+  -- Installed anew: what was written in between no trigger saw. All is compared, and nothing claimed before.
+  if not _sound or _state.source->>'install' <> mirror_claim.source->>'install' then
+    _rendered := case when _sound then _state.rendered else '' end;
     _state := mirror.blank();
+    _state.rendered := _rendered;
   end if;
   _state.epoch := _epoch;
   _state.batch := 0;
@@ -1935,7 +2073,7 @@ begin
   return jsonb_build_object('epoch', _state.epoch, 'version', _state.version, 'types', _state.types, 'clock', clock_timestamp(),
     'snapshot', _state.snapshot, 'primed', _state.primed_at is not null, 'parked', (select count(*) from mirror.parked),
     'life', _life, 'compared', _state.position_life is not distinct from _life, 'tampered', not _sound,
-    'walks', _state.walks, 'proof', _state.proof, 'doubts', _state.doubts, 'channels', mirror.channels(),
+    'walks', _state.walks, 'proof', _state.proof, 'doubts', _state.doubts, 'channels', mirror.channels(), 'told', '{"active": ["active", "accepted"], "allow_cascade": [], "announce": null, "callers": "id", "companions_see": ["username"], "max_staleness": null, "send": ["broadcast", "presence"], "topics": ["trip:{id}"]}'::jsonb,
     'empty', array_remove(array[case when not exists (select from public.users) then 'users' end,
                                 case when not exists (select from public.trips) then 'trips' end,
                                 case when not exists (select from public.trip_memberships) then 'trip_memberships' end], null));
@@ -2024,7 +2162,8 @@ AS $function$ -- permission mirror
          - '{one,rendered,sealed,position_epoch,messages,seal,known_at}'::text[] || jsonb_build_object(
     'clock', clock_timestamp(), 'channels', mirror.channels(), 'equal', k.equal, 'doubts', k.doubts,
     'staleness_seconds', extract(epoch from clock_timestamp() - k.fresh_at),
-    'parked', (select coalesce(jsonb_agg(to_jsonb(p) - 'settled' order by p.since), '[]')
+    'parked_keys', mirror.count_parked(),
+    'parked', (select coalesce(jsonb_agg(to_jsonb(p) - 'settled' - 'tried_at' order by p.since), '[]')
                from (select * from mirror.parked order by since limit 100) as p))
   from mirror.known() as k left join lateral (select t as sound from mirror.state as t where mirror.is_sound(t)) as s on true
 $function$;

@@ -50,13 +50,21 @@ begin
                                                       select jsonb_array_elements(coalesce(w->'gone', '[]'))) as k(r)
                                  where w->>'table' = $1->>'table' and coalesce(r->>'trip_id', r->>'id') = u.k1
                                    and coalesce(r->>'user_id', '') = u.k2)
-                 and not exists (select from jsonb_array_elements($2) as w where w->'trips' ? u.k1 and u.k2 <> ''))
+                 and not exists (select from jsonb_array_elements($2) as w where w->'trips' ? u.k1 and u.k2 <> '')),
+         w as (select k1, k2 from u where is_parked
+               union all
+               select f->>'k1', coalesce(f->>'k2', '') from mirror.refused($1) as f
+               where (f->>'k1', coalesce(f->>'k2', '')) not in (select k1, k2 from u))
     select jsonb_build_object('table', $1->>'table',
       'missing', count(*) filter (where direction = 'missing'), 'extra', count(*) filter (where direction = 'extra'),
       'changed', count(*) filter (where direction = 'changed'),
-      'parked', (select count(*) from u where is_parked)
-                + (select count(*) from mirror.refused($1) as f
-                   where (f->>'k1', coalesce(f->>'k2', '')) not in (select k1, k2 from u)),
+      'parked', (select count(*) from w),
+      'parked_rows', coalesce((select jsonb_agg(to_jsonb(f)) from (
+         select w.k1, nullif(w.k2, '') as k2,
+                coalesce((select p.reason from mirror.parked as p where p.tbl = $1->>'table' and p.k1 = w.k1 and p.k2 = w.k2),
+                         (select f->>'reason' from mirror.refused($1) as f
+                          where f->>'k1' = w.k1 and coalesce(f->>'k2', '') = w.k2)) as reason
+         from w order by k1, k2 limit 100) as f), '[]'),
       'refused', (select count(*) from mirror.refused($1) as f
                   where (f->>'k1', coalesce(f->>'k2', '')) not in (select p.k1, p.k2 from mirror.parked as p where p.tbl = $1->>'table')),
       'rows', coalesce((select jsonb_agg(to_jsonb(f)) from (

@@ -40,11 +40,12 @@ def troubled(text: str = "canceling statement") -> dict[str, Any]:
     """Everything that can be wrong at once."""
     now = time.time()
     return status(
-        verdict="stale", ready=False, reasons=["the target does not answer", text], staleness_seconds=130.0,
+        verdict="stale", ready=False, reasons=["the target does not answer", text],
+        doubts=[{"kind": "target", "about": None, "reason": text, "cure": text}], staleness_seconds=130.0,
         lag_seconds=120.0, outbox={"entries": 4211, "bytes": 1_300_000}, doorbell=False,
         target={"up": False, "reconnects": 4, "transport": "https"},
         tables={
-            "users": table(10, parked=1), "trips": table(10, broken=text),
+            "users": table(10, parked=1), "trips": table(10, broken=text, doubts=[text]),
             "trip_memberships": table(1000, braked={"rows": 1000, "would_delete": 900}),
         },
         parked=[{"table": "users", "key": [text, None], "reason": text, "since": now, "tries": 3, "retry_at": now}],
@@ -60,7 +61,7 @@ async def test_all_is_well(browser: Browser) -> None:
             await expect(page.locator("#word")).to_have_text("Fresh")
             await expect(page.locator("#spoken")).to_have_text("Fresh.")
             await expect(page).to_have_title("Fresh · permission mirror")
-            await expect(page.locator("#sentence")).to_have_text("Supabase equals your primary as of 400 ms ago.")
+            await expect(page.locator("#sentence")).to_have_text("Supabase equals your primary as of 0.4 s ago.")
             await expect(page.locator("#proof")).to_contain_text("Proven equal 4 minutes ago, on schedule")
             await expect(page.locator("#tables tbody tr").nth(2)).to_contain_text("131,877")
             await expect(page.locator("#reasons")).to_be_hidden()

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import yaml
 
+from mirror.known import Known
 from mirror.ops.metrics import Metrics
-from mirror.ops.vitals import Vitals
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 RULES = DEPLOY / "prometheus" / "rules.yml"
@@ -44,17 +44,15 @@ def rules() -> list[dict[str, object]]:
 
 def leader() -> Past:
     """All is well, for ever, as far as every metric of a daemon says."""
-    vitals = Vitals(source_up=True)
-    vitals.leads(primed=True, proven_at=0.0)
-    vitals.doorbell_proven = True
-    vitals.channels = "ready"
-    return _exported(vitals) | _SINCE_THEN
+    known = Known(
+        role="leader", source_up=True, target_up=True, primed=True, led_since=0.0, proven_at=0.0, doorbell_proven=True,
+        channels="ready", fresh_at=0.0,
+    )  # fmt: skip
+    return _exported(known) | _SINCE_THEN
 
 
 def standby() -> Past:
-    vitals = Vitals(source_up=True)
-    vitals.stands_by()
-    return _exported(vitals) | {"process_start_time_seconds": f"-86400x{LENGTH}"}
+    return _exported(Known(role="standby", source_up=True)) | {"process_start_time_seconds": f"-86400x{LENGTH}"}
 
 
 def gone(minutes: int) -> Past:
@@ -64,9 +62,9 @@ def gone(minutes: int) -> Past:
     }
 
 
-def _exported(vitals: Vitals) -> dict[str, str]:
+def _exported(known: Known) -> dict[str, str]:
     found = {"up": f"1x{LENGTH}"}
-    for family in Metrics(vitals, "*/15 * * * *", {"expiry": 1e9}).registry.collect():
+    for family in Metrics(lambda: known, "*/15 * * * *", {"expiry": 1e9}).registry.collect():
         for sample in family.samples:
             labels = ",".join(f"{name}={json.dumps(value)}" for name, value in sorted(sample.labels.items()))
             found[f"{sample.name}{{{labels}}}" if labels else sample.name] = f"{sample.value:.0f}x{LENGTH}"

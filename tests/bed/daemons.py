@@ -94,11 +94,13 @@ async def running(
 
 
 async def leading(daemon: Daemon, timeout_s: float = 10.0) -> Daemon:
-    """Both sides open, and the target at a position at least once."""
+    """Both sides open, and the target at a position at least once; compared, too, unless that takes its time."""
     try:
-        await eventually(lambda: daemon.vitals.leader and daemon.vitals.staleness_s < float("inf"), timeout_s)
+        await eventually(lambda: daemon.known.leader and daemon.known.staleness_s < float("inf"), timeout_s)
     except AssertionError as error:
-        raise AssertionError(f"it does not lead: {daemon.vitals}") from error
+        raise AssertionError(f"it does not lead: {daemon.known}") from error
+    with contextlib.suppress(AssertionError):
+        await eventually(lambda: not daemon._applier.reconcile.busy, 3.0)
     return daemon
 
 

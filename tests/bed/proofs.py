@@ -97,7 +97,7 @@ def counted(tables: dict[str, Any]) -> dict[str, Any]:
 
 def drift(daemon: Daemon) -> dict[str, Any]:
     """The same numbers, as the metrics have them."""
-    labels = daemon.metrics.drift.labels
+    labels = daemon.knowledge.metrics.drift.labels
     return {table: {way: int(labels(table, way)._value.get()) for way in DIRECTIONS} for table in KEYS}
 
 

@@ -75,6 +75,13 @@ class Proxy:
         for direction in directions or DIRECTIONS:
             self._flowing[direction].set()
 
+    def strand(self) -> None:
+        """The connections that there are fall silent for ever; new ones work: a gateway that lost its memory, or a
+        server whose network has moved."""
+        self.stall()
+        self._flowing = {direction: asyncio.Event() for direction in DIRECTIONS}
+        self.resume()
+
     def swallow_replies(self, after_bytes: int = 0) -> asyncio.Event:
         """The next reply is lost after so many bytes, and its connection is cut: the server did it, nobody knows.
 
@@ -102,6 +109,7 @@ class Proxy:
         task = asyncio.current_task()
         assert task is not None
         self.accepted += 1
+        flowing = self._flowing
         self._connections.add(task)
         self._writers.add(client_writer)
         try:
@@ -109,8 +117,8 @@ class Proxy:
             self._writers.add(server_writer)
             try:
                 await _first_to_end(
-                    self._pump("to_server", client_reader, server_writer),
-                    self._pump("to_client", server_reader, client_writer),
+                    self._pump("to_server", flowing["to_server"], client_reader, server_writer),
+                    self._pump("to_client", flowing["to_client"], server_reader, client_writer),
                 )
             finally:
                 self._close(server_writer)
@@ -124,11 +132,13 @@ class Proxy:
         self._writers.discard(writer)
         writer.close()
 
-    async def _pump(self, direction: Direction, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _pump(
+        self, direction: Direction, flowing: asyncio.Event, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
         while data := await reader.read(CHUNK_BYTES):
             if self.delay_s:
                 await asyncio.sleep(self.delay_s)
-            await self._flowing[direction].wait()
+            await flowing.wait()
             if direction == "to_client" and self._swallow_after_bytes is not None:
                 data, last = self._swallow(data)
                 writer.write(data)
@@ -138,6 +148,7 @@ class Proxy:
             else:
                 writer.write(data)
             await writer.drain()
+        await flowing.wait()  # nor does the end get through
 
     def _swallow(self, data: bytes) -> tuple[bytes, bool]:
         assert self._swallow_after_bytes is not None

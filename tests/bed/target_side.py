@@ -112,12 +112,12 @@ class Writer:
         self.epoch, self.batch = reply["epoch"], 0
         return reply
 
-    async def apply(self, *scopes: Row, position: Row | None = None) -> Row:
+    async def apply(self, *scopes: Row, position: Row | None = None, **notes: Any) -> Row:
         self.batch += 1
-        return await self.send(self.epoch, self.batch, *scopes, position=position)
+        return await self.send(self.epoch, self.batch, *scopes, position=position, **notes)
 
-    async def send(self, epoch: int, batch: int, *scopes: Row, position: Row | None = None) -> Row:
-        document = {"epoch": epoch, "batch": batch, "position": position, "scopes": scopes}
+    async def send(self, epoch: int, batch: int, *scopes: Row, position: Row | None = None, **notes: Any) -> Row:
+        document = {"epoch": epoch, "batch": batch, "position": position, "scopes": scopes, **notes}
         return await self._call("mirror_apply", document)
 
     async def status(self) -> Row:

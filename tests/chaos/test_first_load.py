@@ -182,7 +182,7 @@ async def test_a_server_that_dies_in_the_middle(
             await source.execute(f"delete from trip_memberships where user_id = {an_id('3')}")
             await eventually(lambda: value(target, PRIMED), 20.0)
             await becomes_equal(source, target)
-            assert daemon.vitals.primed
+            assert daemon.known.primed
 
 
 async def disturbed(
@@ -230,7 +230,7 @@ async def test_a_connection_that_fails_while_comparing_explaining_and_repairing(
                 request = await value(source, "select mirror.resync()")
                 await asyncio.wait_for(happened.wait(), 10)
                 if fault == "stall":
-                    await eventually(lambda: not daemon.vitals.leader)
+                    await eventually(lambda: not daemon.known.leader)
                     proxy.resume()
                 state, _ = await ended(source, request)
                 assert state == "done"

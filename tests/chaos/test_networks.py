@@ -9,6 +9,7 @@ from typing import Any
 import psycopg
 import pytest
 
+import mirror.source.lead
 import mirror.source.primary
 from mirror.daemon import Daemon
 from tests.bed.daemons import END_LEADER, NEVER, asleep, becomes_equal, install, leading, running, value
@@ -38,7 +39,7 @@ async def away(source_url: str, target_url: str, way: Way) -> AsyncIterator[Away
 
 
 def failures(daemon: Daemon) -> float:
-    return float(daemon.metrics.batches.labels("failed")._value.get())
+    return float(daemon.knowledge.metrics.batches.labels("failed")._value.get())
 
 
 @ANY_SIDE
@@ -67,12 +68,12 @@ async def test_refused_for_a_while(source: Connection, target: Connection, away:
     proxies[side].cut()
     await source.execute(INSERT)
     await eventually(lambda: failures(daemon) >= 3)
-    assert not daemon.vitals.leader or side == "target"
-    assert daemon.vitals.lag_s > 0
-    assert daemon.vitals.why_not_ready()
+    assert not daemon.known.leader or side == "target"
+    assert daemon.known.lag_s > 0
+    assert daemon.known.why_not_ready()
     await proxies[side].accept()
     assert await becomes_equal(source, target) < 8.0
-    await eventually(lambda: not daemon.vitals.why_not_ready())
+    await eventually(lambda: not daemon.known.why_not_ready())
 
 
 async def test_a_silent_target_is_given_up_and_asked_anew(
@@ -83,7 +84,7 @@ async def test_a_silent_target_is_given_up_and_asked_anew(
     proxies["target"].stall()
     await source.execute(INSERT)
     await eventually(lambda: failures(daemon) >= 1, 3.0)
-    assert "no reply to mirror_apply" in daemon.record.errors[-1].message
+    assert "no reply to mirror_apply" in daemon.knowledge.record.errors[-1].message
     proxies["target"].resume()
     assert await becomes_equal(source, target) < 3.0
     await eventually(lambda: value(target, "select epoch >= 2 from mirror.state"))
@@ -99,7 +100,7 @@ async def test_a_silent_source_is_given_up_and_asked_anew(
     proxies["source"].stall("to_client")
     daemon._wake.set()
     await eventually(lambda: failures(daemon) >= 1, 3.0)
-    assert "no answer within" in daemon.record.errors[-1].message
+    assert "no answer within" in daemon.knowledge.record.errors[-1].message
     await source.execute(INSERT)
     proxies["source"].resume()
     assert await becomes_equal(source, target) < 8.0
@@ -120,7 +121,7 @@ async def test_an_unknown_outcome_is_never_sent_again(source: Connection, target
     await asyncio.wait_for(swallowed.wait(), 5.0)
     await source.execute("update users set username = 'newer'")
     assert await becomes_equal(source, target) < 3.0
-    await eventually(lambda: daemon.vitals.leader)
+    await eventually(lambda: daemon.known.leader)
     await asleep(source)
     assert await value(target, "select epoch from mirror.state") == before + 1
     assert await value(target, "select count(*) from sent where epoch = %s", before) == 1
@@ -138,7 +139,7 @@ async def test_a_request_that_arrives_late_cannot_overwrite(
     await asleep(source)
     proxies["target"].stall("to_server")
     await source.execute("update users set username = 'older'")
-    await eventually(lambda: late.metrics.wakeups.labels("rung")._value.get() >= 1)
+    await eventually(lambda: late.knowledge.metrics.wakeups.labels("rung")._value.get() >= 1)
     await eventually(
         lambda: value(source, "select not exists (select from pg_locks where objid = 1 and classid = 1835627122)")
     )
@@ -154,7 +155,7 @@ async def test_a_request_that_arrives_late_cannot_overwrite(
         await asleep(source)  # it has nothing left to apply
         batch = await value(target, "select epoch || '/' || batch from mirror.state")
         proxies["target"].resume()
-        await eventually(lambda: late.metrics.batches.labels("superseded")._value.get() == 1)
+        await eventually(lambda: late.knowledge.metrics.batches.labels("superseded")._value.get() == 1)
         assert await value(target, "select epoch || '/' || batch from mirror.state") == batch
         assert await value(target, "select username from users") == "newest"
     await proxies["source"].accept()
@@ -168,6 +169,73 @@ async def test_a_slow_network_is_only_slow(source: Connection, target: Connectio
     assert await becomes_equal(source, target) < 2.0
 
 
+TAKE_OVER_S = 15.0  # with the default settings
+
+
+@pytest.fixture
+async def usual(source_url: str, target_url: str, way: Way) -> AsyncIterator[Away]:
+    """The same with the default settings."""
+    install(source_url, target_url)
+    async with Proxy.to(source_url) as source, running(source.url(source_url), way.url) as daemon:
+        yield await leading(daemon), {"source": source, "target": way.proxy}
+
+
+@pytest.mark.slow
+@ANY_SIDE
+async def test_connections_that_died_without_a_word_are_given_up_soon(
+    source: Connection, target: Connection, usual: Away, side: str
+) -> None:
+    """New ones work. (Behind the proxy the kernel cannot tell, so only what the daemon does itself counts.)"""
+    daemon, proxies = usual
+    await asleep(source)
+    proxies[side].strand()
+    await source.execute(INSERT)
+    took_s = await becomes_equal(source, target, timeout_s=TAKE_OVER_S)
+    print(f"{side} half-open, one daemon: {took_s:.1f} s")
+    await eventually(lambda: not daemon.known.why_not_ready(), TAKE_OVER_S - took_s)
+
+
+@pytest.mark.slow
+@ANY_SIDE
+async def test_a_network_that_is_back_is_found_soon(
+    source: Connection, target: Connection, usual: Away, side: str
+) -> None:
+    """Nothing came through for longer than all is waited for, no standby; what was under way stays lost."""
+    daemon, proxies = usual
+    proxies[side].stall()
+    await source.execute(INSERT)
+    began = time.monotonic()
+    await eventually(lambda: time.monotonic() - began > 20.0 and failures(daemon) > 0, 30.0)
+    proxies[side].strand()
+    took_s = await becomes_equal(source, target, timeout_s=TAKE_OVER_S)
+    print(f"{side} back after 20 s: {took_s:.1f} s")
+
+
+@DIRECT
+async def test_a_long_statement_is_not_taken_for_a_dead_connection(
+    source: Connection, away: Away, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    daemon, proxies = away
+    monkeypatch.setattr(mirror.source.lead, "QUIET_S", 0.2)
+    monkeypatch.setattr(mirror.source.lead, "HANDED_S", 0.1)
+    monkeypatch.setattr(mirror.source.lead, "LOOK_S", 0.1)
+    await source.execute(
+        "create or replace function mirror.faults() returns text[] language sql as $$ "
+        "select array[]::text[] from pg_sleep(3) $$"
+    )
+    accepted = proxies["source"].accepted
+    daemon._loop.watch._faults_at = float("-inf")
+    daemon._wake.set()
+    began = time.monotonic()
+    await eventually(lambda: proxies["source"].accepted >= accepted + 5, 5.0)
+    await eventually(lambda: time.monotonic() - began > 3.5)
+    assert failures(daemon) == 0
+    proxies["source"].strand()
+    daemon._wake.set()
+    await eventually(lambda: failures(daemon) == 1, 5.0)
+    assert "the connection is dead" in daemon.knowledge.record.errors[-1].message
+
+
 @pytest.mark.slow
 async def test_a_daemon_that_is_cut_off_from_the_primary_steps_aside_and_another_one_leads(
     source: Connection, target: Connection, source_url: str, target_url: str
@@ -177,14 +245,15 @@ async def test_a_daemon_that_is_cut_off_from_the_primary_steps_aside_and_another
     async with Proxy.to(source_url) as proxy, running(proxy.url(source_url), target_url) as alone:
         await leading(alone)
         async with running(source_url, target_url) as other:
-            await eventually(lambda: other.vitals.standby)
+            await eventually(lambda: other.known.standby)
+            await source.execute(INSERT)
             proxy.stall()
             began = time.monotonic()
-            await eventually(lambda: not alone.vitals.leader, 15.0)
-            await leading(other, 15.0 - (time.monotonic() - began))
-            await source.execute(INSERT)
-            assert await becomes_equal(source, target) < 3.0
+            await eventually(lambda: not alone.known.leader, TAKE_OVER_S)
+            await leading(other, TAKE_OVER_S - (time.monotonic() - began))
+            await becomes_equal(source, target, timeout_s=3.0)
+            print(f"source silent, with a standby: {time.monotonic() - began:.1f} s")
             epoch = await value(target, "select epoch from mirror.state")
             proxy.resume()
-            await eventually(lambda: alone.vitals.standby, 20.0)
+            await eventually(lambda: alone.known.standby, 20.0)
             assert await value(target, "select epoch from mirror.state") == epoch

@@ -46,8 +46,8 @@ async def test_a_server_is_killed_and_comes_back(servers: Pair, source_url: str,
         await change(source_url)
         await asyncio.to_thread(side.server.kill)
         try:
-            await eventually(lambda: not daemon.vitals.leader or not daemon.vitals.target_up)
-            assert daemon.vitals.why_not_ready()
+            await eventually(lambda: not daemon.known.leader or not daemon.known.target_up)
+            assert daemon.known.why_not_ready()
         finally:
             await asyncio.to_thread(side.server.restart)
         await change(source_url)
@@ -56,7 +56,7 @@ async def test_a_server_is_killed_and_comes_back(servers: Pair, source_url: str,
             await psycopg.AsyncConnection.connect(target_url, autocommit=True) as target,
         ):
             assert await becomes_equal(source, target) < 8.0
-            await eventually(lambda: not daemon.vitals.why_not_ready())
+            await eventually(lambda: not daemon.known.why_not_ready())
 
 
 async def change(source_url: str) -> None:

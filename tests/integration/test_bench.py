@@ -34,6 +34,8 @@ PEERS = {
     "commit to visible, 2 ms to each side": {FLOOR, "mirror", NATIVE, f"{NATIVE}, over both wires"},
     BACKLOG: {"mirror", NATIVE, "mirror through HTTPS"},
     "backlog, 2,000 single-row changes, 1 % revocations": {"mirror", NATIVE},
+    "revocations of ten kinds, 2,000 grants in front": {"mirror"},
+    "revocations of ten kinds, 2,000 changed roles in front": {"mirror"},
     WRITES: {WITHOUT, "mirror", NATIVE, "NOTIFY in every transaction", *TRIGGERS},
     f"{WRITES}, nothing mapped changes": {WITHOUT, "mirror", *TRIGGERS},
     "first load, 2,000 memberships": {"COPY into COPY", "mirror"},

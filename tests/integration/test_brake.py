@@ -7,8 +7,10 @@ from typing import Any
 import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
+from psycopg.types.json import Jsonb
 
 import mirror.producers.outbox
+import mirror.producers.reconcile
 from mirror.producers.findings import Order
 from tests.bed.daemons import asleep, becomes_equal, environ, equal, install, leading, process, value
 from tests.bed.eventually import eventually
@@ -36,6 +38,7 @@ async def test_rows_that_seem_gone_stay_until_a_person_has_looked(
     install(source_url, target_url)
     async with quiet(source_url, target_url) as daemon:
         await leading(daemon)
+        proof = await eventually(lambda: value(target, "select proof from mirror.state"))
         await unseen(source, f"delete from trip_memberships where trip_id in ({an_id('1')}, {an_id('2')})")
         await unseen(source, f"update trip_memberships set role = 'unseen' where user_id = {an_id('1')}")
         await target.execute("update users set username = 'drift'")
@@ -53,16 +56,16 @@ async def test_rows_that_seem_gone_stay_until_a_person_has_looked(
             "the others are repaired"
         )
         reason = "the brake is on for trip_memberships: 200 of 400 rows would go"
-        assert reason in daemon.vitals.why_not_ready()
+        assert reason in daemon.known.why_not_ready()
         assert any(record.message.startswith("the brake") for record in caplog.records)
-        assert await value(target, "select proof from mirror.state") is None
-        assert daemon.metrics.resyncs.labels("braked")._value.get() == 1
+        assert await value(target, "select proof from mirror.state") == proof
+        assert daemon.knowledge.metrics.resyncs.labels("braked")._value.get() == 1
         # What is certain goes on: exact keys, revocations first of all.
         await source.execute(f"delete from trip_memberships where trip_id = {an_id('3')} and user_id = {an_id('5')}")
         await eventually(lambda: value(target, f"select ({COUNT}) = 399"))
-        assert reason in daemon.vitals.why_not_ready()
+        assert reason in daemon.known.why_not_ready()
         await verified(source)
-        assert reason in daemon.vitals.why_not_ready(), "looking does not let go of it"
+        assert reason in daemon.known.why_not_ready(), "looking does not let go of it"
         async with process(environ(source_url, target_url), "status") as status:
             await status.ended(20)
             assert "brake: a comparison of trip_memberships would delete 200 of 400 rows and did not" in status.output
@@ -74,9 +77,9 @@ async def test_rows_that_seem_gone_stay_until_a_person_has_looked(
         async with process(environ(source_url, target_url), "resync", "--force") as forced:
             assert await forced.ended(20) == 0
         assert await equal(source, target)
-        assert daemon.vitals.braked == {}
+        assert daemon.known.about("brake") == {}
         await eventually(lambda: value(target, "select braked = '{}' from mirror.state"))
-        assert await eventually(lambda: value(target, "select proof is not null from mirror.state"))
+        await eventually(lambda: value(target, "select proof->'at' <> %s::jsonb->'at' from mirror.state", Jsonb(proof)))
 
 
 @pytest.mark.parametrize("gone", ["truncate trip_memberships", "drop", "delete"])
@@ -112,16 +115,43 @@ async def test_an_empty_source_empties_nothing(  # noqa: PLR0917 (fixtures)
             await source.execute(gone)
         if gone != "truncate trip_memberships":
             assert (await asked(source, "resync()"))[0] == "braked"
-        await eventually(lambda: "trip_memberships" in daemon.vitals.braked)
+        await eventually(lambda: "trip_memberships" in daemon.known.about("brake"))
         assert await value(target, COUNT) == 400
         await source.execute("update users set username = 'live'")
         await eventually(lambda: value(target, "select count(*) = 100 from users where username = 'live'"))
         assert len(wanted) == 1, "it compares once, not again and again"
         await source.execute("insert into trip_memberships overriding system value select * from saved")
         assert (await asked(source, "resync()"))[0] == "done"
-        await eventually(lambda: daemon.vitals.braked == {})
+        await eventually(lambda: daemon.known.about("brake") == {})
         assert await equal(source, target)
         await eventually(lambda: value(source, "select count(*) = 0 from mirror.outbox"))
+
+
+async def test_under_the_brake_it_sleeps_and_a_refill_ends_it(
+    source: Connection, target: Connection, source_url: str, target_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The mark stays in the outbox; that is no reason to look at it twenty times a second."""
+    monkeypatch.setattr(mirror.producers.reconcile, "AGAIN_MIN_S", 2.0)
+    await seed(source, USERS)
+    install(source_url, target_url)
+    await source.execute("create table saved as select * from trip_memberships")
+    async with quiet(source_url, target_url) as daemon:
+        await leading(daemon)
+        await source.execute("truncate trip_memberships")
+        await eventually(lambda: "trip_memberships" in daemon.known.about("brake"))
+        await asleep(source)
+        looks = daemon.knowledge.metrics.wakeups.labels("awake")._value.get()
+        await source.execute("update users set username = 'live'")
+        await eventually(lambda: value(target, "select count(*) = 100 from users where username = 'live'"))
+        await asleep(source)
+        assert daemon.knowledge.metrics.wakeups.labels("awake")._value.get() - looks < 5
+        assert daemon.known.about("brake"), "and nothing was compared meanwhile"
+        assert await value(target, COUNT) == 400
+        await source.execute("insert into trip_memberships overriding system value select * from saved")
+        await eventually(lambda: daemon.known.about("brake") == {})
+        assert await equal(source, target)
+        await eventually(lambda: value(source, "select count(*) = 0 from mirror.outbox"))
+        await eventually(lambda: value(target, "select braked = '{}' from mirror.state"))
 
 
 async def test_a_table_that_was_empty_at_the_start_is_not_emptied_later(
@@ -137,7 +167,7 @@ async def test_a_table_that_was_empty_at_the_start_is_not_emptied_later(
         await becomes_equal(source, target)
         await asleep(source)
         await source.execute("truncate trip_memberships")
-        await eventually(lambda: "trip_memberships" in daemon.vitals.braked)
+        await eventually(lambda: "trip_memberships" in daemon.known.about("brake"))
         assert await value(target, COUNT) == 400
 
 
@@ -152,7 +182,7 @@ async def test_a_restart_does_not_let_go_of_the_brake(
     await source.execute("truncate trip_memberships")
     for _ in range(2):
         async with quiet(source_url, target_url) as daemon:
-            await eventually(lambda: "trip_memberships" in daemon.vitals.braked)
+            await eventually(lambda: "trip_memberships" in daemon.known.about("brake"))
             assert await value(target, COUNT) == 400
     async with quiet(source_url, target_url) as daemon:
         assert (await asked(source, "resync('trip_memberships', force => true)"))[0] == "done"
@@ -208,7 +238,7 @@ async def test_what_may_not_be_read_is_not_empty(  # noqa: PLR0917 (fixtures)
             await source.execute("update users set username = 'live'; update trip_memberships set role = 'waits'")
             await eventually(lambda: value(target, "select count(*) = 30 from users where username = 'live'"))
             assert counted(result["tables"])["users"] == dict.fromkeys(("missing", "extra", "changed"), 0)
-            await eventually(lambda: any(says in reason for reason in daemon.vitals.why_not_ready()))
+            await eventually(lambda: any(says in reason for reason in daemon.known.why_not_ready()))
             assert await value(target, COUNT) == 120
             await source.execute(
                 "alter table trip_memberships disable row level security; "

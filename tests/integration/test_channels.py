@@ -55,7 +55,7 @@ async def test_the_daemon_says_so_and_opens_them_when_the_table_comes(
     await new_project(source, source_url, target, target_url)
     async with running(source_url, way.url, POLL) as daemon, clients(daemon.port) as client:
         await leading(daemon)
-        await eventually(lambda: any(e.kind == "ChannelsClosed" for e in daemon.record.errors))
+        await eventually(lambda: any(e.kind == "ChannelsClosed" for e in daemon.knowledge.record.errors))
         ready, served = await client.get("/readyz"), (await client.get("/api/status")).json
         assert ready.status == 503
         said = "private channels are closed: there is no realtime.messages yet"
@@ -69,7 +69,7 @@ async def test_the_daemon_says_so_and_opens_them_when_the_table_comes(
         await eventually(lambda: value(target, OURS))
         assert await project.receives(ANN, f"trip:{ROME}") == BOTH == await project.sends(ANN, f"trip:{ROME}")
         assert await project.receives(an_id(9), f"trip:{ROME}") == set()
-        await eventually(lambda: daemon.vitals.channels == "ready")
+        await eventually(lambda: daemon.known.channels == "ready")
         assert (await client.get("/readyz")).status == 200
         assert "mirror_channels_ready 1.0" in (await client.get("/metrics")).body
 
@@ -83,7 +83,7 @@ async def test_what_the_daemon_made_is_what_install_makes(
     async with running(source_url, target_url, POLL, mapping) as daemon:
         await leading(daemon)
         await first_client_connects(target)
-        await eventually(lambda: daemon.vitals.channels == "ready")
+        await eventually(lambda: daemon.known.channels == "ready")
     policies = (
         "select polname, polcmd, pg_get_expr(polqual, polrelid), pg_get_expr(polwithcheck, polrelid) "
         "from pg_policy order by 1"
@@ -104,15 +104,15 @@ async def test_a_project_that_may_not_make_policies_names_the_cure_everywhere(
         await leading(daemon)
         await first_client_connects(target)
         await target.execute("alter table realtime.messages owner to supabase_admin")
-        await eventually(lambda: daemon.vitals.channels == "closed")
-        await eventually(lambda: any("must be owner" in e.message for e in daemon.record.errors))
-        trouble = next(e for e in daemon.record.errors if "must be owner" in e.message)
+        await eventually(lambda: daemon.known.channels == "closed")
+        await eventually(lambda: any("must be owner" in e.message for e in daemon.knowledge.record.errors))
+        trouble = next(e for e in daemon.knowledge.record.errors if "must be owner" in e.message)
         assert trouble.cure.startswith(
             "Run `mirror install target`, or paste what `mirror install target --print` says"
         )
         reasons = (await client.get("/readyz")).json["reasons"]
         assert any("realtime.messages lacks policies" in r and "mirror install target" in r for r in reasons)
-        assert daemon.vitals.leader, "and the copy goes on"
+        assert daemon.known.leader, "and the copy goes on"
     said = status()
     assert "private channels are closed: realtime.messages lacks policies of the mirror. Run `mirror install" in said
     fired(
@@ -133,13 +133,13 @@ async def test_a_busy_table_keeps_neither_the_copy_nor_the_chat_waiting(
         await first_client_connects(target)
         await target.execute("lock table realtime.messages in access exclusive mode; commit")
         await chat.execute("select from realtime.messages")
-        await eventually(lambda: any("lock timeout" in e.message for e in daemon.record.errors), 15.0)
+        await eventually(lambda: any("lock timeout" in e.message for e in daemon.knowledge.record.errors), 15.0)
         assert await value(target, OURS) is None
         await source.execute("insert into users (id) values (%s)", [an_id(2)])
         await eventually(lambda: value(target, "select count(*) = 2 from public.users"))
         await target.execute("set statement_timeout = '3s'; select from realtime.messages")
         await chat.rollback()
-        await eventually(lambda: daemon.vitals.channels == "ready")
+        await eventually(lambda: daemon.known.channels == "ready")
 
 
 async def test_policies_that_a_person_took_away_are_reported_and_not_made_again(
@@ -149,11 +149,11 @@ async def test_policies_that_a_person_took_away_are_reported_and_not_made_again(
     install(source_url, target_url)
     async with running(source_url, target_url, POLL) as daemon:
         await leading(daemon)
-        assert daemon.vitals.channels == "ready"
+        assert daemon.known.channels == "ready"
         await target.execute('drop policy "mirror: members receive" on realtime.messages')
         await target.execute('drop policy "mirror: members send" on realtime.messages')
-        await eventually(lambda: daemon.vitals.channels == "closed")
-        await eventually(lambda: daemon.vitals.channels == "closed" and daemon.record.errors)
+        await eventually(lambda: daemon.known.channels == "closed")
+        await eventually(lambda: daemon.known.channels == "closed" and daemon.knowledge.record.errors)
         assert await value(target, OURS) is None
     assert put_in_place(target_url) != IN_PLACE
     assert await value(target, OURS) == ["mirror: members receive", "mirror: members send"]

@@ -89,7 +89,7 @@ async def test_a_whole_life(mirror: Mirror, source_url: str, target_url: str) ->
 
     async with daemons.running(source_url, target_url) as daemon:
         await daemons.leading(daemon)
-        await eventually(lambda: daemon.vitals.primed)
+        await eventually(lambda: daemon.known.primed)
         code, out, err = mirror("status")
         assert (code, err) == (0, "")
         assert out.startswith("FRESH: the target equals the source as of ")

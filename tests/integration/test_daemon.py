@@ -145,10 +145,10 @@ async def test_a_transaction_with_a_lower_xid_that_commits_later_is_neither_lost
         await source.execute("update users set username = 'late' where username = 'u2'")
         await eventually(lambda: value(target, "select exists (select from users where username = 'late')"))
         assert low < await value(source, "select pg_current_xact_id()::text::bigint")
-        polls = daemon.metrics.wakeups.labels("poll")._value.get()
+        polls = daemon.knowledge.metrics.wakeups.labels("poll")._value.get()
         await early.commit()
         assert await becomes_equal(source, target) < 2.0
-        assert daemon.metrics.wakeups.labels("poll")._value.get() == polls == 0
+        assert daemon.knowledge.metrics.wakeups.labels("poll")._value.get() == polls == 0
         await asleep(source)
         heard = await (await target.execute("select op, name from heard order by n")).fetchall()
         assert heard == [("UPDATE", "late"), ("UPDATE", "early")]
@@ -197,7 +197,7 @@ async def test_the_heartbeat_moves_the_position_while_nothing_changes(
             return bool(await value(target, "select as_of > %s and fresh_at > %s from mirror.state", *before))
 
         await eventually(moved)
-        assert daemon.vitals.staleness_s < 2.0
+        assert daemon.known.staleness_s < 2.0
         assert await value(source, "select count(*) from mirror.outbox") == 0
 
 
@@ -235,9 +235,9 @@ async def test_a_second_daemon_stands_by_and_takes_over(
         await first.says("leading")
         async with running(source_url, target_url, NEVER) as second:
             await becomes_equal(source, target)
-            await eventually(lambda: second.vitals.standby)
-            assert not second.vitals.leader
-            assert second.vitals.why_not_ready() == []
+            await eventually(lambda: second.known.standby)
+            assert not second.known.leader
+            assert second.known.why_not_ready() == []
             first.send(signal.SIGKILL)
             began = time.monotonic()
             await leading(second, 5.0)

@@ -2,10 +2,12 @@
 
 import asyncio
 import json
+import time
 import urllib.error
 import urllib.request
 from datetime import timedelta
 from functools import partial
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
@@ -16,7 +18,6 @@ import mirror.ops.endpoints
 from mirror.applier import Step
 from mirror.daemon import Daemon
 from mirror.demo.servers import Server, temporary_directory
-from mirror.target.target import Target
 from tests.bed.daemons import NEVER, Process, asleep, becomes_equal, environ, install, leading, process, running, value
 from tests.bed.eventually import eventually
 from tests.bed.proxy import Proxy
@@ -50,7 +51,7 @@ async def test_metrics_and_health(source: Connection, target: Connection, source
         await source.execute("insert into users (id) select gen_random_uuid() from generate_series(1, 7)")
         await becomes_equal(source, target)
         await asleep(source)
-        await eventually(lambda: not daemon.vitals.why_not_ready())
+        await eventually(lambda: not daemon.known.why_not_ready())
         status, text = await get(daemon, "/metrics")
         assert status == 200
         for line in (
@@ -76,9 +77,9 @@ async def test_when_a_side_is_gone_lag_and_staleness_grow_and_readyz_says_why(
         await asleep(source)
         proxy.refuse()
         proxy.cut()
-        await eventually(lambda: not daemon.vitals.leader)
+        await eventually(lambda: not daemon.known.leader)
         lag, staleness = await metric(daemon, "mirror_lag_seconds"), await metric(daemon, "mirror_staleness_seconds")
-        await eventually(lambda: daemon.vitals.lag_s > lag + 0.5)
+        await eventually(lambda: daemon.known.lag_s > lag + 0.5)
         assert await metric(daemon, "mirror_staleness_seconds") > staleness + 0.4
         status, text = await get(daemon, "/readyz")
         assert status == 503
@@ -101,25 +102,16 @@ async def test_when_the_loop_hangs_lag_and_staleness_grow_and_livez_says_so(
 
         monkeypatch.setattr(daemon._applier, "step", step)
         daemon._wake.set()
-        await eventually(lambda: daemon.vitals.lag_s > 1.5)
+        await eventually(lambda: daemon.known.lag_s > 1.5)
         assert await metric(daemon, "mirror_staleness_seconds") > 1.5
         assert (await get(daemon, "/livez"))[0] == 503
 
 
 async def test_freshness_does_not_depend_on_the_sources_clock(
-    source: Connection, target: Connection, source_url: str, target_url: str, monkeypatch: pytest.MonkeyPatch
+    source: Connection, target: Connection, source_url: str, target_url: str
 ) -> None:
     """fresh_at is on the target's clock, and never after the moment at which the snapshot was begun."""
     install(source_url, target_url)
-    began: list[Any] = []
-    fresh_at = Target._fresh_at
-
-    def note(self: Target, began_at: float) -> str:
-        found = fresh_at(self, began_at)
-        began.append((found, self._their_clock))
-        return found
-
-    monkeypatch.setattr(Target, "_fresh_at", note)
     async with running(source_url, target_url, NEVER) as daemon:
         await leading(daemon)
         before = await value(target, "select clock_timestamp()")
@@ -129,6 +121,44 @@ async def test_freshness_does_not_depend_on_the_sources_clock(
         await eventually(lambda: value(target, "select fresh_at >= %s - interval '1 second' from mirror.state", before))
         assert await value(target, "select fresh_at <= %s from mirror.state", after)
         assert await value(target, "select fresh_at <= applied_at from mirror.state")
+
+
+TWICE_AS_FAST = "import time; _right = time.monotonic; time.monotonic = lambda: 2 * _right()"
+WAITS = (
+    "select exists (select from pg_stat_activity where application_name = 'mirror' and wait_event_type = 'Lock' "
+    "and datname = current_database())"
+)
+
+
+@pytest.mark.slow
+async def test_a_clock_that_runs_twice_as_fast_makes_nothing_look_fresher(
+    source: Connection, target: Connection, source_url: str, target_url: str, tmp_path: Path
+) -> None:
+    """All of a daemon, whose whole Python has such a clock. A batch waits in the target: it is as old as it is."""
+    install(source_url, target_url)
+    (tmp_path / "sitecustomize.py").write_text(TWICE_AS_FAST)
+    async with process(environ(source_url, target_url, **NEVER, PYTHONPATH=str(tmp_path))) as daemon:
+        await daemon.says("leading")
+        await source.execute("insert into users (id) values (gen_random_uuid())")
+        await becomes_equal(source, target)
+        for _ in range(2):
+            await asleep(source)
+            began = time.monotonic()
+            await eventually(lambda began=began: time.monotonic() - began > 3.0)  # type: ignore[misc]
+            async with await psycopg.AsyncConnection.connect(target_url) as blocker:
+                await blocker.execute("select from mirror.state for update")
+                await source.execute("insert into users (id) values (gen_random_uuid())")
+                await eventually(lambda: value(target, WAITS))
+                read_before = await value(target, "select clock_timestamp()")
+                began = time.monotonic()
+                await eventually(lambda began=began: time.monotonic() - began > 2.5)  # type: ignore[misc]
+            await becomes_equal(source, target)
+            assert await value(target, "select fresh_at <= %s from mirror.state", read_before)
+            # The time of the last batch counts twice: it waited.
+            assert await value(target, "select fresh_at > %s - interval '4 seconds' from mirror.state", read_before)
+        await eventually(lambda: "this machine's clock runs fast by" in daemon.output)
+        assert daemon.output.count("this machine's clock") == 1
+        assert (await daemon.stopped())[0] == 0
 
 
 async def test_a_batch_that_arrives_late_does_not_look_fresh(

@@ -90,8 +90,8 @@ async def test_no_change_waits_for_the_poll(
         assert delays_s[-1] < POLL_S + 5.0
         late = [delay for delay in delays_s if delay > 3.0]
         assert len(late) < len(delays_s) / 100, late
-        assert daemon.metrics.wakeups.labels("poll")._value.get() == 0
-        assert daemon.metrics.wakeups.labels("rung")._value.get() > 10
+        assert daemon.knowledge.metrics.wakeups.labels("poll")._value.get() == 0
+        assert daemon.knowledge.metrics.wakeups.labels("rung")._value.get() > 10
 
 
 async def test_a_long_writer_keeps_the_daemon_awake(
@@ -101,11 +101,11 @@ async def test_a_long_writer_keeps_the_daemon_awake(
     async with running(source_url, target_url, FLOOR) as daemon:
         await leading(daemon)
         async with await psycopg.AsyncConnection.connect(source_url) as writer:
-            rung = daemon.metrics.wakeups.labels("awake")._value.get()
+            rung = daemon.knowledge.metrics.wakeups.labels("awake")._value.get()
             # Written while the daemon is awake, so it does not ring.
             daemon._wake.set()
             await eventually(lambda: _written_while_awake(daemon, writer, source))
-            await eventually(lambda: daemon.metrics.wakeups.labels("awake")._value.get() > rung + 5)
+            await eventually(lambda: daemon.knowledge.metrics.wakeups.labels("awake")._value.get() > rung + 5)
             await source.execute("insert into users (id, username) values (gen_random_uuid(), 'meanwhile')")
             assert await becomes_equal(source, target) < 1.0
             await writer.commit()
@@ -161,7 +161,7 @@ async def test_a_lost_doorbell_is_hung_up_again(
             await source.execute("insert into users (id) values (gen_random_uuid())")
             assert await becomes_equal(source, target) < 2.0
             await eventually(lambda lost=lost: daemon._doorbell.reconnects > lost)  # type: ignore[misc]
-        assert daemon.metrics.batches.labels("failed")._value.get() == 0
+        assert daemon.knowledge.metrics.batches.labels("failed")._value.get() == 0
 
 
 RING, NO_RING = "pg_notify(''mirror'', '''')", "pg_sleep(0)"
@@ -179,7 +179,7 @@ async def test_with_every_ring_lost_the_poll_finds_the_change(
         await asleep(source)
         await source.execute("insert into users (id) values (gen_random_uuid())")
         assert await becomes_equal(source, target) < 2.0
-        assert daemon.metrics.wakeups.labels("poll")._value.get() >= 1
+        assert daemon.knowledge.metrics.wakeups.labels("poll")._value.get() >= 1
 
 
 async def test_a_deaf_listener_is_found_out(
@@ -207,7 +207,7 @@ async def test_a_deaf_listener_is_found_out(
 
 async def test_a_network_that_fails_is_not_taken_for_a_pooler(source_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mirror.source.doorbell, "PROOF_TIMEOUT_S", 0.5)
-    monkeypatch.setattr(mirror.postgres, "CONNECT_TIMEOUT_S", 2)
+    monkeypatch.setattr(mirror.postgres, "CONNECT_S", 2)
     async with Proxy.to(source_url) as proxy:
         proxy.delay_s = 0.05  # the proof takes several round trips: it is not over before the network fails
         doorbell = Doorbell(proxy.url(source_url), asyncio.Event())

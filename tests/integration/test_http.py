@@ -126,7 +126,7 @@ async def test_a_standby_says_so_and_is_ready(source: Connection, source_url: st
         running(source_url, target_url, NEVER) as second,
         clients(second.port) as client,
     ):
-        await eventually(lambda: second.vitals.standby)
+        await eventually(lambda: second.known.standby)
         token = await written(source)
         assert (await leader.get("/wait", token=token)).status == 200
         reply = await client.get("/wait", token=token)
@@ -336,7 +336,7 @@ async def test_the_status_tells_what_happened(
         await source.execute(
             "insert into users (id, username) values (gen_random_uuid(), 'odd'), (gen_random_uuid(), 'ok')"
         )
-        await eventually(lambda: daemon.vitals.parked.get("users"))
+        await eventually(lambda: daemon.known.parked.get("users"))
         status = (await client.get("/api/status")).json
         assert (status["state"], status["verdict"], status["tables"]["users"]["parked"]) == ("leading", "fresh", 1)
         assert status["tables"]["users"]["upserted"] == 1
@@ -362,7 +362,7 @@ async def test_errors_are_kept_in_plain_words_with_their_cure(
     async with serving(source_url, target_url) as (daemon, client):
         await target.execute("alter table mirror.state rename to state_of_old")
         daemon._step_soon()
-        await eventually(lambda: daemon.record.errors and daemon.record.errors[-1].times > 2, 15)
+        await eventually(lambda: daemon.knowledge.record.errors and daemon.knowledge.record.errors[-1].times > 2, 15)
         status = (await client.get("/api/status")).json
         assert len(status["errors"]) <= 2, "the same again is counted"
         assert all("mirror.state" in error["message"] for error in status["errors"])
@@ -374,7 +374,7 @@ async def test_errors_are_kept_in_plain_words_with_their_cure(
 
 async def test_everything_is_answered_while_the_loop_stands_still(source_url: str, target_url: str) -> None:
     async with serving(source_url, target_url) as (daemon, client):
-        await eventually(lambda: not daemon.vitals.why_not_ready())
+        await eventually(lambda: not daemon.known.why_not_ready())
         with ThreadPoolExecutor(1) as elsewhere:
             for path in ("/metrics", "/api/status", "/livez", "/readyz", "/"):
                 asking = elsewhere.submit(asyncio.run, client.get(path))
@@ -398,7 +398,7 @@ async def test_no_secret_is_in_any_answer_log_line_or_metric(
         for side in (source, target):
             side.refuse()
             side.cut()
-            await eventually(lambda: not daemon.vitals.leader)
+            await eventually(lambda: not daemon.known.leader)
             said.append(await _everything(client))
             await side.accept()
             await leading(daemon)

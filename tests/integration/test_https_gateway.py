@@ -44,7 +44,7 @@ async def test_a_body_that_a_gateway_refuses_is_halved_until_it_passes(
     supabase.body_max = 700_000
     async with running(source_url, supabase.url, NEVER) as daemon:
         await becomes_equal(source, target, timeout_s=30.0)
-        troubles = {trouble.message: trouble for trouble in daemon.record.errors}
+        troubles = {trouble.message: trouble for trouble in daemon.knowledge.record.errors}
     (trouble,) = troubles.values()
     assert "the gateway answers 413" in trouble.message
     assert "the next batch is half of it" in trouble.cure
@@ -64,7 +64,7 @@ async def test_a_reply_that_is_none_of_ours_does_not_end_the_daemon(
         supabase.answers.append(Response(body, media_type="application/json"))
         await source.execute("insert into users (id) values (gen_random_uuid())")
         await becomes_equal(source, target)
-        assert any("but something else" in trouble.message for trouble in daemon.record.errors)
+        assert any("but something else" in trouble.message for trouble in daemon.knowledge.record.errors)
     assert asked(supabase, "mirror_claim") >= 4, "two odd replies, one that was taken, and one after the odd batch"
 
 
@@ -86,7 +86,7 @@ async def test_an_install_that_the_api_has_not_noticed_is_waited_for(source_url:
         install(source_url, target_url)
         async with running(source_url, supabase.url, NEVER) as daemon:
             await leading(daemon, 15.0)
-            assert daemon.record.errors == ()
+            assert daemon.knowledge.record.errors == ()
 
 
 async def test_one_that_was_never_made_ends_the_daemon_with_both_cures(
@@ -119,7 +119,7 @@ async def test_doctor_says_well_and_leaves_the_leader_alone(
         assert await value(target, "select to_jsonb(s) from mirror.state as s") == before
         await source.execute("insert into users (id) values (gen_random_uuid())")
         await becomes_equal(source, target)
-        assert daemon.record.errors == ()
+        assert daemon.knowledge.record.errors == ()
 
 
 async def test_commands_wait_for_an_api_that_has_not_noticed(

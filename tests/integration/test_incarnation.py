@@ -51,16 +51,12 @@ async def adopt(source_url: str, target_url: str, *arguments: str) -> tuple[int,
         return await command.ended(20), command.output
 
 
-@pytest.mark.parametrize("other", ["incarnation = gen_random_uuid()", "timeline"])
 async def test_another_source_is_refused_and_adopted_by_a_person(
-    source: Connection, target: Connection, source_url: str, target_url: str, other: str
+    source: Connection, target: Connection, source_url: str, target_url: str
 ) -> None:
     await loaded(source, source_url, target_url)
-    if other == "timeline":
-        name = urlsplit(source_url).path.lstrip("/")
-        await source.execute(f"alter database {name} set \"neon.timeline_id\" = 'another'")
-    else:
-        await source.execute(f"update mirror.install set {other}")
+    name = urlsplit(source_url).path.lstrip("/")
+    await source.execute(f"alter database {name} set \"neon.timeline_id\" = 'another'")
     await source.execute("alter table users disable trigger user; delete from users where email = '~'")
     await refused(source_url, target_url, target, "the target mirrors another source")
     before = await kept(target)
@@ -188,15 +184,15 @@ async def test_a_branch_restored_to_yesterday_ends_the_daemon_and_deletes_nothin
         assert (await adopt(server.url(), target_url))[0] == 1
         assert (await adopt(server.url(), target_url, "--yes"))[0] == 0
         async with quiet(server.url(), target_url) as daemon:
-            await eventually(lambda: "users" in daemon.vitals.braked)
+            await eventually(lambda: "users" in daemon.known.about("brake"))
             assert await value(target, "select count(*) from users") == 310, "the brake stands guard"
-            assert not daemon.vitals.primed
+            assert not daemon.known.primed
             async with process(environ(server.url(), target_url), "resync", "--force", "--json") as forced:
                 assert await forced.ended(20) == 0
                 assert json.loads(forced.output)["result"]["tables"]["users"]["extra"] == 300
             async with await psycopg.AsyncConnection.connect(server.url(), autocommit=True) as source:
                 assert await equal(source, target)
-            await eventually(lambda: daemon.vitals.primed)
+            await eventually(lambda: daemon.known.primed)
 
 
 async def test_adopt_could_not_tell_is_exit_code_3(source_url: str, target_url: str) -> None:

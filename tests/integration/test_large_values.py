@@ -100,8 +100,8 @@ async def test_a_large_value_delays_no_other_row(
             await eventually(lambda closed=closed: value(target, closed), 2.0)  # type: ignore[misc]
         await eventually(lambda: parked_are(target, keys), 5.0)
         assert reason in await value(target, "select reason from mirror.parked limit 1")
-        assert daemon.vitals.broken == {}
-        await eventually(lambda: sum(daemon.vitals.parked.values()) == keys)
+        assert daemon.known.about("unreadable") == {}
+        await eventually(lambda: sum(daemon.known.parked.values()) == keys)
         if "role" in attack:  # fail closed
             await eventually(lambda: value(target, "select count(*) = 95 from trip_memberships"))
         for small in SMALL.values():
@@ -224,8 +224,8 @@ async def test_an_entry_that_is_about_nothing_is_dropped_and_counted(
             await source.execute("delete from trip_memberships where id = 1")
         await eventually(lambda: value(target, "select count(*) = 99 from trip_memberships"), 2.0)
         await eventually(lambda: value(source, "select count(*) = 0 from mirror.outbox"), 5.0)
-        assert daemon.metrics.errors.labels("UnreadableEntry")._value.get() == 1
-        await eventually(lambda: not daemon.vitals.why_not_ready())
+        assert daemon.knowledge.metrics.errors.labels("UnreadableEntry")._value.get() == 1
+        await eventually(lambda: not daemon.known.why_not_ready())
 
 
 async def test_a_backlog_of_such_entries_is_dropped_too(

@@ -152,7 +152,7 @@ async def test_a_stranger_with_all_our_locks_rules_nothing(
             await source.execute("insert into users (id) values (gen_random_uuid())")
             assert await becomes_equal(source, target) < 3.0
         await leading(daemon, 5.0)
-        await eventually(lambda: not daemon.vitals.why_not_ready())
+        await eventually(lambda: not daemon.known.why_not_ready())
         assert (await client.get("/readyz")).status == 200
         code, said = await command(settings, "verify")
         assert code == 0, said
@@ -212,7 +212,7 @@ async def test_the_doorbells_lock_in_strange_hands_costs_latency_only(
 
 def looks(daemon: Daemon) -> float:
     """How often it woke up to look."""
-    return float(sum(daemon.metrics.wakeups.labels(w.value)._value.get() for w in Woken))
+    return float(sum(daemon.knowledge.metrics.wakeups.labels(w.value)._value.get() for w in Woken))
 
 
 @pytest.mark.parametrize("awake", [False, True])
@@ -304,13 +304,13 @@ async def test_of_many_who_want_it_one_leads(source_url: str, opened: Open) -> N
 
 async def test_the_drain_renews_it_now_and_then(source_url: str, source: Connection, opened: Open) -> None:
     install_source(source_url)
-    times = iter((100.0, 101.0, 103.9, 104.1, 105.0, 108.2))
+    now = 100.0
     primary = await opened(Holder("run"))
-    primary.lease._clock = lambda: next(times)
+    primary.lease._clock = lambda: now
     assert await primary.lead()
     renewals = "select renewed_at from mirror.lead"
     seen = [await value(source, renewals)]
-    for _ in range(5):
+    for now in (101.0, 103.9, 104.1, 105.0, 108.2):  # noqa: B007 - the clock says it
         await primary.drain(Request(rows=1, bytes=1000))
         seen.append(await value(source, renewals))
     assert [earlier == later for earlier, later in itertools.pairwise(seen)] == [True, True, False, True, False]
@@ -326,16 +326,16 @@ async def test_a_batch_that_takes_longer_than_a_lease_keeps_the_lead(
     async with running(source_url, target_url, often) as daemon:
         await leading(daemon)
         async with running(source_url, target_url, often) as standby:
-            await eventually(lambda: standby.vitals.standby)
+            await eventually(lambda: standby.known.standby)
             async with await psycopg.AsyncConnection.connect(target_url) as blocker:
                 await blocker.execute("select from mirror.state for update")
                 await source.execute("insert into users (id) values (gen_random_uuid())")
                 began = time.monotonic()
                 await eventually(lambda: time.monotonic() - began > 3.0)
             assert await becomes_equal(source, target) < 3.0
-            assert daemon.vitals.leader
-            assert standby.vitals.standby
-            assert daemon.metrics.batches.labels("superseded")._value.get() == 0
+            assert daemon.known.leader
+            assert standby.known.standby
+            assert daemon.knowledge.metrics.batches.labels("superseded")._value.get() == 0
 
 
 async def test_a_source_of_an_older_release_says_what_to_do(

@@ -82,7 +82,7 @@ async def everything_known(source: Connection, target: Connection, daemon: Daemo
     await source.execute("insert into users (id) select gen_random_uuid() from generate_series(1, 7)")
     await becomes_equal(source, target)
     await asked(source, "resync()")
-    await eventually(lambda: daemon.vitals.proven_at)
+    await eventually(lambda: daemon.known.proven_at)
 
 
 @pytest.mark.skipif(bool(missing_promtool()), reason=missing_promtool())
@@ -200,7 +200,7 @@ async def test_a_standby_exports_what_it_knows(
     async with running(source_url, target_url, NEVER) as first:
         await everything_known(source, target, first)
         async with running(source_url, target_url, NEVER) as second:
-            await eventually(lambda: second.vitals.standby)
+            await eventually(lambda: second.known.standby)
             leads, waits = exported(await exposition(first)), exported(await exposition(second))
             assert {f"mirror_{name}" for name in NOT_OF_A_STANDBY} <= leads.keys()
             assert waits.keys() == leads.keys() - {f"mirror_{name}" for name in NOT_OF_A_STANDBY}
@@ -210,7 +210,7 @@ async def test_a_standby_exports_what_it_knows(
             monkeypatch.setattr(second._applier.reconcile, "want", lambda _: None)
             first.stop()
             await leading(second)
-            assert second.vitals.proven_at == pytest.approx(first.vitals.proven_at, abs=5), "others prove as well"
+            assert second.known.proven_at == pytest.approx(first.known.proven_at, abs=5), "others prove as well"
             assert "mirror_standby 0.0" in await exposition(second)
             assert {f"mirror_{name}" for name in NOT_OF_A_STANDBY} <= exported(await exposition(second)).keys()
 
@@ -225,8 +225,8 @@ async def test_the_side_that_is_gone_is_the_one_that_is_down(
         proxy.refuse()
         proxy.cut()
         await source.execute("insert into users (id) values (gen_random_uuid())")
-        await eventually(lambda: daemon.vitals.target_up is False)
-        errors = daemon.metrics.errors.labels("Unreachable")._value
+        await eventually(lambda: daemon.known.target_up is False)
+        errors = daemon.knowledge.metrics.errors.labels("Unreachable")._value
         tried = errors.get()
         while errors.get() < tried + 2:  # through two more attempts, whatever the moment of a scrape
             text = await exposition(daemon)
@@ -244,11 +244,11 @@ async def test_a_source_that_falls_silent_makes_both_ages_grow(source_url: str, 
     settings = {"MIRROR_HEARTBEAT_INTERVAL": "300ms"}
     async with Proxy.to(source_url) as proxy, running(proxy.url(source_url), target_url, settings) as daemon:
         await leading(daemon)
-        assert daemon.vitals.lag_s < 0.3
+        assert daemon.known.lag_s < 0.3
         proxy.stall()
-        await eventually(lambda: daemon.vitals.lag_s > 1.5)
-        assert daemon.vitals.staleness_s > 1.5
-        assert daemon.vitals.leader, "it still waits for the answer"
+        await eventually(lambda: daemon.known.lag_s > 1.5)
+        assert daemon.known.staleness_s > 1.5
+        assert daemon.known.leader, "it still waits for the answer"
         found = {s.name: s.value for f in text_string_to_metric_families(await exposition(daemon)) for s in f.samples}
         assert found["mirror_lag_seconds"] > 1.5
         assert found["mirror_staleness_seconds"] > 1.5
@@ -267,7 +267,7 @@ async def test_requests_count_by_their_end_and_verifications_do_not(
 
         def counted() -> dict[str, float]:
             ends = ("done", "failed", "braked", "cancelled")
-            return {end: daemon.metrics.resyncs.labels(end)._value.get() for end in ends}
+            return {end: daemon.knowledge.metrics.resyncs.labels(end)._value.get() for end in ends}
 
         await eventually(lambda: counted() == {"done": 2, "failed": 1, "braked": 0, "cancelled": 0})
 
@@ -279,7 +279,7 @@ async def test_the_outbox_is_measured(source: Connection, source_url: str, targe
 
         async def measured() -> bool:
             await source.execute("insert into users (id) select gen_random_uuid() from generate_series(1, 100)")
-            return daemon.vitals.outbox_bytes > 0
+            return daemon.known.outbox_bytes > 0
 
         await eventually(measured)
-        assert f"mirror_outbox_bytes {float(daemon.vitals.outbox_bytes)}" in await exposition(daemon)
+        assert f"mirror_outbox_bytes {float(daemon.known.outbox_bytes)}" in await exposition(daemon)

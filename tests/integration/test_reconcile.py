@@ -273,7 +273,7 @@ async def test_a_row_that_the_source_cannot_read_does_not_blind_the_comparison(
         tables = await verified(source)
         assert tables["users"]["unreadable"] == ""
         assert counted(tables)["users"] == {"missing": 0, "extra": 0, "changed": 1}
-        assert daemon.vitals.broken == {}
+        assert daemon.known.about("unreadable") == {}
         assert (await asked(source, "resync()"))[0] == "done"
         assert await value(target, "select count(*) from users where email = 'drift'") == 0
         assert await value(target, "select count(*) from users") == 5
@@ -309,9 +309,9 @@ async def test_a_renamed_column_is_reported_and_nothing_is_deleted(  # noqa: PLR
         await source.execute("update trips set name = 'live'")
         await eventually(lambda: value(target, "select count(*) = 4 from trips where name = 'live'"))
         if pending:
-            assert any("email" in reason for reason in daemon.vitals.why_not_ready())
+            assert any("email" in reason for reason in daemon.known.why_not_ready())
         await source.execute("alter table users rename column mail to email")
-        await eventually(lambda: not daemon.vitals.broken, 5.0)
+        await eventually(lambda: not daemon.known.about("unreadable"), 5.0)
         assert (await asked(source, "resync()"))[0] == "done"
         assert await equal(source, target)
 
@@ -359,18 +359,18 @@ async def test_a_disabled_trigger_is_reported_and_what_it_missed_is_found(  # no
     settings = {"MIRROR_POLL_INTERVAL": "100ms"}
     async with quiet(source_url, target_url, **settings) as daemon:
         await leading(daemon)
-        assert daemon.vitals.faults == []
+        assert daemon.known.about("capture") == {}
         with caplog.at_level(logging.ERROR):
             await source.execute(
                 "drop trigger mirror_truncate on trips; alter table users disable trigger mirror_update"
             )
-            await eventually(lambda: len(daemon.vitals.faults) == 2)
-        assert any("mirror_update" in reason for reason in daemon.vitals.why_not_ready())
+            await eventually(lambda: len(daemon.known.about("capture")) == 2)
+        assert any("mirror_update" in reason for reason in daemon.known.why_not_ready())
         assert any(record.message.startswith("changes are not captured") for record in caplog.records)
         await eventually(lambda: not daemon._applier.reconcile.busy)
         await source.execute("update users set username = 'unseen'")
         await source.execute("alter table users enable always trigger mirror_update")
-        await eventually(lambda: len(daemon.vitals.faults) == 1)
+        await eventually(lambda: len(daemon.known.about("capture")) == 1)
         await becomes_equal(source, target)
 
 
@@ -415,7 +415,7 @@ async def test_a_source_that_comes_back_without_a_trigger_is_found_out_at_once(
             "select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'mirror' "
             "and datname = current_database()"
         )
-        await eventually(lambda: "mirror_delete" in "".join(daemon.vitals.faults))
+        await eventually(lambda: "mirror_delete" in "".join(daemon.known.about("capture")))
         await becomes_equal(source, target)
 
 
@@ -430,7 +430,7 @@ async def test_a_table_that_cannot_be_read_is_not_asked_for_all_the_time(
         await becomes_equal(source, target)
     await source.execute("alter table users rename column email to mail")
     async with quiet(source_url, target_url) as daemon:
-        await eventually(lambda: "users" in daemon.vitals.broken)
+        await eventually(lambda: "users" in daemon.known.about("unreadable"))
         turns, began = _turns(daemon), time.monotonic()
         await eventually(lambda: time.monotonic() - began > 1.0)
         assert _turns(daemon) - turns < 20
@@ -438,7 +438,7 @@ async def test_a_table_that_cannot_be_read_is_not_asked_for_all_the_time(
 
 def _turns(daemon: Daemon) -> float:
     """How often it has read."""
-    return sum(float(bucket.get()) for bucket in daemon.metrics.batch_seconds.labels("read")._buckets)
+    return sum(float(bucket.get()) for bucket in daemon.knowledge.metrics.batch_seconds.labels("read")._buckets)
 
 
 async def test_a_mark_that_comes_during_a_comparison_is_not_lost(
@@ -462,4 +462,23 @@ async def test_a_mark_that_comes_during_a_comparison_is_not_lost(
         assert daemon._applier.reconcile.running is not None
         await becomes_equal(source, target)
         await asleep(source)
+        assert drift(daemon) == no_drift()
+
+
+@pytest.mark.parametrize("users", [0, 30])
+async def test_the_first_proof_comes_right_after_the_first_load(
+    source: Connection, target: Connection, source_url: str, target_url: str, users: int
+) -> None:
+    """Also of tables that were empty from the start."""
+    await seed(source, users, users and 4)
+    install(source_url, target_url)
+    async with quiet(source_url, target_url) as daemon:
+        proof = await eventually(lambda: value(target, "select proof from mirror.state"))
+        assert {name: table["rows"] for name, table in proof["tables"].items()} == {
+            "users": users,
+            "trips": users and 4,
+            "trip_memberships": users * 4,
+        }
+        assert proof["reason"] == "start"
+        await eventually(lambda: daemon.known.proven_at is not None)
         assert drift(daemon) == no_drift()

@@ -101,7 +101,7 @@ async def test_what_does_not_exist_changes_nothing_and_nonsense_is_said_to_be(
         state, result = await asked(source, f"resync({scope} => 'nonsense')")
         assert state == "failed"
         assert "nonsense" in result["error"]
-        assert daemon.vitals.broken == {}
+        assert daemon.known.about("unreadable") == {}
         assert await equal(source, target)
 
 

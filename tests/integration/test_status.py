@@ -46,9 +46,9 @@ async def test_the_same_truth_in_a_terminal_and_over_http(
     async with daemons.running(source_url, target_url) as daemon, clients(daemon.port) as client:
         await daemons.leading(daemon)
         await source.execute("select mirror.resync()")
-        await eventually(lambda: daemon.record.proof)
+        await eventually(lambda: (daemon.knowledge.record.proof or {}).get("reason") == "resync")
         await source.execute(f"insert into users (id, username) values ('{an_id(2)}', 'EVIL')")
-        await eventually(lambda: daemon.vitals.parked and daemon.vitals.outbox_entries == 0)
+        await eventually(lambda: daemon.known.parked and daemon.known.outbox_entries == 0)
         served = (await client.get("/api/status")).json
         told = json.loads(await status("--json"))
         mine, theirs = told["target"], told["source"]
@@ -77,8 +77,9 @@ async def test_faults_and_requests_that_wait(source: Connection, status: Any) ->
     )
     request = await daemons.value(source, "select mirror.resync('trips')")
     said = await status()
-    assert 'fault: trigger mirror_update on "public"."trips" is missing; run `mirror install source`.' in said
-    assert "is not enabled always; run" in said
+    line = "capture: changes of trips are not captured: trigger mirror_update on public.trips is missing. "
+    assert f"{line}Run `mirror install source`." in said
+    assert "is not enabled always. Run" in said
     assert f"resync {request}: waiting." in said
     assert " kB." in said
     progress = {"phase": "compare", "table": "trips", "rows_checked": 50, "rows_expected": 200}

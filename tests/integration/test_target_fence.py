@@ -8,6 +8,8 @@ from typing import Any
 import psycopg
 import pytest
 
+from mirror.mapping import Mapping
+from mirror.target.access import told
 from tests.bed.eventually import eventually
 from tests.bed.target_side import SOURCE, Connection, Row, Writer, an_id, position, put_in_place, scope, user
 
@@ -126,7 +128,7 @@ async def test_the_same_batch_twice_at_once_is_applied_once(writer: Writer, riva
         assert await names(writer) == [f"{batch} {'b' if isinstance(outcomes[0], psycopg.Error) else 'a'}"]
 
 
-@pytest.mark.parametrize("changed", ["system", "timeline", "install"])
+@pytest.mark.parametrize("changed", ["system", "timeline", "oid"])
 async def test_another_source_is_refused(writer: Writer, changed: str) -> None:
     await writer.claim()
     error = await refused(writer.claim(SOURCE | {changed: "another"}))
@@ -137,6 +139,22 @@ async def test_another_source_is_refused(writer: Writer, changed: str) -> None:
     )
     await writer.send(1, 1, named("the first one goes on"))
     assert await writer.one("select source from mirror.state") == SOURCE
+
+
+async def test_the_same_source_installed_anew_is_taken_up_and_compared(writer: Writer) -> None:
+    """The server says that it is the same database; where it cannot say which one it is, a person must."""
+    await writer.claim()
+    await writer.apply(named("before"), position=position("9:12:10"))
+    anew = SOURCE | {"install": "anew"}
+    error = await refused(writer.claim(anew | {"snapshot": "9:11:"}))
+    assert (error.sqlstate, "went back in time" in str(error)) == ("PT412", True)
+    reply = await writer.claim(anew | {"snapshot": "13:13:"})
+    assert (reply["snapshot"], reply["primed"], reply["proof"]) == (None, False, None)
+    assert await writer.one("select fresh_at is null from mirror.state")
+    assert (await writer.status())["source"] == anew
+    assert await names(writer) == ["before"]
+    error = await refused(writer.claim({"system": None, "timeline": None, "install": "a third"}))
+    assert error.sqlstate == "PT412"
 
 
 async def test_of_two_sources_at_once_one_is_refused(target_url: str, writer: Writer, rival: Writer) -> None:
@@ -183,6 +201,7 @@ async def test_a_claim_tells_what_a_daemon_must_know(writer: Writer) -> None:
         "compared": True,
         "tampered": False,
         "doubts": [],
+        "told": told(Mapping()),
     }
     await writer.apply(position=position("9:12:10"))
     second = await writer.claim()
@@ -250,5 +269,5 @@ async def test_the_status_before_and_after_a_first_batch(writer: Writer) -> None
     assert set(status) == {
         "version", "types", "allow_cascade", "source", "epoch", "batch", "snapshot", "as_of", "fresh_at", "applied_at",
         "primed_at", "proof", "braked", "walks", "clock", "staleness_seconds", "parked", "channels", "life",
-        "position_life", "doubts", "equal",
+        "position_life", "doubts", "equal", "parked_keys",
     }  # fmt: skip

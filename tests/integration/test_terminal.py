@@ -65,7 +65,7 @@ async def evil(  # noqa: PLR0917 (fixtures)
     logging.getLogger("mirror").addHandler(lines)
     try:
         async with daemons.running(source_url, target_url, mapping=mapping) as daemon:
-            await eventually(lambda: daemon.vitals.leader and any(daemon.vitals.parked.values()))
+            await eventually(lambda: daemon.known.leader and any(daemon.known.parked.values()))
             await daemons.leading(daemon)
             async with clients(daemon.port) as client:  # curl prints it as it comes
                 document = (await client.get("/api/status")).body

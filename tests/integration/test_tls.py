@@ -127,7 +127,7 @@ async def test_the_daemon_goes_on_trying_and_tells_nothing(attacker: Impostor, t
     """An attacker who goes away again must not have ended it."""
     async with running(attacker.url(), target_url) as daemon:
         await eventually(lambda: attacker.asked > 2)
-        errors = [error.message for error in daemon.record.errors]
+        errors = [error.message for error in daemon.knowledge.record.errors]
     in_vain(attacker, " ".join(errors))
 
 

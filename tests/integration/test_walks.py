@@ -10,6 +10,7 @@ import psycopg
 import pytest
 
 import mirror.applier
+import mirror.producers.reconcile
 from mirror.daemon import Daemon
 from tests.bed.daemons import NEVER, SOFT, asleep, becomes_equal, equal, install, leading, running, value
 from tests.bed.eventually import eventually
@@ -152,7 +153,7 @@ async def test_a_walk_goes_on_where_it_was_after_a_lost_connection(
         await eventually(lambda: value(target, "select count(*) > 50 from trip_memberships"), 20.0)
         walked = daemon._applier.walks._walks[0]
         proxy.cut()
-        await eventually(lambda: daemon.metrics.batches.labels("failed")._value.get() == 1)
+        await eventually(lambda: daemon.knowledge.metrics.batches.labels("failed")._value.get() == 1)
         assert any(w.wide == walked.wide and w.after[0] is not None for w in daemon._applier.walks._walks)
         proxy.delay_s = 0.0
         await leading(daemon, 20.0)
@@ -171,20 +172,20 @@ async def test_a_broken_table_does_not_hold_up_the_others(
         await source.execute("update users set nick = 'changed'")
         await source.execute("delete from trip_memberships where id = (select min(id) from trip_memberships)")
         await eventually(lambda: value(target, "select count(*) = 5 from trip_memberships"), 3.0)
-        await eventually(lambda: "users" in daemon.vitals.broken)
-        assert any("users cannot be read" in reason for reason in daemon.vitals.why_not_ready())
+        await eventually(lambda: "users" in daemon.known.about("unreadable"))
+        assert any("users cannot be read" in reason for reason in daemon.known.why_not_ready())
         as_of = await value(target, "select as_of from mirror.state")
         turns = daemon._applier._pace._turns
         began = time.monotonic()
-        await eventually(lambda: time.monotonic() - began > 1.5 or not daemon.vitals.broken)
-        assert daemon.vitals.broken, "it stays broken"
-        assert daemon.vitals.lag_s > 1.0, "and the lag says so"
+        await eventually(lambda: time.monotonic() - began > 1.5 or not daemon.known.about("unreadable"))
+        assert daemon.known.about("unreadable"), "it stays broken"
+        assert daemon.known.lag_s > 1.0, "and the lag says so"
         assert daemon._applier._pace._turns - turns < 50, "and nobody spins"
         assert await value(target, "select as_of from mirror.state") == as_of, "the position stands still"
         assert await value(target, "select count(*) from users where username = 'changed'") == 0
         await source.execute("alter table users rename column nick to username")
         assert await becomes_equal(source, target) < 3.0
-        await eventually(lambda: not daemon.vitals.broken and daemon.vitals.lag_s == 0)
+        await eventually(lambda: not daemon.known.about("unreadable") and daemon.known.lag_s == 0)
         await eventually(lambda: value(target, "select as_of > %s from mirror.state", as_of))
 
 
@@ -216,6 +217,54 @@ async def test_in_a_backlog_revocations_go_first_and_the_position_waits(
     assert [moved for moved, _ in batches].index(True) >= 20, "not before the backlog is through"
     names = await value(target, "select count(*) from users where username like '%%!'")
     assert names == 200
+
+
+UNDER_WAY: dict[str, tuple[str, Callable[[Daemon], Any]]] = {
+    "walk": (
+        "select mirror.mark_keys(0, array['trip_memberships'], array(select id::text from trips limit 1), null, null)",
+        lambda daemon: len(daemon._applier.walks),
+    ),
+    "comparison": ("select mirror.resync()", lambda daemon: daemon._applier.reconcile.running),
+    "resync": ("select mirror.resync(rewrite => true)", lambda daemon: daemon._applier.reconcile.running),
+    "resync of a trip": (
+        "select mirror.resync(trip => (select id::text from trips limit 1))",
+        lambda daemon: daemon._applier.resync.known_requests,
+    ),
+}
+
+
+@pytest.mark.parametrize(("begin", "is_under_way"), UNDER_WAY.values(), ids=UNDER_WAY)
+async def test_a_revocation_waits_for_no_more_than_what_was_read_before_it(  # noqa: PLR0917 - fixtures
+    source: Connection,
+    target: Connection,
+    source_url: str,
+    target_url: str,
+    monkeypatch: pytest.MonkeyPatch,
+    begin: str,
+    is_under_way: Callable[[Daemon], Any],
+) -> None:
+    """One batch is being applied, the next one may be read already: it is in the third at the latest."""
+    monkeypatch.setattr(mirror.producers.reconcile, "SLICE_MIN", 10)
+    monkeypatch.setattr(mirror.producers.reconcile, "SLICE_MAX", 10)
+    await populate(source, 1500, 2)
+    await source.execute("update trip_memberships set role = 'doomed' where id % 500 = 0")
+    install(source_url, target_url)
+    async with running(source_url, target_url, NEVER) as daemon:
+        await ready(source, target, daemon)
+    await target.execute(WATCH)
+    async with running(source_url, target_url, SMALL) as daemon:
+        await ready(source, target, daemon)
+        await source.execute(begin)
+        await eventually(lambda: is_under_way(daemon), interval_s=0.001)
+        for change in ("status = 'LEFT', role = 'former'", "role = 'former'"):
+            one = "(select min(id) from trip_memberships where role = 'doomed')"
+            await source.execute(f"update trip_memberships set {change} where id = {one}")
+            left = await value(source, "select count(*) from trip_memberships where role = 'doomed'")
+            seen = await value(target, "select max(n) from batches")
+            gone = "select min(n) from batches where gone <= %s"
+            await eventually(lambda: value(target, gone, left), interval_s=0.001)  # noqa: B023
+            assert await value(target, gone, left) - seen <= 3
+        assert is_under_way(daemon), "it went on meanwhile"
 
 
 @pytest.mark.parametrize(("size", "rows"), [(1_000, 6000), (16_384, 700)])
@@ -260,7 +309,7 @@ async def _same_names(source: Connection, target: Connection) -> bool:
 def share_of_reads_within(daemon: Daemon, limit: str) -> float:
     samples = {
         (s.name, s.labels.get("le")): s.value
-        for metric in daemon.metrics.registry.collect()
+        for metric in daemon.knowledge.metrics.registry.collect()
         for s in metric.samples
         if metric.name == "mirror_batch_seconds" and s.labels.get("phase") == "read"
     }

@@ -146,6 +146,36 @@ async def test_an_empty_batch_is_applied_when_a_position_is_due() -> None:
     assert len(turning.both.applied) == 2, "the heartbeat"
 
 
+async def test_a_first_load_is_compared_as_soon_as_it_is_through() -> None:
+    turning = Turning()
+    turning.applier.begin(empty=(), walks=(), prove=True)
+    await turning.step(entries(broken={"trips": "renamed"}))
+    turning.now += 5.0
+    await turning.step(reading())
+    assert [request.slice for request in turning.both.asked] == [None, None], "not before there is a position"
+    await turning.step(reading())
+    assert turning.asked.slice == Range(Wide("users"), rows=2000, want="digest")
+
+
+async def test_it_sleeps_over_marks_that_are_left_and_looks_at_them_again() -> None:
+    turning = Turning()
+    applier, mark = turning.applier, Wide("users")
+    applier.begin(empty=(), walks=())
+    await turning.step(reading(mark))
+    everything = {"missing": 0, "extra": 1000, "changed": 0, "parked": 0, "refused": 0, "rows": []}
+    turning.both.outcome = Outcome(check={"equal": False, "n": 1000}, explained=(everything,))
+    whole = {"rows": 0, "upto1": None, "upto2": None, "check": {"n": 0, "digest": "0"}}
+    await turning.step(reading(mark, slice=whole))
+    await turning.step(reading(mark, slice=whole))
+    turning.now += 10.0  # no position can be told meanwhile
+    await turning.step(reading(mark))
+    assert [request.left for request in turning.both.asked] == [(), (), (), (mark,)]
+    assert applier.until_due() == 5.0
+    turning.now += 5.0
+    await turning.step(reading(mark))
+    assert turning.asked.slice == Range(mark, rows=2000, want="digest")
+
+
 @pytest.mark.parametrize(
     "incomplete",
     [
@@ -205,6 +235,8 @@ async def test_what_was_parked_is_tried_again_when_the_target_says_so() -> None:
     turning.both.outcome = Outcome()
     await turning.step(entries())
     assert turning.asked.slice == Keys("users", (("1", None), ("3", None)))
+    await turning.step(entries())
+    assert turning.asked.slice == Keys("trips", (("2", None),))
     await turning.step(entries())
     assert turning.asked.slice is None
 

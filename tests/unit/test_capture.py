@@ -39,6 +39,7 @@ KEYWORDS = {
     "as",
     "by",
     "case",
+    "coalesce",
     "else",
     "elsif",
     "exists",

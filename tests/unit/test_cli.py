@@ -7,11 +7,12 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from mirror import __version__
-from mirror.cli import main, resync, run, status
+from mirror.cli import main, resync, run, seen, status
 from mirror.cli.words import bug, veiled
 from mirror.demo.binaries import MissingBinariesError
 from mirror.errors import Refused
@@ -264,14 +265,23 @@ SOURCE = {
 }  # fmt: skip
 RESYNC = {"id": 7, "state": "running", "reason": "resync", "phase": "compare", "table": "trips", "done_rows": 5}
 TARGET = {
-    "installed": True, "primed_at": "2026-01-01", "staleness_seconds": 0.94, "epoch": 4, "batch": 9,
-    "snapshot": "7:7:", "parked": [{"tbl": "users", "k1": "1", "k2": "", "reason": "no", "tries": 2}],
-}  # fmt: skip
+    "installed": True,
+    "primed_at": "2026-01-01",
+    "staleness_seconds": 0.94,
+    "epoch": 4,
+    "batch": 9,
+    "snapshot": "7:7:",
+    "parked": [],
+    "clock": "2026-01-02T00:00:00+00:00",
+}
+PARKED = [{"tbl": "users", "k1": "1", "k2": "", "reason": "no", "tries": 2}]  # fmt: skip
 
 
-def words(verdict: str, **parts: object) -> list[str]:
-    report = {"verdict": verdict, "errors": [], "source": SOURCE, "target": TARGET, **parts}
-    return status._text(report, as_json=False).splitlines()
+def words(verdict: str, **parts: Any) -> list[str]:
+    parts = {"source": SOURCE, "target": TARGET, "errors": []} | parts
+    said = seen.verdict(parts["source"], parts["target"], 60.0)
+    assert said["verdict"] == verdict
+    return status._text(said | parts, as_json=False).splitlines()
 
 
 def test_a_fresh_copy_says_how_fresh() -> None:
@@ -279,15 +289,27 @@ def test_a_fresh_copy_says_how_fresh() -> None:
         "FRESH: the target equals the source as of 0.9 s ago.",
         "source: a daemon leads; 3 entries wait, the oldest for 0.2 s; the outbox takes 40 kB.",
         "target: epoch 4, batch 9, snapshot 7:7:.",
-        "parked: users 1: no (tried 2 times)",
     ]
+
+
+def test_of_parked_rows_it_is_not_said_that_they_are_equal() -> None:
+    first, *_, last = words("fresh", target=TARGET | {"parked": PARKED})
+    assert first == (
+        "FRESH: the target has what the source had 0.9 s ago, but for some rows: "
+        "rows of users that one of the two sides refuses are left out: 1."
+    )
+    assert last == "parked: users 1: no (tried 2 times)"
 
 
 @pytest.mark.parametrize(
     ("verdict", "parts", "line"),
     [
-        ("stale", {}, "STALE: the target equals the source as of 0.9 s ago."),
-        ("not primed", {}, "NOT PRIMED: the first load is not complete."),
+        (
+            "stale",
+            {"target": TARGET | {"staleness_seconds": 93.0}},
+            "STALE: nothing newer than 93.0 s ago is known to be in the target, because 3 entries wait",
+        ),
+        ("not primed", {"target": TARGET | {"primed_at": None}}, "NOT PRIMED: the first load is not complete."),
         ("not installed", {"target": {"installed": False}}, "target: the mirror is not installed."),
         ("not installed", {"source": {"installed": False}}, "source: the mirror is not installed."),
         ("fresh", {"source": {**SOURCE, "leader": False}}, "source: NO daemon leads; 3 entries wait, the oldest"),
@@ -302,9 +324,9 @@ def test_a_fresh_copy_says_how_fresh() -> None:
             "stranger: pid 7 (role app, application '\\x1b[2J') holds the mirror's lock 1;",
         ),
         (
-            "fresh",
+            "stale",
             {"source": {**SOURCE, "faults": ["no trigger on \x1b[2J"]}},
-            "fault: no trigger on \\x1b[2J; run `mirror install source`.",
+            "capture: changes of a table are not captured: no trigger on \\x1b[2J. Run `mirror install source`.",
         ),
         (
             "fresh",

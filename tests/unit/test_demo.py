@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
 from prometheus_client import generate_latest
@@ -24,8 +25,8 @@ from mirror.demo.story import Chapter, table
 from mirror.demo.traffic import GUESTS, Happening
 from mirror.demo.view import State, bars, farewell, frame, line, percentiles
 from mirror.demo.world import World
+from mirror.known import Known
 from mirror.ops.metrics import Metrics
-from mirror.ops.vitals import Vitals
 
 PLAIN, PAINTED = Ink(colours=False), Ink(colours=True)
 TRIP = Trip("40614e86-e5bc-493c-99f1-0946b59cc974", "Lisbon in June")
@@ -191,9 +192,9 @@ class TestView:
 
 class TestDaemon:
     def test_the_gauges_are_those_of_a_real_daemon(self) -> None:
-        vitals = Vitals(clock=lambda: 7.5, source_up=True, target_up=True)
-        vitals.positioned(7.0)
-        metrics = Metrics(vitals)
+        facts: dict[str, Any] = {"now": 7.5, "fresh_at": 7.0, "next_look_at": 8.0}
+        known = Known(role="leader", source_up=True, target_up=True, primed=True, **facts)
+        metrics = Metrics(lambda: known)
         metrics.rows.labels("users", "upsert").inc(40)
         metrics.rows.labels("trips", "delete").inc(2)
         assert read(generate_latest(metrics.registry).decode()) == Gauges(0.0, 0.5, 42)

@@ -1,6 +1,7 @@
 """The lease of the lead: trusted for less than it lasts, by our own clock, from before the request."""
 
 import asyncio
+from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
 import pytest
@@ -10,6 +11,7 @@ from mirror.errors import MirrorError, Superseded, Unreachable
 from mirror.source.lead import TRUST, Holder, Lease, lease_s
 
 ANSWER_S = 5.0
+BEGAN = datetime(2026, 1, 1, tzinfo=UTC)
 URL = "postgresql://primary"
 
 
@@ -21,6 +23,8 @@ class Session:
         self.backend_pid = 7
         self.description = True
         self.now = 100.0
+        self.true = 1.0  # seconds pass for one of ours
+        self.silent_s = 0.0
         self.answer: bool | MirrorError = True
         self.asked: list[str] = []
 
@@ -31,8 +35,12 @@ class Session:
             raise self.answer
         return self
 
-    async def fetchone(self) -> tuple[bool]:
-        return (self.answer is True,)
+    async def fetchone(self) -> tuple[bool, datetime]:
+        return self.answer is True, self.theirs(self.now)
+
+    def theirs(self, now: float) -> datetime:
+        """The server's clock, which is right."""
+        return BEGAN + timedelta(seconds=self.true * (now - 100.0))
 
     async def close(self) -> None: ...
 
@@ -49,8 +57,24 @@ async def test_it_counts_from_before_the_request() -> None:
     assert lease.left_s == pytest.approx(TRUST * 12.0 - ANSWER_S)
     assert lease.request() is not None, "a third of it is over"
     session.now += 4.0  # until that drain has answered
-    lease.renewed()
+    lease.renewed(session.theirs(session.now).isoformat())
     assert lease.left_s == pytest.approx(TRUST * 12.0 - 4.0)
+
+
+async def test_a_slow_clock_keeps_it_no_longer_than_it_lasts() -> None:
+    session, lease = leasing()
+    session.true = 2.0
+    await lease.take()
+    session.now += 2.0
+    left_s = lease.left_s
+    lease.heard(session.theirs(session.now).isoformat())
+    assert lease.left_s == pytest.approx(min(left_s, TRUST * 12.0 - 2.0 * 2.0))
+    session.now += 4.0
+    lease.heard(session.theirs(session.now).isoformat())
+    assert lease.left_s < 0.0, "12 s have passed"
+    assert lease.request() is not None
+    lease.renewed(session.theirs(session.now).isoformat())
+    assert lease.left_s == pytest.approx(TRUST * 12.0)
 
 
 async def test_it_is_renewed_when_a_third_is_over_and_by_its_holder_only() -> None:

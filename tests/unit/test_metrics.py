@@ -17,16 +17,19 @@ from mirror.applier import Step
 from mirror.batch import Outcome, Reading
 from mirror.config import load_settings
 from mirror.daemon import Daemon
-from mirror.loop import Woken, _waiting
+from mirror.doubt import doubt
+from mirror.known import Known
+from mirror.loop import Woken
 from mirror.mapping import Mapping
+from mirror.ops.knowledge import waiting
 from mirror.ops.metrics import Metrics
 from mirror.ops.schedule import next_run
-from mirror.ops.vitals import Vitals
 from mirror.producers.findings import Finished, Order, TableReport
 from mirror.target.key import LEGACY_RETIRED_AT, key_ends
 
 NOT_OF_A_STANDBY = {
-    "lag_seconds", "staleness_seconds", "target_up", "primed", "doorbell_proven", "outbox_entries", "outbox_bytes",
+    "lag_seconds", "staleness_seconds", "doubts", "target_up", "primed", "doorbell_proven", "outbox_entries",
+    "outbox_bytes",
     "channels_ready", "capture_faults", "reconcile_last_success_timestamp_seconds",
     "reconcile_due_timestamp_seconds", "parked_keys", "braked", "broken",
 }  # fmt: skip
@@ -42,9 +45,9 @@ def samples(registry: CollectorRegistry) -> dict[str, float]:
     return found
 
 
-def gauges(vitals: Vitals, **more: Any) -> dict[str, float]:
+def gauges(known: Known, **more: Any) -> dict[str, float]:
     """The gauges of the mirror, without its prefix."""
-    found = samples(Metrics(vitals, **more).registry)
+    found = samples(Metrics(lambda: known, **more).registry)
     return {name.removeprefix("mirror_"): value for name, value in found.items() if name.startswith("mirror_")}
 
 
@@ -52,11 +55,15 @@ def names(found: dict[str, float]) -> set[str]:
     return {name.partition("{")[0] for name in found}
 
 
-def leader(proven_at: float | None = None) -> Vitals:
-    vitals = Vitals(source_up=True)
-    vitals.leads(primed=True, proven_at=proven_at)
-    vitals.channels = "ready"
-    return vitals
+def leader(proven_at: float | None = None, **more: Any) -> Known:
+    facts: dict[str, Any] = {
+        "role": "leader",
+        "source_up": True,
+        "target_up": True,
+        "primed": True,
+        "led_since": time.time(),
+    }
+    return Known(**(facts | {"channels": "ready", "proven_at": proven_at, "led_since": time.time()} | more))
 
 
 def a_step(outcome: Outcome | None = None, *, finished: tuple[Finished, ...] = (), ages_s: Any = None) -> Step:
@@ -67,15 +74,16 @@ def a_step(outcome: Outcome | None = None, *, finished: tuple[Finished, ...] = (
     return Step(reading, outcome, position=False, began=0.0, read_s=0.1, apply_s=0.2, finished=finished)
 
 
-def a_look(*, entries: int, backlog: bool = False, waiting: int | None = None) -> Reading:
-    return replace(a_step().reading, entries=entries, backlog=backlog, waiting=waiting)
+def a_look(*, entries: int, backlog: bool = False, waiting: int | None = None) -> Step:
+    step = a_step()
+    return replace(step, reading=replace(step.reading, entries=entries, backlog=backlog, waiting=waiting))
 
 
 def test_between_two_counts_a_backlog_is_not_taken_for_one_batch() -> None:
-    assert _waiting(a_look(entries=5000, backlog=True, waiting=400_000), 0) == 400_000
-    assert _waiting(a_look(entries=5000, backlog=True), 400_000) == 400_000
-    assert _waiting(a_look(entries=5000, backlog=True), 0) == 5000
-    assert _waiting(a_look(entries=12), 400_000) == 12
+    assert waiting(a_look(entries=5000, backlog=True, waiting=400_000), 0) == 400_000
+    assert waiting(a_look(entries=5000, backlog=True), 400_000) == 400_000
+    assert waiting(a_look(entries=5000, backlog=True), 0) == 5000
+    assert waiting(a_look(entries=12), 400_000) == 12
 
 
 def test_a_leader_exports_everything() -> None:
@@ -86,40 +94,32 @@ def test_a_leader_exports_everything() -> None:
 
 
 def test_a_standby_claims_nothing_that_it_cannot_know() -> None:
-    vitals = leader(proven_at=1.0)
-    vitals.ended()
-    vitals.stands_by()
-    found = gauges(vitals, reconcile_when="15m")
+    found = gauges(leader(proven_at=1.0, role="standby", target_up=None), reconcile_when="15m")
     assert names(found) & NOT_OF_A_STANDBY == set()
     assert (found["leader"], found["standby"], found["source_up"]) == (0, 1, 1)
 
 
 def test_before_anything_has_answered_only_the_ages_are_known() -> None:
-    found = gauges(Vitals())
-    assert names(found) & (NOT_OF_A_STANDBY | {"source_up"}) == {"lag_seconds", "staleness_seconds"}
+    found = gauges(Known())
+    assert names(found) & (NOT_OF_A_STANDBY | {"source_up"}) == {"lag_seconds", "staleness_seconds", "doubts"}
     assert found["staleness_seconds"] == float("inf")
 
 
 def test_a_leader_that_lost_a_side_still_says_what_it_saw_last() -> None:
-    vitals = leader()
-    vitals.parked = {"users": 3}
-    vitals.ended()
-    vitals.lost("target")
-    found = gauges(vitals)
+    lost = leader(parked={"users": 3}, role="starting", target_up=False)
+    found = gauges(lost)
     assert (found["target_up"], found["source_up"], found["leader"]) == (0, 1, 0)
     assert found['parked_keys{table="users"}'] == 3
-    vitals.lost("source")
-    found = gauges(vitals)
+    found = gauges(replace(lost, source_up=False, target_up=None))
     assert found["source_up"] == 0
     assert "target_up" not in found, "nobody asks the target before the source is back"
 
 
 def test_nothing_from_outside_becomes_a_label() -> None:
-    vitals = leader()
-    vitals.parked = {"users": 1, "evil": 1}
-    vitals.broken = {"trips": "why", "evil": "why"}
-    vitals.braked = {"trip_memberships": "why", "evil": "why"}
-    metrics = Metrics(vitals)
+    doubts = tuple(doubt("unreadable", table, why="why") for table in ("trips", "evil"))
+    doubts += tuple(doubt("brake", table, why="why") for table in ("trip_memberships", "evil"))
+    known = leader(parked={"users": 1, "evil": 1}, doubts=doubts)
+    metrics = Metrics(lambda: known)
     before = samples(metrics.registry).keys()
     counts = {"evil": {"upsert": 7}, "users": {"upsert": 2, "evil": 5}}
     metrics.observe(a_step(Outcome(counts=counts), ages_s={"evil": 1.0, "users": 1.0}))
@@ -133,7 +133,7 @@ def test_nothing_from_outside_becomes_a_label() -> None:
 
 
 def test_every_reason_to_wake_and_every_error_that_is_survived_has_a_counter() -> None:
-    found = samples(Metrics(Vitals()).registry)
+    found = samples(Metrics(Known).registry)
     for woken in Woken:
         assert found[f'mirror_wakeups_total{{reason="{woken.value}"}}'] == 0
     tree = [e for _, e in inspect.getmembers(errors, inspect.isclass) if issubclass(e, errors.MirrorError)]
@@ -142,7 +142,7 @@ def test_every_reason_to_wake_and_every_error_that_is_survived_has_a_counter() -
 
 
 def test_drift_counts_once_when_it_is_repaired() -> None:
-    metrics = Metrics(leader())
+    metrics = Metrics(leader)
 
     def found(*, repaired: bool, expected: bool = False) -> Finished:
         report = TableReport(rows=10, missing=3, extra=1, repaired=repaired, expected=expected)
@@ -157,7 +157,7 @@ def test_drift_counts_once_when_it_is_repaired() -> None:
 
 
 def test_the_process_is_visible() -> None:
-    found = samples(Metrics(Vitals()).registry)
+    found = samples(Metrics(Known).registry)
     assert 1e6 < found["process_resident_memory_bytes"] < 1e9
     assert found["process_cpu_seconds_total"] > 0
     assert found["process_start_time_seconds"] <= time.time()
@@ -180,11 +180,10 @@ def test_the_next_proof_is_due_at_the_first_run_after_the_last_one(when: str, pr
 
 
 def test_without_any_proof_it_is_due_after_the_lead_was_taken() -> None:
-    vitals = leader()
-    found = gauges(vitals, reconcile_when="10m")
+    found = gauges(leader(), reconcile_when="10m")
     assert found["reconcile_due_timestamp_seconds"] == pytest.approx(time.time() + 600, abs=5)
     assert "reconcile_last_success_timestamp_seconds" not in found
-    assert "reconcile_due_timestamp_seconds" not in gauges(vitals, reconcile_when="off")
+    assert "reconcile_due_timestamp_seconds" not in gauges(leader(), reconcile_when="off")
     assert next_run("0 0 30 2 *", 0.0) is None, "the 30th of February"
 
 
@@ -210,7 +209,7 @@ def jwt(claims: Any) -> SecretStr:
 )
 def test_a_legacy_key_says_when_it_ends(key: SecretStr | None, ends: dict[str, float]) -> None:
     assert key_ends(key) == ends
-    found = gauges(Vitals(), key_ends=key_ends(key))
+    found = gauges(Known(), key_ends=key_ends(key))
     assert {n: v for n, v in found.items() if n.startswith("target_key")} == {
         f'target_key_ends_timestamp_seconds{{why="{why}"}}': when for why, when in ends.items()
     }
@@ -223,8 +222,8 @@ def test_only_the_key_that_is_used_raises_an_alarm_as_it_ends() -> None:
         "SUPABASE_SERVICE_ROLE_KEY": jwt({"role": "service_role"}).get_secret_value(),
     }
     ends = 'mirror_target_key_ends_timestamp_seconds{why="retirement"}'
-    assert ends in samples(Daemon(load_settings(environ), Mapping()).metrics.registry)
+    assert ends in samples(Daemon(load_settings(environ), Mapping()).knowledge.metrics.registry)
     direct = environ | {"MIRROR_TARGET_URL": "postgresql://host/mirror"}
-    assert ends not in samples(Daemon(load_settings(direct), Mapping()).metrics.registry), (
+    assert ends not in samples(Daemon(load_settings(direct), Mapping()).knowledge.metrics.registry), (
         "it is there for something else"
     )

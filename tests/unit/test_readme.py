@@ -8,9 +8,9 @@ from pathlib import Path
 
 from mirror.cli import parser
 from mirror.config import setting_names
+from mirror.known import Known
 from mirror.mapping import Mapping, load_mapping
 from mirror.ops.metrics import Metrics
-from mirror.ops.vitals import Vitals
 from mirror.render import template
 
 ROOT = Path(__file__).parents[2]
@@ -31,7 +31,7 @@ def test_every_setting_is_in_the_table_and_no_other() -> None:
 
 def test_every_metric_is_in_the_table_and_no_other() -> None:
     exported: set[str] = set()
-    for family in Metrics(Vitals()).registry.collect():
+    for family in Metrics(Known).registry.collect():
         suffix = {"counter": "_total", "info": "_info"}.get(family.type, "")
         exported.add("process_…" if family.name.startswith("process_") else family.name + suffix)
     assert sorted(first_column("Metrics")) == sorted(exported)

@@ -7,7 +7,16 @@ import pytest
 
 from mirror.batch import Outcome, Reading
 from mirror.producers.findings import Order
-from mirror.producers.reconcile import QUIET_S, SLICE_MAX, SLICE_MIN, SLICE_QUIET_SECONDS, SLICE_SECONDS, Reconcile
+from mirror.producers.reconcile import (
+    AGAIN_FACTOR,
+    AGAIN_MIN_S,
+    QUIET_S,
+    SLICE_MAX,
+    SLICE_MIN,
+    SLICE_QUIET_SECONDS,
+    SLICE_SECONDS,
+    Reconcile,
+)
 from mirror.scope import Range, Wide
 
 NOTHING = {"missing": 0, "extra": 0, "changed": 0, "parked": 0, "refused": 0, "rows": []}
@@ -163,6 +172,52 @@ def test_a_braked_table_keeps_its_mark_and_a_verify_settles_none() -> None:
         assert producer.forget == ()
         assert producer.running is None
         assert producer.covers("users"), "or it would begin again for ever"
+
+
+def braked(producer: Reconcile, spent_s: float = 0.001) -> None:
+    producer.settle(asked(producer, "digest"), reading(0), different(1000), spent_s)
+    producer.settle(asked(producer, "dry"), reading(0), explained(extra=1000), 0.001)
+
+
+def test_what_was_left_unequal_is_compared_again_after_a_pause_and_no_drift_twice() -> None:
+    producer, clock = reconcile()
+    assert producer.again_in_s() == float("inf")
+    for n in range(3):
+        if n == 0:
+            producer.want(Order("schedule", ("users",)))
+        braked(producer)
+        (end,) = producer.take_ended()
+        assert (end.state, end.tables["users"].expected) == ("braked", n > 0)
+        assert producer.left == (Wide("users"),)
+        assert producer.next_slice(()) is None
+        assert producer.again_in_s() == pytest.approx(AGAIN_MIN_S)
+        clock.now += AGAIN_MIN_S
+    producer.settle(asked(producer, "digest"), reading(), equal(), 0.001)
+    (end,) = producer.take_ended()
+    assert (end.order.reason, end.state) == ("again", "done")
+    assert producer.unequal == {}
+    assert (producer.left, producer.again_in_s()) == ((), float("inf"))
+
+
+def test_the_pause_grows_with_what_a_comparison_takes() -> None:
+    producer, _ = reconcile()
+    producer.want(Order("schedule", ("users",)))
+    braked(producer, spent_s=30.0)
+    assert producer.again_in_s() == pytest.approx(AGAIN_FACTOR * 30.0, rel=0.01)
+
+
+def test_what_a_verify_finds_is_known_until_it_is_repaired_and_holds_up_no_mark() -> None:
+    producer, clock = reconcile()
+    producer.want(Order("verify", ("users",), repair=False))
+    producer.settle(asked(producer, "digest"), reading(), different(), 0.001)
+    producer.settle(asked(producer, "dry"), reading(), explained(changed=1), 0.001)
+    assert (producer.unequal["users"].drift, producer.braked) == (1, {})
+    assert not producer.covers("users")
+    clock.now += AGAIN_MIN_S
+    producer.settle(asked(producer, "digest"), reading(), different(), 0.001)
+    producer.settle(asked(producer, "dry"), reading(), explained(changed=1), 0.001)
+    producer.settle(asked(producer, "rows"), reading(), Outcome(), 0.001)
+    assert producer.unequal == {}
 
 
 def test_a_range_of_more_rows_than_a_batch_is_explained_and_repaired_in_parts() -> None:

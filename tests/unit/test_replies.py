@@ -108,8 +108,9 @@ async def test_what_a_newer_one_says_besides_is_no_trouble(monkeypatch: pytest.M
     [
         ("mirror_claim", {"proof": {"tables": {}}}), ("mirror_claim", {"walks": [{"table": "users"}]}),
         ("mirror_claim", {"epoch": None}), ("mirror_claim", {"empty": "users"}), ("mirror_claim", {"version": "one"}),
-        ("mirror_apply", {"due": [{}]}), ("mirror_apply", {"counts": {"users": 1}}), ("mirror_apply", {"parked": None}),
-        ("mirror_apply", {"check": {"n": 1}}), ("mirror_apply", {"explained": [{"missing": 1}]}),
+        ("mirror_apply", {"due": [{}]}), ("mirror_apply", {"counts": {"users": 1}}),
+        ("mirror_apply", {"parked": {"users": None}}), ("mirror_apply", {"check": {"n": 1}}),
+        ("mirror_apply", {"refused": {"users": {}}}), ("mirror_apply", {"explained": [{"missing": 1}]}),
         ("mirror_compare", {"check": []}), ("mirror_status", {"parked": [{"tbl": "users"}]}),
     ],
 )  # fmt: skip
@@ -124,6 +125,5 @@ async def test_nor_is_one_that_lacks_what_lies_deeper(
 async def test_a_comparison_without_its_explanation_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     answering(monkeypatch, json.dumps(APPLIED))
     target = Target(Rest(HTTPS))
-    target._their_clock = (datetime.now(UTC), 0.0)
     with pytest.raises(UnknownOutcome, match="explained"):
         await target.apply(READING, target.next_fence(), position=False, began=0.0, notes={"explain": True})

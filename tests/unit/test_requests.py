@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from mirror.batch import Outcome, Reading
+from mirror.batch import Aside, Outcome, Reading
 from mirror.producers.reconcile import Reconcile
 from mirror.producers.requests import Requests
 from mirror.producers.resync import Resync
@@ -81,7 +81,8 @@ def test_a_trip_goes_in_slices_and_a_user_in_two_steps() -> None:
     desk = Desk()
     desk.resync.want(1, trip="t", user=None)
     desk.resync.want(2, trip=None, user="u")
-    changed = Outcome(counts={"trip_memberships": {"upsert": 3}})
+    row = {"k1": "t", "k2": "u", "reason": "no"}
+    changed = Outcome(counts={"trip_memberships": {"upsert": 3}}, refused={"trip_memberships": Aside(1, (row,))})
     seen = []
     for upto in (None, "m", None, None, None):
         piece = desk.resync.next_slice(())
@@ -97,7 +98,8 @@ def test_a_trip_goes_in_slices_and_a_user_in_two_steps() -> None:
     ]
     desk.requests.settle(())
     assert [(r.request, r.state, r.result) for r in desk.requests.due()] == [
-        (1, "done", {"rows_changed": 9}), (2, "done", {"rows_changed": 6}),
+        (1, "done", {"rows_changed": 9, "parked": 2, "parked_rows": [row, row]}),
+        (2, "done", {"rows_changed": 6, "parked": 1, "parked_rows": [row]}),
     ]  # fmt: skip
 
 

@@ -4,8 +4,8 @@ import asyncio
 import time
 from typing import Any
 
+from mirror.known import Known
 from mirror.ops.sides import Parked
-from mirror.ops.vitals import Vitals
 from mirror.target.target import Transport
 
 ROW = {"tbl": "users", "k1": "7", "k2": "", "reason": "too long", "since": "2026-01-01T00:00:00+00:00", "tries": 2}
@@ -37,7 +37,7 @@ class Hanging:
 
 async def test_a_target_that_hangs_is_asked_once_and_keeps_nobody_waiting() -> None:
     target = Hanging()
-    parked = Parked(target.open, Vitals(parked={"users": 1}))
+    parked = Parked(target.open, lambda: Known(parked={"users": 1}))
     began = time.monotonic()
     assert await asyncio.gather(*(parked.keys() for _ in range(20))) == [[]] * 20
     assert time.monotonic() - began < 2
@@ -49,5 +49,5 @@ async def test_a_target_that_hangs_is_asked_once_and_keeps_nobody_waiting() -> N
 
 async def test_nothing_is_asked_while_nothing_is_parked() -> None:
     target = Hanging()
-    assert await Parked(target.open, Vitals(parked={"users": 0})).keys() == []
+    assert await Parked(target.open, lambda: Known(parked={"users": 0})).keys() == []
     assert target.opened == 0

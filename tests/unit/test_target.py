@@ -1,6 +1,8 @@
 """The target as the applier means it: fences, the clock by which freshness is told, and what goes over the wire."""
 
 import json
+from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -12,6 +14,7 @@ from mirror.target.replies import Claimed
 from mirror.target.target import Target
 
 THEIR_CLOCK = datetime(2026, 1, 1, tzinfo=UTC)
+SOURCE_CLOCK = datetime(2020, 1, 1, tzinfo=UTC)  # told by the application's server
 READING = Reading(
     snapshot="5:7:5", as_of="2020-01-01T00:00:00+00:00", scopes='{"table":"users","rows":[]}', entries=1, backlog=False,
     wide=(), broken={}, slice=None, lag_s=0.0, ages_s={}, waiting=None, outbox_bytes=0, asleep=False,
@@ -36,6 +39,7 @@ class Wire:
         self.reply |= {"counts": {}, "parked": {}, "due": [], "check": None, "explained": None}
         self.reply |= {"clock": THEIR_CLOCK.isoformat()}
         self.sent: list[tuple[str, Any]] = []
+        self.takes: Callable[[], None] = lambda: None
         self.closed = False
 
     seconds_aimed = 2.0
@@ -43,6 +47,7 @@ class Wire:
 
     async def call(self, function: str, argument: str | None) -> dict[str, Any]:
         self.sent.append((function, argument and json.loads(argument)))
+        self.takes()
         return self.reply
 
     async def close(self) -> None:
@@ -91,27 +96,120 @@ async def test_a_batch_without_a_position() -> None:
     assert wire.sent == [("mirror_apply", sent)]
 
 
-async def test_freshness_is_told_by_the_targets_clock_and_ours_never_by_the_sources() -> None:
-    clock, wire = Clock(), Wire()
-    target = Target(wire, clock)
-    await target.claim("{}")  # received at 1000 on our clock, when theirs said midnight
-    clock.now = 1060.0
-    await target.apply(READING, Fence(7, 1), position=True, began=1012.5)
-    _, sent = wire.sent[-1]
-    assert sent["position"] == {
-        "life": None, "snapshot": "5:7:5",
-        "as_of": READING.as_of, "fresh_at": (THEIR_CLOCK + timedelta(seconds=12.5)).isoformat(),
-    }  # fmt: skip
-    await target.apply(READING, Fence(7, 2), position=True, began=1061.0)  # their clock was heard again, at 1060
-    assert wire.sent[-1][1]["position"]["fresh_at"] == (THEIR_CLOCK + timedelta(seconds=1)).isoformat()
+class Three:
+    """A claim at 0 and batches, on three clocks of which each runs at its own rate."""
+
+    def __init__(self, ours: float = 1.0, source: float = 1.0) -> None:
+        self.now = 0.0  # the truth, and the target's clock
+        self.ours, self.source = ours, source
+        self.jumped = 0.0
+        self.wire = Wire()
+        self.target = Target(self.wire, self.clock)
+
+    def clock(self) -> float:
+        return 1000.0 + self.ours * self.now + self.jumped
+
+    async def claim(self) -> None:
+        self.wire.reply["clock"] = (THEIR_CLOCK + timedelta(seconds=self.now)).isoformat()
+        await self.target.claim("{}")
+
+    async def apply(self, read_s: float = 0.5, apply_s: float = 1.0) -> tuple[float, Outcome]:
+        """How much later than the snapshot the target was told that it is; and what came of it."""
+        began, true = self.clock(), self.now
+        return await self.applied(began, true, read_s, apply_s)
+
+    async def applied(self, began: float, true: float, read_s: float, apply_s: float) -> tuple[float, Outcome]:
+        as_of = SOURCE_CLOCK + timedelta(seconds=self.source * true)
+        self.now += read_s
+        self.wire.takes = lambda: self._answer(apply_s)
+        reading = replace(READING, as_of=as_of.isoformat())
+        outcome = await self.target.apply(reading, Fence(7, 1), position=True, began=began)
+        fresh_at = datetime.fromisoformat(self.wire.sent[-1][1]["position"]["fresh_at"])
+        return (fresh_at - THEIR_CLOCK).total_seconds() - true, outcome
+
+    def _answer(self, apply_s: float) -> None:
+        """Half of it before the target looks at its clock."""
+        self.now += apply_s / 2
+        self.wire.reply["clock"] = (THEIR_CLOCK + timedelta(seconds=self.now)).isoformat()
+        self.now += apply_s / 2
 
 
-async def test_a_snapshot_begun_before_the_last_reply_is_as_old_as_it_is() -> None:
-    clock, wire = Clock(), Wire()
-    target = Target(wire, clock)
-    await target.claim("{}")
-    await target.apply(READING, Fence(7, 1), position=True, began=990.0)
-    assert wire.sent[-1][1]["position"]["fresh_at"] == (THEIR_CLOCK - timedelta(seconds=10)).isoformat()
+@pytest.mark.parametrize("ours", [1.0, 2.0, 1.05, 10.0, 0.5, 0.1])
+async def test_no_clock_makes_it_look_fresher(ours: float) -> None:
+    three = Three(ours)
+    await three.claim()
+    for wait_s in (0.0, 10.0, 0.0, 60.0, 3600.0, 0.1):
+        three.now += wait_s
+        later_s, _ = await three.apply()
+        assert later_s <= 0.0
+
+
+async def test_with_right_clocks_it_is_told_as_fresh_as_it_is() -> None:
+    three = Three()
+    await three.claim()
+    await three.apply()
+    for wait_s in (0.0, 10.0, 3600.0):
+        three.now += wait_s
+        later_s, outcome = await three.apply()
+        assert -1.0 <= later_s <= 0.0, "less the way of the last reply"
+        assert outcome.clock is None
+
+
+@pytest.mark.parametrize("source", [2.0, 0.5])
+async def test_the_sources_clock_may_run_as_it_likes(source: float) -> None:
+    three = Three(1.0, source)
+    await three.claim()
+    for wait_s in (0.0, 10.0, 60.0):
+        three.now += wait_s
+        later_s, outcome = await three.apply()
+        assert later_s <= 0.0
+        assert outcome.clock is None, "it is not ours that is wrong"
+
+
+@pytest.mark.parametrize("jump_s", [3600.0, -5.0])
+async def test_a_clock_that_jumps_is_seen_and_not_believed(jump_s: float) -> None:
+    three = Three()
+    await three.claim()
+    await three.apply()
+    three.now += 20.0
+    three.jumped = jump_s
+    later_s, outcome = await three.apply()
+    assert later_s <= 0.0
+    assert outcome.clock is not None
+    assert ("fast" if jump_s > 0 else "slow") in outcome.clock
+    three.now += 20.0
+    assert (await three.apply())[1].clock is None, "now it goes on as it should"
+
+
+async def test_a_batch_that_was_read_ahead_is_as_old_as_it_is() -> None:
+    """Its snapshot was begun before the last reply was heard."""
+    for ours in (1.0, 2.0, 0.5):
+        three = Three(ours)
+        await three.claim()
+        await three.apply()
+        three.now += 1.0
+        await three.apply()
+        began, true = three.clock(), three.now
+        await three.apply(apply_s=8.0)
+        later_s, _ = await three.applied(began, true, 0.0, 1.0)
+        assert later_s <= 0.0
+
+
+@pytest.mark.parametrize(("ours", "said"), [
+    (2.0, "this machine's clock runs fast by 100 %"), (1.2, "fast by 20 %"), (0.5, "slow by 50 %"),
+    (1.005, None), (1.0, None),
+])  # fmt: skip
+async def test_a_clock_that_runs_apart_from_both_databases_is_said_once(
+    ours: float, said: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    three = Three(ours)
+    await three.claim()
+    for _ in range(5):
+        three.now += 10.0
+        _, outcome = await three.apply(0.01, 0.02)
+    assert (outcome.clock is None) is (said is None)
+    assert (said or "") in (outcome.clock or "")
+    assert caplog.text.count("this machine's clock") == (said is not None)
 
 
 async def test_a_position_needs_a_claim_first() -> None:

@@ -5,24 +5,26 @@ from typing import Any, cast
 
 import pytest
 
+from mirror.applier import Applier
+from mirror.batch import Fault
 from mirror.errors import Refused
-from mirror.ops.record import Record
-from mirror.ops.vitals import Vitals
+from mirror.ops.knowledge import Knowledge
 from mirror.producers.findings import Order
 from mirror.source.primary import Primary
 from mirror.target.target import Channels, Target
 from mirror.watch import Watch
+from tests.bed.told import claimed
 
 
 class Both:
     """Two sides that answer what the test says."""
 
     def __init__(self) -> None:
-        self.missing: list[str] = []
+        self.missing: list[Fault] = []
         self.seen: Channels | None = Channels("ready")
         self.asked = 0
 
-    async def faults(self) -> list[str]:
+    async def faults(self) -> list[Fault]:
         return self.missing
 
     async def open_channels(self) -> Channels:
@@ -34,11 +36,14 @@ class Both:
 
 class Watching:
     def __init__(self, channels: str | None) -> None:
-        self.both, self.vitals, self.record = Both(), Vitals(), Record()
-        self.vitals.channels = channels
-        self.orders: list[Order] = []
         self.now = 0.0
-        self.watch = Watch(self.vitals, self.record, self.orders.append, clock=lambda: self.now)
+        self.both = Both()
+        self.knowledge = Knowledge(clock=lambda: self.now)
+        self.leads(channels)
+        self.watch = Watch(self.knowledge, Applier(rows=1, heartbeat_s=1.0), clock=lambda: self.now)
+
+    def leads(self, channels: str | None) -> None:
+        self.knowledge.leads(claimed(channels=channels), self.now)
 
     async def look(self, times: int = 2) -> None:
         """It is time for all of it, so often."""
@@ -48,7 +53,7 @@ class Watching:
 
     @property
     def troubles(self) -> list[tuple[str, str, int]]:
-        return [(t.kind, t.message, t.times) for t in self.record.errors]
+        return [(t.kind, t.message, t.times) for t in self.knowledge.record.errors]
 
 
 def said(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -63,7 +68,7 @@ async def test_open_channels_are_said_when_they_were_closed(caplog: pytest.LogCa
     closed = "private channels are closed: there is no realtime.messages yet"
     watching.both.seen = Channels("missing")
     await watching.look()
-    assert watching.vitals.channels == "missing"
+    assert watching.knowledge.look().channels == "missing"
     assert watching.troubles == [("ChannelsClosed", closed, 1)]
     watching.both.seen = Channels("ready")
     await watching.look()
@@ -78,7 +83,7 @@ async def test_an_api_that_refuses_to_look_changes_nothing(
     watching = Watching(known)
     watching.both.seen = None
     await watching.look()
-    assert watching.vitals.channels == known
+    assert watching.knowledge.look().channels == known
     reason = "(target: there is no such function)"
     assert [line.endswith(reason) for line in said(caplog)] == [True] * lines
     assert said(caplog) == [message for _, message, _ in watching.troubles]
@@ -99,20 +104,23 @@ async def test_each_is_looked_at_now_and_then() -> None:
         await watching.watch.look(both, both)
     assert watching.both.asked == 1
     for known, asked in (("ready", 1), ("closed", 2)):
-        watching.vitals.channels = known
+        watching.leads(known)
         watching.watch.begin()
         await watching.watch.look(both, both)
         assert watching.both.asked == asked
 
 
 async def test_a_missing_trigger_is_told_once_and_compared_for_twice() -> None:
-    """When it went, and when it is back: until then changes were missed."""
+    """When it went, and when it is back: until then changes were missed, and it stays in doubt until compared."""
     watching = Watching(None)
-    watching.both.missing = ["trigger mirror_insert on users is missing"]
+    watching.both.missing = [Fault("users", "capture", "trigger mirror_insert is missing", "Run it.")]
     await watching.look()
-    assert watching.troubles == [("NotCaptured", "trigger mirror_insert on users is missing", 1)]
-    assert watching.orders == [Order("triggers")]
+    told = "changes of users are not captured: trigger mirror_insert is missing"
+    assert watching.troubles == [("NotCaptured", told, 1)]
+    assert watching.knowledge.to_compare() == (Order("triggers"),)
     watching.both.missing = []
     await watching.look()
-    assert watching.orders == [Order("triggers")] * 2
-    assert watching.vitals.faults == []
+    assert watching.knowledge.to_compare() == (Order("triggers"),)
+    (doubt,) = watching.knowledge.look().doubts
+    assert doubt.reason == "changes of users were not captured for a while, and it has not been compared since"
+    assert doubt.since is None, "no check has ever found all well before"

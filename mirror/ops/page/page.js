@@ -68,8 +68,8 @@ function render() {
   const { status } = heard;
   byId("shown").hidden = false;
   byId("version").textContent = status.version ?? "";
-  byId("reasons").hidden = !status.reasons?.length;
-  show("reasons", status.reasons?.length ? reasons(status, clock()) : null);
+  byId("reasons").hidden = !status.doubts?.length;
+  show("reasons", status.doubts?.length ? doubts(status.doubts) : null);
   show("figures", figures(status, chart.points));
   show("way", way(status));
   renderCopy(status);
@@ -94,8 +94,8 @@ function renderVerdict(name) {
   document.body.classList.toggle("old", !live);
   show("sign", shape(form));
   byId("word").textContent = word;
-  byId("sentence").textContent = live ? sentence(heard.status) : silence(name);
-  byId("meaning").textContent = live ? meaning(heard.status) : remains();
+  byId("sentence").textContent = live ? (heard.status.words?.sentence ?? "") : silence(name);
+  byId("meaning").textContent = live ? (heard.status.words?.meaning ?? "") : remains();
   announce(word, live);
   renderAge();
 }

@@ -78,7 +78,7 @@ function proof(status, now) {
       "span",
       {},
       bold("Proven equal ", moment(proven.at, now)),
-      `, ${because(proven.reason)}: every row of all three tables, `,
+      `, ${because(proven.reason)}: ${status.words?.proven ?? "all three tables"}, `,
       "compared with your primary at its snapshot ",
       code(foreign(proven.snapshot)),
       ".",
@@ -122,12 +122,7 @@ function row(status, name, table) {
 function condition(table, state) {
   const marked = (mark, ...said) =>
     element("span", { class: `state ${mark}` }, shape(mark), element("span", {}, ...said));
-  if (table.broken) return marked("bad", "cannot be read: ", foreign(table.broken));
-  if (table.braked) {
-    const { rows, would_delete: lost } = table.braked;
-    return marked("stale", `the brake is on: a repair would delete ${number(lost)} of ${number(rows)} rows`);
-  }
-  if (table.parked) return marked("stale", `${many(table.parked, "row")} refused`);
+  if (table.doubts?.length) return marked(table.broken ? "bad" : "stale", foreign(table.doubts.join("; ")));
   return state === "leading" ? marked("good", "in order") : marked("standby", "not known here");
 }
 

@@ -1,4 +1,4 @@
-// The answer itself: is the copy fresh, what that means, why it is not ready, and the four figures below.
+// The answer itself, in the daemon's words; nothing here decides what may be said. And the four figures below.
 const VERDICTS = {
   fresh: { word: "Fresh", tone: "good", shape: "good" },
   stale: { word: "Stale", tone: "bad", shape: "stale" },
@@ -8,41 +8,6 @@ const VERDICTS = {
   silent: { word: "No answer", tone: "bad", shape: "bad" },
   asking: { word: "Asking …", tone: "calm", shape: "unknown" },
 };
-const CURE_SHOWN_S = 300; // an error that is older has perhaps nothing to do with what is wrong now
-
-function sentence(status) {
-  switch (status.verdict) {
-    case "fresh":
-      return `Supabase equals your primary as of ${aged(status.staleness_seconds)}.`;
-    case "stale":
-      return `Supabase shows your primary as it was ${aged(status.staleness_seconds)}.`;
-    case "not primed":
-      return "The first load is not complete.";
-    case "standby":
-      return "Another daemon leads. This one takes over when that one ends.";
-    default:
-      return "How fresh the copy is cannot be told.";
-  }
-}
-
-function aged(seconds) {
-  return known(seconds) ? (seconds < 90 ? `${span(seconds)} ago` : ago(seconds)) : "a time not known";
-}
-
-function meaning(status) {
-  switch (status.verdict) {
-    case "fresh":
-      return "Whoever was added may enter; whoever was removed may not.";
-    case "stale":
-      return "Who was removed since then may still read; who was added since then may meet a 403.";
-    case "not primed":
-      return "Until it is, people who are members may meet a 403.";
-    case "standby":
-      return "Ask the one that leads how fresh the copy is.";
-    default:
-      return "It is as fresh as it was when both sides answered last.";
-  }
-}
 
 function figures(status, points) {
   return [
@@ -73,10 +38,10 @@ function figure(title, value, note) {
   return element("div", {}, element("dt", {}, title), element("dd", {}, value, element("small", {}, note)));
 }
 
-function reasons(status, now) {
-  const title = status.verdict === "fresh" ? "Fresh, but somebody should look" : "Why it is not ready";
-  const items = status.reasons.map((reason) => item(foreign(capital(String(reason)))));
-  const [latest] = newestFirst(status.errors);
-  const helps = !status.ready && latest?.cure && now - latest.at < CURE_SHOWN_S;
-  return [element("h2", {}, title), element("ul", {}, items), helps ? cure(latest) : null];
+/** What takes something away from what may be claimed, as the daemon says it. */
+function doubts(told) {
+  const items = told.map((doubt) =>
+    item([paragraph(foreign(capital(String(doubt.reason ?? "")))), doubt.cure ? cure(doubt) : null]),
+  );
+  return [element("h2", {}, "What stands against it"), element("ul", {}, items)];
 }
