@@ -112,7 +112,7 @@ async def test_under_a_running_daemon(source: Connection, target: Connection, so
             await eventually(lambda t=token, k=key: never_too_early(target, t, k), 20)  # type: ignore[misc]
             await is_right(daemon, source, target)
             assert await value(target, "select epoch from mirror.state") > min(epoch, 10**12), name
-            assert daemon.vitals.leader
+            assert daemon.known.leader
 
 
 @pytest.mark.parametrize("attack", ["a snapshot of the future", "deleted", "another source"])
