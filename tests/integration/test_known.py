@@ -1,127 +1,176 @@
-"""One truth: for each reason, the daemon's surfaces and what Supabase itself answers say the same."""
+"""What Supabase says of itself is decided in one place (schema/target/known.sql), from every reason there is."""
 
-import asyncio
-import json
-from collections.abc import AsyncIterator, Awaitable, Callable
-from pathlib import Path
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import psycopg
 import pytest
 
-from mirror.cli import main
-from mirror.daemon import Daemon
-from mirror.known import INFINITE
-from tests.bed.clients import clients
-from tests.bed.daemons import environ, install, leading, running, value
-from tests.bed.eventually import eventually
-from tests.bed.target_side import an_id
+from mirror.mapping import AccessOptions, Mapping
+from tests.bed.callers import Project
+from tests.bed.target_side import SOURCE, Row, an_id, membership, position, put_in_place, scope, trip, user
 
 pytestmark = pytest.mark.sql
-Connection = psycopg.AsyncConnection[Any]
-SETTINGS = {"MIRROR_HEARTBEAT_INTERVAL": "1s", "MIRROR_POLL_INTERVAL": "500ms", "MIRROR_STALE_AFTER": "3s"}
+ANN, ROME = an_id(1), an_id(11)
+PROOF = {"at": "2026-01-01T00:00:00+00:00", "reason": "start", "snapshot": "9:9:", "tables": {}}
 
 
-class World:
-    def __init__(self, source: Connection, target: Connection, daemon: Daemon) -> None:
-        self.source = source
-        self.target = target
-        self.daemon = daemon
+def life(number: int, name: str = "0a1b2c3d", *, snapshot: str = "100:100:", **others: Any) -> Row:
+    return SOURCE | {"life": {"number": number, "name": name, **others}, "snapshot": snapshot}
 
-    async def brake(self) -> None:
-        async with self.source.transaction():
-            await self.source.execute("alter table users disable trigger user")
-            await self.source.execute("delete from users")
-            for event in ("insert", "update", "delete", "truncate"):
-                await self.source.execute(f"alter table users enable always trigger mirror_{event}")
-        await self.source.execute("select mirror.resync()")
 
-    async def capture(self) -> None:
-        await self.source.execute("drop trigger mirror_delete on trips")
+def ago(seconds: float) -> str:
+    return (datetime.now(UTC) - timedelta(seconds=seconds)).isoformat()
 
-    async def unreadable(self) -> None:
-        await self.source.execute("alter table trips rename column name to title")
-        await self.source.execute(f"insert into trips (id, title) values ('{an_id(7)}', 'x')")
 
-    async def parked(self) -> None:
-        await self.target.execute("alter table public.users add constraint no_evil check (username <> 'EVIL')")
-        await self.source.execute(f"insert into users (id, username) values ('{an_id(999)}', 'EVIL')")
+def doubt(kind: str, since: str | None = None, about: str = "trips") -> Row:
+    return {"kind": kind, "about": about, "reason": "why", "cure": "how", "since": since}
 
 
 @pytest.fixture
-async def world(source: Connection, target: Connection, source_url: str, target_url: str) -> AsyncIterator[World]:
-    people = ", ".join(f"('{an_id(n)}', 'user {n}')" for n in range(1, 301))
-    await source.execute(f"insert into users (id, username) values {people}")
-    install(source_url, target_url)
-    async with running(source_url, target_url, SETTINGS) as daemon:
-        await leading(daemon)
-        await eventually(lambda: daemon.known.proven_at and daemon.known.verdict == "fresh")
-        yield World(source, target, daemon)
+async def project(target_url: str, target: psycopg.AsyncConnection) -> Project:
+    """Members enter a trip while the mirror is at most a minute and a half old."""
+    put_in_place(target_url, mapping=Mapping(access=AccessOptions(max_staleness=90)))
+    return Project(target)
 
 
-@pytest.fixture
-def status(
-    source_url: str,
-    target_url: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> Callable[[], Awaitable[tuple[int, dict[str, Any]]]]:
-    monkeypatch.chdir(tmp_path)
-    for name, setting in environ(source_url, target_url, **SETTINGS).items():
-        monkeypatch.setenv(name, setting)
-
-    async def call() -> tuple[int, dict[str, Any]]:
-        capsys.readouterr()
-        code = await asyncio.to_thread(main, ["status", "--json"])
-        return code, json.loads(capsys.readouterr().out)
-
-    return call
+async def filled(project: Project, source: Row | None = None, snapshot: str = "9:9:") -> None:
+    claimed = await project.writer.claim(source or SOURCE)
+    at = position(snapshot, as_of=ago(0), fresh_at=ago(1)) | {"life": claimed["life"]}
+    rows = scope("users", [user(ANN)]), scope("trips", [trip(ROME)]), scope("trip_memberships", [membership(ROME, ANN)])
+    await apply(project, *rows, position=at, proof=PROOF)
 
 
-REASONS = ["brake", "capture", "unreadable", "parked"]
-PAIRS = [("brake", "parked"), ("capture", "parked"), ("unreadable", "capture"), ("unreadable", "parked")]
+async def apply(project: Project, *scopes: Row, **more: Any) -> Row:
+    project.writer.batch += 1
+    document = {"epoch": project.writer.epoch, "batch": project.writer.batch, "scopes": scopes, **more}
+    return await project.writer._call("mirror_apply", document)
 
 
-@pytest.mark.parametrize("reasons", [(), *((one,) for one in REASONS), *PAIRS], ids=lambda r: "+".join(r) or "none")
-async def test_the_daemon_and_supabase_say_the_same(world: World, status: Any, reasons: tuple[str, ...]) -> None:
-    daemon, target = world.daemon, world.target
-    for reason in reasons:
-        await getattr(world, reason)()
-    wrong = set(reasons)
-    stale = bool(wrong - {"parked"})
+async def says(project: Project) -> tuple[Any, ...]:
+    """Fresh, open to members, equal, the token of its snapshot, and the kinds of doubts; all surfaces agree."""
+    fresh = await project.ask(ANN, "select public.mirror_is_fresh('90 seconds')")
+    assert fresh is (await project.ask(ANN, "select public.mirror_staleness()") <= 90)
+    status = await project.writer.status()
+    assert fresh is (status["staleness_seconds"] is not None and status["staleness_seconds"] <= 90)
+    assert fresh is await project.ask(ANN, "select public.is_trip_member(%s)", ROME)
+    has = await project.ask(ANN, "select public.mirror_has(%s)", f"{SOURCE['install']}/-/9:9:")
+    return fresh, status["equal"], has, [d["kind"] for d in status["doubts"]]
 
-    async def agree() -> bool:
-        known = daemon.known
-        told = await value(target, "select mirror_status()")
-        kinds = {d["kind"] for d in told["doubts"]}
-        here = {d.kind for d in known.doubts} | ({"parked"} if known.parked_rows else set())
-        return here == kinds == wrong and (known.verdict == "stale") is stale
 
-    await eventually(agree, 20.0)
-    known = daemon.known
-    is_fresh = await value(target, "select mirror_is_fresh(interval '3 seconds')")
-    age_s = await value(target, "select mirror_staleness()")
-    has = await value(target, "select mirror_status()->'equal'")
-    async with clients(daemon.port) as client:
-        served = (await client.get("/api/status")).json
-        readyz = await client.get("/readyz")
-    code, said = await status()
+@pytest.mark.parametrize(
+    ("kind", "since", "fresh", "equal"),
+    [
+        ("brake", None, False, False),
+        ("life", None, False, False),
+        ("tampered", None, False, False),
+        ("capture", None, False, False),
+        ("capture", 1000, False, False),
+        ("capture", 5, True, False),
+        ("unreadable", None, False, False),
+        ("unreadable", 1000, False, False),
+        ("unreadable", 5, True, False),
+        ("parked", None, True, False),
+        ("clock", None, True, True),
+        ("doorbell", None, True, True),
+    ],
+)
+async def test_what_a_doubt_of_the_daemon_takes_away(
+    project: Project, kind: str, since: float | None, fresh: bool, equal: bool
+) -> None:
+    await filled(project)
+    assert await says(project) == (True, True, True, [])
+    await apply(project, doubts=[doubt("clock"), doubt(kind, None if since is None else ago(since))])
+    assert await says(project) == (fresh, equal, True, ["clock", kind])
+    await project.writer.claim()
+    assert await says(project) == (fresh, equal, True, ["clock", kind]), "until the new leader says what it knows"
+    await apply(project, doubts=[])
+    assert await says(project) == (True, True, True, [])
 
-    assert is_fresh is not stale
-    assert (age_s == INFINITE) is (known.staleness_s == INFINITE) is ("brake" in wrong)
-    if age_s != INFINITE:
-        assert age_s == pytest.approx(known.staleness_s, abs=2.5)
-    assert served["verdict"] == said["verdict"] == known.verdict == ("stale" if stale else "fresh")
-    assert served["equal"] is said["equal"] is has is (not wrong)
-    assert code == (1 if stale else 0)
-    assert readyz.status == (503 if stale else 200)
-    expected = wrong | ({"stale"} if stale and "brake" not in wrong else set())
-    assert {d["kind"] for d in served["doubts"]} == {d["kind"] for d in said["doubts"]} == expected
-    told = (await value(target, "select mirror_status()"))["doubts"]
-    for kind in wrong:
-        mine, theirs, all_that_was_told = (
-            [d["reason"] for d in x if d["kind"] == kind] for x in (served["doubts"], said["doubts"], told)
-        )
-        assert mine == theirs == all_that_was_told
-    assert bool(wrong) is not said["sentence"].startswith("the target equals")
+
+async def test_the_brake_and_parked_rows_are_known_without_the_daemon(project: Project) -> None:
+    await filled(project)
+    await apply(project, braked={"trips": {"rows": 900, "would_delete": 800}})
+    assert await says(project) == (False, False, True, ["brake"])
+    await apply(project, doubts=[doubt("brake")])
+    assert await says(project) == (False, False, True, ["brake"]), "said once"
+    await apply(project, doubts=[], braked={})
+    refused = scope("users") | {"refused": [{"k1": an_id(3), "k2": None, "reason": "too long"}]}
+    await apply(project, refused)
+    assert await says(project) == (True, False, True, ["parked"])
+
+
+async def test_a_doubt_that_is_none_is_refused(project: Project) -> None:
+    await filled(project)
+    with pytest.raises(psycopg.errors.DataError):
+        await apply(project, doubts=[doubt("capture", "yesterday, about noon")])
+
+
+async def test_nothing_is_claimed_in_a_new_life_before_its_first_position(project: Project) -> None:
+    await filled(project, life(3))
+    assert await says(project) == (True, True, True, [])
+    again = await project.writer.claim(life(3))
+    assert (again["compared"], again["life"]) == (True, "3.0a1b2c3d")
+    await apply(project, walks=[{"table": "trips", "trip": None, "since": "9:9:", "after": ["x", None], "rows": 1}])
+    after = await project.writer.claim(life(4, "ffffffff", snapshot="5:5:", remembered=ago(20)))
+    assert (after["compared"], after["primed"], after["walks"], after["proof"]) == (False, True, [], None)
+    assert await says(project) == (False, False, False, ["life"])
+    with pytest.raises(psycopg.Error) as raised:
+        await apply(project, position=position("6:6:") | {"life": "3.0a1b2c3d"})
+    assert raised.value.sqlstate == "PT409"
+    await apply(project, position=position("6:6:"))  # of a release without lives: not taken for one
+    assert (await says(project))[3] == ["life"]
+    await apply(project, position=position("9:9:", ago(0), ago(0)) | {"life": "4.ffffffff"}, proof=PROOF)
+    assert await says(project) == (True, True, True, [])
+
+
+@pytest.mark.parametrize(
+    ("token", "kind"),
+    [
+        ("-/9:9:", None),  # of a source without lives
+        ("-/9:12:", "early"),
+        ("4.ffffffff/-/9:9:", None),
+        ("4.ffffffff/11/9:9:", "early"),
+        ("4/8/9:9:", None),  # before a daemon named it
+        ("4/-/9:12:", "early"),
+        ("4.eeeeeeee/-/9:9:", "foreign"),
+        ("3.0a1b2c3d/-/9:9:", None),
+        ("3.0a1b2c3d/5000/9:9000:", None),  # whatever of it is left is here
+        ("5.ffffffff/-/1:1:", "early"),
+        ("5/-/1:1:", "early"),
+        ("x/-/9:9:", "garbage"),
+        ("4.ffff ffff/-/9:9:", "garbage"),
+        ("9999999999999999999/-/9:9:", "garbage"),
+    ],
+)
+async def test_tokens_of_other_lives(project: Project, token: str, kind: str | None) -> None:
+    await filled(project, life(4, "ffffffff", snapshot="9:9:"))
+    verdict = await project.ask(ANN, "select public.mirror_check_token(%s)", f"{SOURCE['install']}/{token}")
+    assert (verdict["kind"], verdict["has"]) == (kind, kind is None)
+
+
+@pytest.mark.parametrize(
+    ("claimed", "taken"),
+    [
+        (life(4, snapshot="9:9:"), True),
+        (life(4, snapshot="8:8:"), False),  # the same life, and behind
+        (life(4, "eeeeeeee"), False),  # a sibling
+        (life(3), False),
+        (life(5, snapshot="1:1:", remembered=ago(30)), True),  # a crash
+        (life(7, snapshot="1:1:", remembered=ago(30)), True),
+        (life(5, remembered=ago(100)), False),  # an older copy, also when it has caught up
+        (life(5, remembered=ago(100)) | {"crash_loses_s": 200}, True),
+        (life(5, remembered=None), True),  # no daemon has led it before, so none was told anything
+        (SOURCE | {"snapshot": "8:8:"}, False),
+    ],
+)
+async def test_an_older_copy_is_refused_and_a_crash_is_not(project: Project, claimed: Row, taken: bool) -> None:
+    await filled(project, life(4, snapshot="9:9:"))
+    if taken:
+        assert (await project.writer.claim(claimed))["primed"]
+        return
+    with pytest.raises(psycopg.Error) as raised:
+        await project.writer.claim(claimed)
+    assert (raised.value.sqlstate, raised.value.diag.message_primary) == ("PT412", "the source went back in time")
+    assert "mirror adopt" in str(raised.value.diag.message_hint)
+    assert (await says(project))[0]
