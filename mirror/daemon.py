@@ -213,7 +213,7 @@ class Daemon:
         if claimed.primed:
             self._applier.reconcile.want(Order("start"))
         self.knowledge.leads(claimed, asked_at)
-        self.waiters.leads(install, self._step_soon)
+        self.waiters.leads(install, claimed.life, self._step_soon)
         log.info("leading", extra={"epoch": claimed.epoch, "primed": claimed.primed})
 
 

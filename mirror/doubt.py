@@ -139,6 +139,7 @@ SORTS: Mapping[Kind, Sort] = {
         "The clock of the daemon's machine runs fast or slow. Nothing looks fresher for it.",
         "Put the time of the daemon's machine right (NTP, or its hypervisor's clock).",
         ready=True,
+        told=True,
     ),
 }
 

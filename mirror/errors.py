@@ -3,7 +3,7 @@
     MirrorError                 one sentence for a person, and a cure
     ├── ConfigError             usage or configuration is wrong; a person must act      exit 2
     │   ├── Incompatible        the two sides, or the mapping, do not fit               exit 2
-    │   └── NotInstalled        the source's side is not there (a leader waits for it)  exit 2
+    │   └── NotInstalled        a side is not there; who has led waits for it       exit 2
     ├── Unreachable             a side does not answer; try again later                 exit 3
     │   └── UnknownOutcome      an apply was sent and no reply came: new fence, new snapshot
     ├── Superseded              another daemon holds a newer epoch: step aside
@@ -40,7 +40,7 @@ class Incompatible(ConfigError):
 
 
 class NotInstalled(ConfigError):
-    """The source's side is not there (yet)."""
+    """A side is not there (yet)."""
 
 
 class Unreachable(MirrorError):

@@ -199,9 +199,9 @@ def sentence(known: Known, target: str = "the target", source: str = "the source
             return "another daemon leads; ask that one how fresh the copy is."
         case "not primed":
             return "the first load is not complete."
-        case "fresh" if any(d.kind == "parked" for d in found):
-            left_out = ", ".join(d.reason for d in found if d.kind == "parked")
-            return f"{target} has what {source} had {span(age_s)} ago, but for some rows: {left_out}."
+        case "fresh" if any(not SORTS[d.kind].equal for d in found):
+            but = ", ".join(d.reason for d in found if not SORTS[d.kind].equal)
+            return f"{target} has what {source} had {span(age_s)} ago, but {but}."
         case "fresh":
             return f"{target} equals {source} as of {span(age_s)} ago."
         case "stale" | "unknown" if found:

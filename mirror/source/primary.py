@@ -70,15 +70,23 @@ class Primary:
     async def installed(self) -> tuple[int, dict[str, Any]]:
         """The schema version and the mapping that this source was rendered from."""
         row = await self._row(
-            "select to_regclass('mirror.install') is not null, to_regclass('mirror.lead') is not null", [], ANSWER_S
+            "select to_regclass('mirror.install') is not null, "
+            "to_regclass('mirror.lead') is not null and to_regprocedure('mirror.begin_life()') is not null",
+            [],
+            ANSWER_S,
         )
-        leads = row[1]
+        lives = row[1]
         row = await self._row("select version, mapping from mirror.install", [], ANSWER_S) if row[0] else None
         if row is None:
             raise NotInstalled("the mirror is not installed in the source", hint="Run `mirror install source`.")
-        if not leads:
+        if not lives:
             raise ConfigError("the source was installed by an older release", hint="Run `mirror install source`.")
         return row[0], row[1]
+
+    async def begin_life(self) -> dict[str, Any]:
+        """The life of the primary, which is that of this session: a crash ends both."""
+        life: dict[str, Any] = (await self._row("select mirror.begin_life()"))[0]
+        return life
 
     async def identity(self) -> dict[str, Any]:
         identity: dict[str, Any] = (await self._row("select mirror.identity()"))[0]

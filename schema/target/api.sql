@@ -7,8 +7,8 @@
 create or replace function mirror.obstacles() returns setof text
 language sql stable set search_path = pg_catalog, pg_temp as $mirror$
   select format('the foreign key %s of %s would delete its rows together with mirrored %s; replace ON DELETE CASCADE, or '
-                'allow it: [target] allow_cascade = [''%s''] in mirror.toml, then mirror install target',
-                c.conname, c.conrelid::regclass, c.confrelid::regclass, c.conrelid::regclass)
+                'run mirror install target with this in mirror.toml, under [target]: allow_cascade = %s',
+                c.conname, c.conrelid::regclass, c.confrelid::regclass, to_jsonb(s.allow_cascade || c.conrelid::regclass::text))
   from pg_catalog.pg_constraint as c, mirror.state as s
   where c.contype = 'f' and c.confdeltype = 'c' and c.conparentid = 0
     and c.confrelid in ('public.users'::regclass, 'public.trips'::regclass, 'public.trip_memberships'::regclass)

@@ -608,7 +608,8 @@ AS $function$ -- permission mirror
   select md5(string_agg(line, E'\n' order by line collate "C")) || ' ' || mirror.channel_seal() from (
     select format('%s %s %s %s', c.oid::regclass, c.relrowsecurity, c.relforcerowsecurity, c.relacl) from ours as c
     union all
-    select format('%s %s %s %s', a.attrelid::regclass, a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull)
+    select format('%s %s %s %s%s%s', a.attrelid::regclass, a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull,
+                  a.attgenerated, a.attidentity)
     from pg_catalog.pg_attribute as a join ours as c on c.oid = a.attrelid where a.attnum > 0 and not a.attisdropped
     union all
     select pg_get_indexdef(i.indexrelid) from pg_catalog.pg_index as i join ours as c on c.oid = i.indrelid
@@ -620,7 +621,7 @@ AS $function$ -- permission mirror
                   pg_get_expr(p.polqual, p.polrelid), pg_get_expr(p.polwithcheck, p.polrelid))
     from pg_catalog.pg_policy as p where p.polname like 'mirror: %' and p.polrelid is distinct from mirror.messages()
     union all
-    select format('%s %s %s %s %s', p.oid::regprocedure, md5(p.prosrc), p.prosecdef, p.proconfig, p.proacl)
+    select format('%s %s %s %s %s %s', p.oid::regprocedure, md5(p.prosrc), p.prosecdef, p.proconfig, p.proacl, p.proowner::regrole)
     from pg_catalog.pg_proc as p
     where p.pronamespace = 'mirror'::regnamespace or p.oid in (select f.function from mirror.functions() as f)
     union all
@@ -1124,8 +1125,8 @@ CREATE OR REPLACE FUNCTION mirror.obstacles()
  SET search_path TO 'pg_catalog', 'pg_temp'
 AS $function$ -- permission mirror
   select format('the foreign key %s of %s would delete its rows together with mirrored %s; replace ON DELETE CASCADE, or '
-                'allow it: [target] allow_cascade = [''%s''] in mirror.toml, then mirror install target',
-                c.conname, c.conrelid::regclass, c.confrelid::regclass, c.conrelid::regclass)
+                'run mirror install target with this in mirror.toml, under [target]: allow_cascade = %s',
+                c.conname, c.conrelid::regclass, c.confrelid::regclass, to_jsonb(s.allow_cascade || c.conrelid::regclass::text))
   from pg_catalog.pg_constraint as c, mirror.state as s
   where c.contype = 'f' and c.confdeltype = 'c' and c.conparentid = 0
     and c.confrelid in ('public.users'::regclass, 'public.trips'::regclass, 'public.trip_memberships'::regclass)
@@ -1470,7 +1471,7 @@ AS $function$ -- permission mirror
     from pg_catalog.pg_class as c join pg_catalog.pg_attribute as a on a.attrelid = c.oid and not a.attisdropped
     where c.relnamespace = 'mirror'::regnamespace
     union all
-    select 'function', p.oid::regprocedure::text, '', p.proowner, coalesce(p.proacl, acldefault('f', p.proowner)),
+    select 'routine', p.oid::regprocedure::text, '', p.proowner, coalesce(p.proacl, acldefault('f', p.proowner)),
            coalesce(f.callers, '{}')
     from pg_catalog.pg_proc as p left join mirror.functions() as f on f.function = p.oid
     where p.pronamespace = 'mirror'::regnamespace or f.function is not null
