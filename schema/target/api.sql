@@ -136,10 +136,10 @@ $mirror$;
 -- The position is set when the source says that with this batch everything up to its snapshot is applied.
 -- statement_timeout: PostgREST reads it here and sets it before it calls; so it is this one, whatever the roles have. In a
 -- direct session the clock of the statement runs already, by the session's own setting.
--- lock_timeout: for so long the rows of the other tables wait, now and then, while one is locked by others; it is named,
--- and the daemon leaves it out for a moment.
+-- lock_timeout: of the state. Once that is ours, a second: for so long the rows of the other tables wait, now and then,
+-- while one is locked by others; it is named, and the daemon leaves it out for a moment.
 create or replace function public.mirror_apply(batch jsonb) returns jsonb
-language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '1s'
+language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '5s'
 set statement_timeout = '8s' set jit = off as $mirror$
 #variable_conflict use_variable
 declare
@@ -156,6 +156,7 @@ declare
 begin
   perform mirror.make_durable();
   _state := mirror.check_fence((batch->>'epoch')::bigint, (batch->>'batch')::bigint);
+  perform set_config('lock_timeout', '1s', true);
   if not _tables <@ array['users', 'trips', 'trip_memberships'] then
     raise exception 'a scope names a table that is not mirrored' using errcode = '22023';
   end if;

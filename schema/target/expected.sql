@@ -1934,7 +1934,7 @@ CREATE OR REPLACE FUNCTION public.mirror_apply(batch jsonb)
  LANGUAGE plpgsql
  SECURITY DEFINER
  SET search_path TO 'pg_catalog', 'pg_temp'
- SET lock_timeout TO '1s'
+ SET lock_timeout TO '5s'
  SET statement_timeout TO '8s'
  SET jit TO 'off'
 AS $function$ -- permission mirror
@@ -1953,6 +1953,7 @@ declare
 begin
   perform mirror.make_durable();
   _state := mirror.check_fence((batch->>'epoch')::bigint, (batch->>'batch')::bigint);
+  perform set_config('lock_timeout', '1s', true);
   if not _tables <@ array['users', 'trips', 'trip_memberships'] then
     raise exception 'a scope names a table that is not mirrored' using errcode = '22023';
   end if;

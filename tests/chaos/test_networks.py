@@ -259,8 +259,8 @@ async def test_a_long_statement_is_not_taken_for_a_dead_connection(
     monkeypatch.setattr(mirror.source.lead, "HANDED_S", 0.1)
     monkeypatch.setattr(mirror.source.lead, "LOOK_S", 0.1)
     await source.execute(
-        "create or replace function mirror.faults() returns text[] language sql as $$ "
-        "select array[]::text[] from pg_sleep(3) $$"
+        "create or replace function mirror.faults() returns jsonb language sql as $$ "
+        "select '[]'::jsonb from pg_sleep(3) $$"
     )
     accepted = proxies["source"].accepted
     daemon._loop.watch._faults_at = float("-inf")
