@@ -165,7 +165,7 @@ def _triggered(mapping: Mapping) -> tuple[str, ...]:
     """The tables that tell of revocations (schema/target/epochs.sql)."""
     if not mapping.access.announce and not any("{epoch}" in topic for topic in mapping.access.topics):
         return ()
-    return ("trip_memberships",) if mapping.users.subject is None else ("trip_memberships", "users")
+    return ("trip_memberships",) if mapping.access.members_without_user else ("trip_memberships", "users")
 
 
 def _refuse_source(connection: Connection) -> None:

@@ -180,12 +180,12 @@ begin
   foreach _table in array array['users', 'trips', 'trip_memberships'] loop
     foreach _i in array array_positions(_tables, _table) loop
       _scope := _scopes->(_i - 1);
+      if _scope ? 'refused' then
+        perform mirror.park(_table, r, r->>'reason') from mirror.refused(_scope) as r;
+      end if;
       if coalesce(_scope->'rows'->>'trip_id', _scope->'rows'->>'id', '{}') <> '{}' then
         _counts := mirror.add(_counts, _table, 'upsert', mirror.attempt(
           case when _scope ? 'range' and mirror.is_vacant(_scope) then 'add' else 'put' end, _table, _scope->'rows'));
-      end if;
-      if _scope ? 'refused' then
-        perform mirror.park(_table, r, r->>'reason') from mirror.refused(_scope) as r;
       end if;
     end loop;
   end loop;

@@ -52,6 +52,9 @@ alter table mirror.parked add column if not exists tried_at timestamptz not null
 create index if not exists parked_due on mirror.parked (tbl, retry_at);
 create index if not exists parked_tried on mirror.parked (tried_at);
 create index if not exists parked_settled on mirror.parked (tbl) where settled;
+-- By the user: a policy asks with one look whether a membership or its user is parked (mirror/target/access.py).
+create index if not exists parked_users on mirror.parked
+  ((case tbl when 'users' then k1 when 'trip_memberships' then k2 end));
 
 -- Nothing but the functions below reads or writes these; they belong to the same role.
 alter table mirror.state enable row level security;

@@ -15,6 +15,7 @@ from tests.bed.target_side import (
     Writer,
     an_id,
     membership,
+    peopled,
     position,
     put_in_place,
     scope,
@@ -262,7 +263,7 @@ async def may_enter(writer: Writer, trip_id: str, user_id: str) -> Any:
 
 
 async def test_a_member_who_may_not_be_deleted_loses_role_and_status(writer: Writer) -> None:
-    await writer.apply(scope("trip_memberships", [membership(an_id(1), an_id(u)) for u in (1, 2)]))
+    await writer.apply(*peopled(*[membership(an_id(1), an_id(u)) for u in (1, 2)]))
     await writer.connection.execute(CHAT.format("trip_id, user_id", "trip_memberships", "trip_id, user_id"))
     await writer.connection.execute("insert into public.chat values (%s, %s)", [an_id(1), an_id(1)])
     gone = [{"trip_id": an_id(1), "user_id": an_id(1)}]
@@ -276,7 +277,7 @@ async def test_a_member_who_may_not_be_deleted_loses_role_and_status(writer: Wri
 
 
 async def test_a_member_whose_row_cannot_be_touched_at_all_may_not_enter(writer: Writer) -> None:
-    await writer.apply(scope("trip_memberships", [membership(an_id(1), an_id(1))]))
+    await writer.apply(*peopled(membership(an_id(1), an_id(1))))
     frozen = "create function public.frozen() returns trigger language plpgsql as $$ begin raise 'frozen'; end $$"
     await writer.connection.execute(frozen)
     await writer.connection.execute(
