@@ -7,7 +7,7 @@ import json
 import logging
 from typing import Any
 
-from mirror.errors import ConfigError, Incompatible, Refused
+from mirror.errors import ConfigError, Incompatible, NotInstalled, Refused
 from mirror.mapping import Mapping
 from mirror.postgres import UNDEFINED_FUNCTION
 from mirror.source.capture import VERSION
@@ -93,4 +93,4 @@ async def _claimed(target: Target, identity: dict[str, Any]) -> Claimed:
         if error.sqlstate != UNDEFINED_FUNCTION:
             raise
         reason = error.message.removeprefix("target: ")
-        raise ConfigError(f"the mirror is not installed in the target: {reason}", hint=target.install_hint) from error
+        raise NotInstalled(f"the mirror is not installed in the target: {reason}", hint=target.install_hint) from error

@@ -14,6 +14,7 @@ import time
 import uuid
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -52,6 +53,17 @@ class Holder:
 
 class _DeafError(Unreachable):
     """The working session is; the source is there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Leader:
+    """Who leads, as the source says, and until when it need not be heard of."""
+
+    name: str
+    until: datetime
+
+    def __str__(self) -> str:
+        return f"the lease of {self.name}, until {self.until:%H:%M:%S} UTC"
 
 
 class Lease:

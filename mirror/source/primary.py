@@ -16,7 +16,7 @@ from mirror.errors import ConfigError, NotInstalled, Superseded
 from mirror.limits import ANSWER_S, KEEPALIVE
 from mirror.postgres import Session, connect, fetched
 from mirror.scope import Wide
-from mirror.source.lead import Holder, Lease, lease_s
+from mirror.source.lead import Holder, Leader, Lease, lease_s
 
 ANSWER_TIMEOUT_S = 90.0  # of the longest statement: while we lead, the lease looks whether the source is at it
 TIDY_BYTES = 400_000  # of the four tables together
@@ -98,6 +98,10 @@ class Primary:
     async def lead(self) -> bool:
         """Try to become the leader. Never waits inside a statement: that would hold a snapshot and stop vacuum."""
         return await self.lease.take()
+
+    async def leader(self) -> Leader | None:
+        row = await self._row("select l.name, l.until from mirror.leader() as l", [], ANSWER_S)
+        return Leader(*row) if row else None
 
     async def assure_lead(self) -> None:
         """Before anything is written: is the lead certainly ours? Mostly that is one look at the clock."""
