@@ -156,16 +156,18 @@ async def test_tokens_of_other_lives(project: Project, token: str, kind: str | N
         (life(4, snapshot="8:8:"), False),  # the same life, and behind
         (life(4, "eeeeeeee"), False),  # a sibling
         (life(3), False),
-        (life(5, snapshot="1:1:", remembered=ago(30)), True),  # a crash
-        (life(7, snapshot="1:1:", remembered=ago(30)), True),
-        (life(5, remembered=ago(100)), False),  # an older copy, also when it has caught up
-        (life(5, remembered=ago(100)) | {"crash_loses_s": 200}, True),
+        (life(5, snapshot="1:1:", remembered=30), True),  # a crash
+        (life(7, snapshot="1:1:", remembered=30), True),
+        (life(5, remembered=1000), False),  # an older copy, also when it has caught up
+        (life(5, remembered=1000) | {"crash_loses_s": 2000}, True),
         (life(5, remembered=None), True),  # no daemon has led it before, so none was told anything
         (SOURCE | {"snapshot": "8:8:"}, False),
     ],
 )
 async def test_an_older_copy_is_refused_and_a_crash_is_not(project: Project, claimed: Row, taken: bool) -> None:
     await filled(project, life(4, snapshot="9:9:"))
+    if "life" in claimed and claimed["life"].get("remembered"):
+        claimed = claimed | {"life": claimed["life"] | {"remembered": ago(claimed["life"]["remembered"])}}
     if taken:
         assert (await project.writer.claim(claimed))["primed"]
         return
