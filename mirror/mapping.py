@@ -88,6 +88,7 @@ class AccessOptions(_Section):
     max_staleness: Annotated[Seconds, Field(gt=0, le=86400)] | None = None
     announce: Annotated[str, AfterValidator(_own_topic)] | None = None
     companions_see: tuple[Literal["username", "email", "subject"], ...] = ("username",)
+    members_without_user: bool = False
 
 
 class Mapping(_Section):
@@ -123,11 +124,21 @@ def load_mapping(path: Path | None) -> Mapping:
     for name, section in document.items():
         _check_names(path, name, section)
     try:
-        return Mapping.model_validate(document)
+        return _sensible(path, Mapping.model_validate(document))
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
         section_name, key = (str(part) for part in first["loc"][:2])
         raise ConfigError(f"{path}: [{section_name}] {key} must be {_wanted(key)}") from None
+
+
+def _sensible(path: Path, mapping: Mapping) -> Mapping:
+    if mapping.access.members_without_user and mapping.users.subject is not None:
+        raise ConfigError(
+            f"{path}: [access] members_without_user and [users] subject do not go together: a subject is found in "
+            "the user's row",
+            hint="Take members_without_user away.",
+        )
+    return mapping
 
 
 def _document(path: Path, *, optional: bool) -> dict[str, Any]:
@@ -165,6 +176,7 @@ _WANTED = {
     "send": 'a list of "broadcast" and "presence", or an empty one',
     "max_staleness": 'a duration in quotes such as "30s", more than 0 and at most 24h',
     "announce": 'a topic with one {sub}, such as "user:{sub}"',
+    "members_without_user": "true or false",
     "from": 'the name of a table in quotes, such as "public.users"',
 }
 

@@ -18,12 +18,14 @@ from mirror.errors import ConfigError, MirrorError, Refused, Unreachable
 from mirror.https import Https
 from mirror.mapping import Mapping
 from mirror.postgres import connect_blocking, translate, translated
-from mirror.render import array, digest, literal, template
+from mirror.render import digest, template
+from mirror.target.access import is_active_status
 from mirror.target.install import VERSION, schema_sql
 from mirror.target.topics import CURE, ambiguity
 
 INSTALL = "Run `mirror install target`."
 TABLES_MAX = 30
+FEW = 10  # memberships without a user: deleted and banned ones keep some for a while
 _POLICED = """
 select distinct c.oid::regclass::text from p join pg_class as c on c.oid = to_regclass(p.relation)
 where c.relrowsecurity order by 1 limit %s"""
@@ -86,8 +88,12 @@ def _connected(connection: Connection, mapping: Mapping, notes: dict[str, Any]) 
     if not _one(connection, "select to_regclass('mirror.state') is not null"):
         yield _said("installed", "error", "the mirror is not installed here", INSTALL)
         return
-    active = array(f"lower({literal(status)})" for status in mapping.access.active)
-    for check in checks("target/doctor_installed.sql", {"active": active}):
+    places = {
+        "is_active": is_active_status("status", mapping.access),
+        "needs_user": str(not mapping.access.members_without_user).lower(),
+        "few": str(FEW),
+    }
+    for check in checks("target/doctor_installed.sql", places):
         yield from ask(connection, "target", check)
     yield from holes.examine(connection, mapping, has_foreign_subjects=foreign)
     yield from _state(connection, mapping, notes)

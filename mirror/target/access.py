@@ -16,26 +16,44 @@ _PLACE = re.compile(r"(\{id\}|\{epoch\}|\*)")
 # No more than what can be part of an id: the cast decides, and a counted repetition is four times as slow.
 _IDS = {"uuid": "[0-9a-fA-F-]+", "integer": "-?[0-9]+", "bigint": "-?[0-9]+"}
 
-# Who asks (_me), and what is theirs. (_me is set in caller.sql.)
+# Who asks (_me), and what is theirs. (_me is set in caller.sql.) Who is not a mirrored user is a member of nothing: the
+# user's row must be there and not parked. A subject is found in that row; an id needs a look at it (caller_is_user).
 _BY_ID = {
     "is_caller": "m.user_id = _me",
     "is_caller_user": "u.id = _me",
-    "caller_id": "_me",
+    "caller_is_user": " and exists (select from public.users as u where u.id = m.user_id)",
+    "caller_id": "(select u.id from public.users as u where u.id = _me and {user_counts})",
     "lost_sub": "m.user_id::text",
-    "has_subjects": "false",
+    "sub_of_user": "u.id::text",
+    "is_sub": "true",
+    "is_same_sub": "true",
 }
 _BY_SUBJECT = {
     "me": "text",
     "is_caller": "m.user_id in (select u.id from public.users as u where u.subject = _me)",
     "is_caller_user": "u.subject = _me",
-    "caller_id": "(select min(u.id::text) from public.users as u where u.subject = _me)",
+    "caller_is_user": "",
+    "caller_id": "(select min(u.id::text) from public.users as u where u.subject = _me and {user_counts})",
     "lost_sub": "(select u.subject from public.users as u where u.id = m.user_id)",
-    "has_subjects": "true",
+    "sub_of_user": "u.subject",
+    "is_sub": "u.subject::text not like 'aside %'",  # (write.sql)
+    "is_same_sub": "n.subject = u.subject",
 }
+_WITHOUT_USER = {"caller_is_user": "", "caller_id": "_me"}
+# One look for both rows of a membership, by the index parked_users (base.sql).
 _IS_NOT_PARKED = (
+    "not exists (select from mirror.parked as p "
+    "where case p.tbl when 'users' then p.k1 when 'trip_memberships' then p.k2 end = m.user_id::text "
+    "and (p.tbl = 'users' or p.k1 = m.trip_id::text))"
+)
+_MEMBERSHIP_IS_NOT_PARKED = (
     "not exists (select from mirror.parked as p where p.tbl = 'trip_memberships' "
     "and p.k1 = m.trip_id::text and p.k2 = m.user_id::text)"
 )
+_USER_IS_NOT_PARKED = (
+    "not exists (select from mirror.parked as p where p.tbl = 'users' and p.k1 = u.id::text and p.k2 = '')"
+)
+_IS_USER = f"exists (select from public.users as u where u.id = m.user_id and {_USER_IS_NOT_PARKED})"
 _SEEN = ("username", "email", "subject")
 # Whose rows of public.users the API shows. A row is shown as a whole: select=* must work, so no column can be withheld.
 _SEES_ALL = "id = any (array(select public.my_companions()))"
@@ -55,23 +73,35 @@ def told(mapping: Mapping) -> dict[str, Any]:
 
 
 def access_places(access: AccessOptions, types: Types, *, subject_is_id: bool) -> dict[str, str]:
+    needs_user = not access.members_without_user
     caller = _BY_ID | {"me": types["user_id"]} if subject_is_id else _BY_SUBJECT
+    caller |= {} if needs_user else _WITHOUT_USER
+    user_counts = _USER_IS_NOT_PARKED if needs_user else "true"
     find_me = f"_me := {_id_of('_sub', types['user_id'])};" if subject_is_id else _SUBJECT
-    active = array(f"lower({literal(status)})" for status in access.active)
-    is_active = f"lower(m.status::text) = any ({active})"
-    counts = f"{is_active} and {_IS_NOT_PARKED}{_is_fresh(access)}"
-    member = f"select from public.trip_memberships as m where m.trip_id = _trip and {caller['is_caller']} and {counts}"
+    is_active = is_active_status("m.status", access)
+    is_not_parked = _IS_NOT_PARKED if needs_user else _MEMBERSHIP_IS_NOT_PARKED
+    fresh = _is_fresh(access)
+    mine = f"{caller['is_caller']} and {is_active} and {is_not_parked}{fresh}{caller['caller_is_user']}"
+    # Of many rows at once: nearly always nothing is parked, which one look says for all of them.
+    counts = f"{is_active} and (not exists (select from mirror.parked) or {is_not_parked}){fresh}"
+    there = " and exists (select from public.users as u where u.id = m.user_id)" if needs_user else ""
     return caller | {
+        "caller_id": caller["caller_id"].format(user_counts=user_counts),
         "find_caller": _find(find_me),
         "find_subject": _find(_SUBJECT),
         "find_me": find_me,
         "trip_of_text": _id_of("trip", types["trip_id"]),
         "trip_of_topic": _id_of("_found[1]", types["trip_id"]),
         "user_of_text": _id_of("sub", types["user_id"]),
-        "active": active,
         "is_active": is_active,
-        "counts": counts,
-        "is_member": f"exists ({member})",
+        "is_active_row": is_active_status("status", access),
+        "is_mine": mine,
+        "are_mine": f"{caller['is_caller']} and {counts}{caller['caller_is_user']}",
+        "counts": f"{counts}{there}",
+        "user_counts": user_counts,
+        "needs_user": "true" if needs_user else "false",
+        "is_user": _IS_USER if needs_user else "true",
+        "is_member": f"exists (select from public.trip_memberships as m where m.trip_id = _trip and {mine})",
         "patterns": array(literal(pattern(topic, types["trip_id"])) for topic in epochs_first(access.topics)),
         "send": array(literal(extension) for extension in access.send),
         "own_topic": _own_topic(access.announce, "_me"),
@@ -81,6 +111,14 @@ def access_places(access: AccessOptions, types: Types, *, subject_is_id: bool) -
         "announced_topic": _own_topic(access.announce, "r.sub"),
         **_epoch_places(access.topics),
     }
+
+
+def is_active_status(column: str, access: AccessOptions) -> str:
+    """In any case. Statuses of plain letters are compared by their bytes: asking the database's locale takes as long as
+    looking a user up."""
+    if all(status.isascii() for status in access.active):
+        return f'lower({column}::text collate "C") = any ({array(literal(s.lower()) for s in access.active)})'
+    return f"lower({column}::text) = any ({array(f'lower({literal(s)})' for s in access.active)})"
 
 
 def _find(*statements: str) -> str:

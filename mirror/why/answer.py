@@ -9,6 +9,7 @@ from typing import Literal
 from mirror.mapping import AccessOptions
 from mirror.why.evidence import Evidence, Glimpse, Mirror, Primary, Row
 
+NO_USER = "the user is not in the mirror"
 Verdict = Literal["yes", "no", "unknown"]
 
 
@@ -121,12 +122,25 @@ def _missing(primary: Primary) -> Iterator[Answer]:
             "no",
             f"the membership (status {status}) is not mirrored: [trip_memberships] where ({where}) is not true of it",
         )
+    if primary.needs_user:
+        yield from _no_user(primary)
+
+
+def _no_user(primary: Primary) -> Iterator[Answer]:
+    """Who is not a mirrored user is a member of nothing."""
+    if primary.user is None:
+        because = f"{NO_USER}: the primary has no such user (deleted, or never there)"
+        cure = "Create the user in the application; if members need none there: [access] members_without_user = true."
+        yield Answer("no", because, cure)
+    elif not primary.user["mirrored"]:
+        yield Answer("no", f"{NO_USER}: [users] where ({primary.filters['users']}) is not true of it")
 
 
 def _not_yet(primary: Primary | None, mirror: Mirror, max_staleness_s: float | None) -> Iterator[Answer]:
     for parked in mirror.parked:
         tried = f"tried {parked['tries']} times in {_seconds(parked['seconds'])}"
-        sentence = f"the row of {parked['table']} is parked: {parked['reason']} ({tried})"
+        so = f"{NO_USER}: " if parked["table"] == "users" else ""
+        sentence = f"{so}the row of {parked['table']} is parked: {parked['reason']} ({tried})"
         yield Answer("no", sentence, "Put that right; the mirror tries again.")
     if not mirror.position["primed"]:
         yield Answer("no", "the first load is not complete", "Is a daemon running? See `mirror status`.")
@@ -134,6 +148,8 @@ def _not_yet(primary: Primary | None, mirror: Mirror, max_staleness_s: float | N
     if primary is not None and primary.waiting and _differs(primary, mirror):
         what = "the membership is" if mirror.membership is None else f"{_row(primary.membership)} is"
         yield Answer("no", f"{what} in the primary, but not applied yet: {_waits(primary)}", _daemon(primary))
+    elif primary is not None and primary.waiting and mirror.user is None and not mirror.is_member:
+        yield Answer("no", f"the user is in the primary, but not applied yet: {_waits(primary)}", _daemon(primary))
 
 
 def _stale(mirror: Mirror, max_staleness_s: float | None) -> Iterator[Answer]:
@@ -169,14 +185,13 @@ def _lost(evidence: Evidence) -> Iterator[Answer]:
 
 
 def _profile(mirror: Mirror, primary: Primary | None) -> Iterator[Answer]:
-    """Matters where the JWT's subject is not the id."""
-    if mirror.user is None and not mirror.is_member:
-        where = "" if primary is None or primary.user is None else ": [users] where is not true of it"
-        yield Answer(
-            "no",
-            f"there is a membership, but no user to match the JWT's sub with{where}",
-            "Create the profile in the primary.",
-        )
+    if mirror.user is not None or mirror.is_member:
+        return
+    if primary is None:
+        yield Answer("no", NO_USER, "Ask again when the primary answers.")
+    elif primary.needs_user:
+        cure = "Run `mirror resync --table users`, and look with `mirror doctor` for why."
+        yield Answer("no", f"{NO_USER}, but in the primary, and nothing waits: that is drift", cure)
 
 
 def _waits(primary: Primary) -> str:

@@ -31,11 +31,13 @@ class Primary:
     leads: bool
     filters: Mapping[str, str]
     installed: bool = True
+    needs_user: bool = True
 
     @property
     def wants(self) -> bool:
-        """Is there a membership that is to be mirrored?"""
-        return all(row is not None and row["mirrored"] for row in (self.trip, self.membership))
+        """Is there a membership that is to be mirrored, and that counts?"""
+        needed = (self.trip, self.membership, *((self.user,) if self.needs_user else ()))
+        return all(row is not None and row["mirrored"] for row in needed)
 
 
 @dataclass(frozen=True, slots=True)

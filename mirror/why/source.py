@@ -26,10 +26,11 @@ LIMITS = "set statement_timeout = '10s'"
 class Asked:
     """The primary, open, and how its tables are read."""
 
-    def __init__(self, connection: Connection, source: Source, *, installed: bool) -> None:
+    def __init__(self, connection: Connection, source: Source, *, installed: bool, needs_user: bool) -> None:
         self._connection = connection
         self._source = source
         self._installed = installed
+        self._needs_user = needs_user
 
     def people(self, who: str) -> list[Row]:
         """Whoever has this id; else whoever has this subject, e-mail address or username."""
@@ -51,6 +52,7 @@ class Asked:
             leads=bool((self._row("leads") or {}).get("leads")),
             filters={table.name: self._source.of(table).where for table in TABLES},
             installed=self._installed,
+            needs_user=self._needs_user,
         )
 
     def _row(self, query: str, **texts: str | None) -> Row | None:
@@ -73,9 +75,10 @@ def opened(settings: Settings, mapping: Mapping) -> Iterator[Asked]:
     with connect_blocking(url, "source") as connection:
         connection.execute(LIMITS)
         install = read_install(connection)
+        needs_user = not mapping.access.members_without_user
         if install is not None:
             mapping = Mapping.model_validate({**install["mapping"]["mapping"], "target": mapping.target})
-        yield Asked(connection, look(connection, mapping), installed=install is not None)
+        yield Asked(connection, look(connection, mapping), installed=install is not None, needs_user=needs_user)
 
 
 def _places(source: Source) -> dict[str, str]:

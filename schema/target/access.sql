@@ -23,7 +23,7 @@ exception when others then
 end
 $mirror$;
 
--- Who the caller is in the application; null for nobody. For policies of tables that say who wrote something.
+-- Who the caller is in the application; null for who is not a mirrored user. For policies of tables that say who wrote something.
 create or replace function public.my_user_id() returns {{user_id}}
 language plpgsql stable security definer set search_path = pg_catalog, pg_temp as $mirror$
 declare _me {{me}};
@@ -41,7 +41,7 @@ declare _me {{me}};
 begin
 {{find_caller}}
   return query
-    select m.trip_id::{{trip_id}} from public.trip_memberships as m where {{is_caller}} and {{counts}};
+    select m.trip_id::{{trip_id}} from public.trip_memberships as m where {{are_mine}};
 end
 $mirror$;
 
@@ -52,7 +52,7 @@ declare _me {{me}};
 begin
 {{find_caller}}
   return query
-    select u.id::{{user_id}} from public.users as u where {{is_caller_user}}
+    select u.id::{{user_id}} from public.users as u where {{is_caller_user}} and {{user_counts}}
     union
     select m.user_id::{{user_id}} from public.trip_memberships as m
     where m.trip_id = any (array(select public.my_trips())) and {{counts}};

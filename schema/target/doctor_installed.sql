@@ -57,9 +57,22 @@ where to_regclass(t.name) is not null and not exists (
 select 'warning', format('none of the memberships looked at has a status that counts as a member''s; they say %s', seen),
        'Say which ones count: [access] active in mirror.toml, then `mirror install target`.'
 from (select string_agg(distinct quote_nullable(status::text), ', ') as seen, count(*) as n,
-             count(*) filter (where lower(status::text) = any ({{active}})) as counting
+             count(*) filter (where {{is_active}}) as counting
       from (select status from public.trip_memberships limit 1000) as s) as found
 where n > 0 and counting = 0
+
+-- check members without a user: memberships count whose user is mirrored
+select 'warning', format('%s memberships do not count, since their users are not mirrored', n),
+       'Nothing, when these users are deleted or left out by [users] where. If members need no user: '
+       '[access] members_without_user = true in mirror.toml, then `mirror install target`.'
+from (select count(*) as n from public.trip_memberships as m
+      where {{is_active}} and not exists (select from public.users as u where u.id = m.user_id)) as found
+where {{needs_user}} and n > {{few}}
+
+-- check parked users: every mirrored user is as in the primary
+select 'warning', format('%s users are parked: their memberships do not count', count(*)),
+       'See `mirror status` for the reasons; the mirror tries again by itself.'
+from mirror.parked where tbl = 'users' and {{needs_user}} having count(*) > 0
 
 -- check parked: Supabase takes every row
 select 'warning', format('%s rows of %s are refused', count(*), tbl), 'See `mirror status` for the reasons.'

@@ -11,17 +11,18 @@ language sql stable set search_path = pg_catalog, pg_temp as $mirror$
   select coalesce((select e.epoch from mirror.epochs as e where e.trip_id = mirror.as_trip_id(trip)), 0)::text
 $mirror$;
 
--- Whichever way a membership goes or stops to count: applied, repaired, parked, or deleted by hand.
+-- Whichever way a membership goes or stops to count: applied, repaired, parked, or deleted by hand. One whose user is not
+-- mirrored did not count before.
 create or replace function mirror.on_revocation() returns trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $mirror$
 declare _revoked jsonb;
 begin
   if tg_op = 'DELETE' then
     select jsonb_agg(jsonb_build_object('trip_id', m.trip_id, 'sub', {{lost_sub}})) into _revoked
-    from old_rows as m where {{is_active}};
+    from old_rows as m where {{is_active}} and {{is_user}};
   else
     select jsonb_agg(jsonb_build_object('trip_id', m.trip_id, 'sub', {{lost_sub}})) into _revoked from (
-      select m.trip_id, m.user_id from old_rows as m where {{is_active}}
+      select m.trip_id, m.user_id from old_rows as m where {{is_active}} and {{is_user}}
       except select m.trip_id, m.user_id from new_rows as m where {{is_active}}) as m;
   end if;
   perform mirror.note_revoked(_revoked);
@@ -29,22 +30,36 @@ begin
 end
 $mirror$;
 
--- Whoever signs in as nobody, or as somebody else, from now on has lost all trips; their memberships may well stay.
-create or replace function mirror.on_lost_subject() returns trigger
+-- A user who goes, or signs in as nobody or as another one from now on, has lost all trips; the memberships may well stay.
+-- Who is parked has been told.
+create or replace function mirror.on_lost_user() returns trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $mirror$
 declare _revoked jsonb;
 begin
   if tg_op = 'DELETE' then
-    select jsonb_agg(jsonb_build_object('trip_id', m.trip_id, 'sub', u.subject)) into _revoked
+    select jsonb_agg(jsonb_build_object('trip_id', m.trip_id, 'sub', {{sub_of_user}})) into _revoked
     from old_rows as u join public.trip_memberships as m on m.user_id = u.id
-    where u.subject is not null and {{is_active}};
+    where {{is_sub}} and {{is_active}} and {{user_counts}};
   else
-    select jsonb_agg(jsonb_build_object('trip_id', m.trip_id, 'sub', u.subject)) into _revoked
+    select jsonb_agg(jsonb_build_object('trip_id', m.trip_id, 'sub', {{sub_of_user}})) into _revoked
     from old_rows as u join public.trip_memberships as m on m.user_id = u.id
-    where u.subject is not null and {{is_active}}
-      and not exists (select from new_rows as n where n.id = u.id and n.subject = u.subject);
+    where {{is_sub}} and {{is_active}} and {{user_counts}}
+      and not exists (select from new_rows as n where n.id = u.id and {{is_same_sub}});
   end if;
   perform mirror.note_revoked(_revoked);
+  return null;
+end
+$mirror$;
+
+-- A user whose row is refused, or may not be deleted: the row stays, its memberships stop to count.
+create or replace function mirror.on_parked_user() returns trigger
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $mirror$
+begin
+  perform mirror.note_revoked((
+    select jsonb_agg(jsonb_build_object('trip_id', m.trip_id, 'sub', {{sub_of_user}}))
+    from new_rows as p join public.users as u on u.id = mirror.as_user_id(p.k1)
+    join public.trip_memberships as m on m.user_id = u.id
+    where p.tbl = 'users' and {{is_sub}} and {{is_active}}));
   return null;
 end
 $mirror$;
@@ -102,24 +117,32 @@ $mirror$;
 
 do $mirror$
 declare
-  _table text;
+  _told boolean := {{has_epochs}} or {{announces}};
+  _t record;
   _former text;
 begin
-  foreach _table in array array['trip_memberships', 'users'] loop
-    if ({{has_epochs}} or {{announces}}) and (_table = 'trip_memberships' or {{has_subjects}}) then
-      execute format('create or replace trigger mirror_deleted after delete on public.%1$I
+  for _t in values ('public.trip_memberships', 'on_revocation', _told), ('public.users', 'on_lost_user', _told and {{needs_user}}) loop
+    if _t.column3 then
+      execute format('create or replace trigger mirror_deleted after delete on %1$s
           referencing old table as old_rows for each statement execute function mirror.%2$I();
-        create or replace trigger mirror_updated after update on public.%1$I
+        create or replace trigger mirror_updated after update on %1$s
           referencing old table as old_rows new table as new_rows for each statement execute function mirror.%2$I()',
-        _table, case _table when 'users' then 'on_lost_subject' else 'on_revocation' end);
+        _t.column1, _t.column2);
     else
       for _former in
         select format('drop trigger %I on %s', t.tgname, t.tgrelid::regclass) from pg_catalog.pg_trigger as t
-        where t.tgrelid = format('public.%I', _table)::regclass and t.tgname in ('mirror_deleted', 'mirror_updated')
+        where t.tgrelid = _t.column1::regclass and t.tgname in ('mirror_deleted', 'mirror_updated')
       loop
         execute _former;
       end loop;
     end if;
   end loop;
+  drop function if exists mirror.on_lost_subject();
+  if _told and {{needs_user}} then
+    create or replace trigger mirror_parked after insert on mirror.parked
+      referencing new table as new_rows for each statement execute function mirror.on_parked_user();
+  else
+    drop trigger if exists mirror_parked on mirror.parked;
+  end if;
 end
 $mirror$;

@@ -93,6 +93,13 @@ CREATE INDEX parked_settled ON mirror.parked USING btree (tbl) WHERE settled;
 
 CREATE INDEX parked_tried ON mirror.parked USING btree (tried_at);
 
+CREATE INDEX parked_users ON mirror.parked USING btree ((
+CASE tbl
+    WHEN 'users'::text THEN k1
+    WHEN 'trip_memberships'::text THEN k2
+    ELSE NULL::text
+END));
+
 CREATE INDEX trip_memberships_user_mirror ON public.trip_memberships USING btree (user_id, trip_id);
 
 CREATE INDEX users_subject_mirror ON public.users USING btree (subject);
@@ -110,7 +117,8 @@ begin
     when 'put_users' then mirror.put_users(rows)
     when 'put_trips' then mirror.put_trips(rows)
     when 'put_trip_memberships' then mirror.put_trip_memberships(rows)
-    when 'exchange_users' then mirror.exchange_users(rows)
+    when 'aside_users' then mirror.set_users_aside(rows)
+    when 'exchange_users' then mirror.put_users(rows)
     when 'remove_users' then mirror.remove_users(rows)
     when 'remove_trips' then mirror.remove_trips(rows)
     when 'remove_trip_memberships' then mirror.remove_trip_memberships(rows)
@@ -296,9 +304,11 @@ exception when others then
   _n := mirror.how_many(rows);
   if action = 'add' then
     return mirror.attempt('put', tbl, rows);
-  elsif _n > 1 and sqlstate = '23505' and action = 'put' and tbl = 'users' then
+  elsif _n > 1 and action = 'put' and tbl = 'users' then
+    -- From here on each of them stands for itself: one that is refused holds no value of another one.
+    perform mirror.attempt('aside', tbl, rows);
     return mirror.attempt('exchange', tbl, rows);
-  elsif _n <= 16 and action <> 'exchange' or _n <= 1 then
+  elsif _n <= 16 then
     return mirror.attempt_each(action, tbl, rows);
   end if;
   return mirror.attempt(action, tbl, mirror.cut(rows, 1, _n / 2)) + mirror.attempt(action, tbl, mirror.cut(rows, _n / 2 + 1, _n));
@@ -328,7 +338,9 @@ begin
       if mirror.is_about_row(sqlstate, sqlerrm) is not true then
         raise;
       end if;
-      perform mirror.park(tbl, _key, format('the target refuses it (%s): %s', sqlstate, sqlerrm));
+      if action <> 'aside' then
+        perform mirror.park(tbl, _key, format('the target refuses it (%s): %s', sqlstate, sqlerrm));
+      end if;
     end;
   end loop;
   return _n;
@@ -505,23 +517,6 @@ AS $function$ -- permission mirror
   select coalesce((select e.epoch from mirror.epochs as e where e.trip_id = mirror.as_trip_id(trip)), 0)::text
 $function$;
 
-CREATE OR REPLACE FUNCTION mirror.exchange_users(rows jsonb)
- RETURNS bigint
- LANGUAGE plpgsql
- SET search_path TO 'pg_catalog', 'pg_temp'
- SET plan_cache_mode TO 'force_generic_plan'
- SET enable_hashjoin TO 'off'
- SET enable_mergejoin TO 'off'
- SET enable_seqscan TO 'off'
-AS $function$ -- permission mirror
-begin
-  update public.users as t set subject = null, email = null, username = null
-  from (select r.* from (select unnest(mirror.list(rows->>'id', (null::public.users).id)) as id, unnest(mirror.list(rows->>'subject', (null::public.users).subject)) as subject, unnest(mirror.list(rows->>'email', (null::public.users).email)) as email, unnest(mirror.list(rows->>'username', (null::public.users).username)) as username) as r) as s
-  where t.id = s.id and record_image_ne(row(t.subject::text, t.email::text, t.username::text), row(s.subject::text, s.email::text, s.username::text));
-  return mirror.put_users(rows);
-end
-$function$;
-
 CREATE OR REPLACE FUNCTION mirror.explain(scope jsonb, pending jsonb)
  RETURNS jsonb
  LANGUAGE plpgsql
@@ -608,7 +603,8 @@ AS $function$ -- permission mirror
   select md5(string_agg(line, E'\n' order by line collate "C")) || ' ' || mirror.channel_seal() from (
     select format('%s %s %s %s', c.oid::regclass, c.relrowsecurity, c.relforcerowsecurity, c.relacl) from ours as c
     union all
-    select format('%s %s %s %s', a.attrelid::regclass, a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull)
+    select format('%s %s %s %s%s%s', a.attrelid::regclass, a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull,
+                  a.attgenerated, a.attidentity)
     from pg_catalog.pg_attribute as a join ours as c on c.oid = a.attrelid where a.attnum > 0 and not a.attisdropped
     union all
     select pg_get_indexdef(i.indexrelid) from pg_catalog.pg_index as i join ours as c on c.oid = i.indrelid
@@ -620,7 +616,7 @@ AS $function$ -- permission mirror
                   pg_get_expr(p.polqual, p.polrelid), pg_get_expr(p.polwithcheck, p.polrelid))
     from pg_catalog.pg_policy as p where p.polname like 'mirror: %' and p.polrelid is distinct from mirror.messages()
     union all
-    select format('%s %s %s %s %s', p.oid::regprocedure, md5(p.prosrc), p.prosecdef, p.proconfig, p.proacl)
+    select format('%s %s %s %s %s %s', p.oid::regprocedure, md5(p.prosrc), p.prosecdef, p.proconfig, p.proacl, p.proowner::regrole)
     from pg_catalog.pg_proc as p
     where p.pronamespace = 'mirror'::regnamespace or p.oid in (select f.function from mirror.functions() as f)
     union all
@@ -988,17 +984,18 @@ begin
   equal := false;
   if not (found and mirror.is_sound(_state)) then
     doubts := jsonb_build_array(mirror.doubt('tampered', 'mirror.state', 'mirror.state was changed by others than the mirror',
-      'Leave it alone: the daemon compares everything, and then it is right again.', null));
+      'The daemon compares all tables by itself. Take the right to write there from others.', null));
     return;
   end if;
   doubts := _state.doubts;
   primed := _state.primed_at is not null;
   life := _state.life;
   if not primed then
-    doubts := doubts || mirror.doubt('unprimed', null, 'the mirror has not been filled yet', 'Wait until the daemon has loaded everything.', null);
+    doubts := doubts || mirror.doubt('unprimed', null, 'the first load is not complete',
+                                     'Wait. If no row is applied, the log says what stops it.', null);
   elsif _state.life is distinct from _state.position_life then
     doubts := doubts || mirror.doubt('life', _state.life, 'the primary crashed or was replaced, and not everything has been compared since',
-                                     'Wait until the daemon has compared all three tables.', null);
+                                     'Wait: the daemon compares all tables by itself.', null);
   else
     snapshot := _state.snapshot;
     as_of := _state.as_of;
@@ -1011,8 +1008,8 @@ begin
   end loop;
   for _table, _n in select p.tbl, count(*) from mirror.parked as p group by p.tbl order by p.tbl loop
     continue when exists (select from jsonb_array_elements(_state.doubts) as d where d->>'kind' = 'parked' and d->>'about' = _table);
-    doubts := doubts || mirror.doubt('parked', _table, format('%s rows of %s are left out: one of the two sides refuses them', _n, _table),
-                                     'See `mirror status` for the reasons.', null);
+    doubts := doubts || mirror.doubt('parked', _table, format('rows of %s that one of the two sides refuses are left out: %s', _table, _n),
+      '`mirror status` names each row with its reason: put the row or the constraint right; it is tried again.', null);
   end loop;
   equal := snapshot is not null and _state.proof is not null and not exists (
     select from jsonb_array_elements(doubts) as d
@@ -1029,6 +1026,22 @@ AS $function$ -- permission mirror
 begin
   return literal;
 end
+$function$;
+
+CREATE OR REPLACE FUNCTION mirror.lockers(tbl text)
+ RETURNS text
+ LANGUAGE sql
+ STABLE
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$ -- permission mirror
+  select coalesce('locked by ' || string_agg(format('pid %s (role %s, %s)', l.pid, a.usename,
+                                              coalesce(nullif(a.application_name, ''), a.backend_type)), ', '),
+                  'by whom is not known')
+  from (select distinct on (h.pid) h.pid from pg_locks as h
+        where h.relation = format('public.%I', lockers.tbl)::regclass and h.granted and h.mode <> 'AccessShareLock'
+          and h.database = (select d.oid from pg_database as d where d.datname = current_database())
+          and h.pid <> pg_backend_pid() order by h.pid limit 3) as l
+  left join pg_stat_activity as a on a.pid = l.pid
 $function$;
 
 CREATE OR REPLACE FUNCTION mirror.make_durable()
@@ -1108,8 +1121,8 @@ CREATE OR REPLACE FUNCTION mirror.obstacles()
  SET search_path TO 'pg_catalog', 'pg_temp'
 AS $function$ -- permission mirror
   select format('the foreign key %s of %s would delete its rows together with mirrored %s; replace ON DELETE CASCADE, or '
-                'allow it: [target] allow_cascade = [''%s''] in mirror.toml, then mirror install target',
-                c.conname, c.conrelid::regclass, c.confrelid::regclass, c.conrelid::regclass)
+                'run mirror install target with this in mirror.toml, under [target]: allow_cascade = %s',
+                c.conname, c.conrelid::regclass, c.confrelid::regclass, to_jsonb(s.allow_cascade || c.conrelid::regclass::text))
   from pg_catalog.pg_constraint as c, mirror.state as s
   where c.contype = 'f' and c.confdeltype = 'c' and c.conparentid = 0
     and c.confrelid in ('public.users'::regclass, 'public.trips'::regclass, 'public.trip_memberships'::regclass)
@@ -1118,7 +1131,7 @@ AS $function$ -- permission mirror
   order by c.conrelid::regclass::text collate "C", c.conname
 $function$;
 
-CREATE OR REPLACE FUNCTION mirror.on_lost_subject()
+CREATE OR REPLACE FUNCTION mirror.on_lost_user()
  RETURNS trigger
  LANGUAGE plpgsql
  SECURITY DEFINER
@@ -1127,16 +1140,32 @@ AS $function$ -- permission mirror
 declare _revoked jsonb;
 begin
   if tg_op = 'DELETE' then
-    select jsonb_agg(jsonb_build_object('trip_id', m.trip_id, 'sub', u.subject)) into _revoked
+    select jsonb_agg(jsonb_build_object('trip_id', m.trip_id, 'sub', u.id::text)) into _revoked
     from old_rows as u join public.trip_memberships as m on m.user_id = u.id
-    where u.subject is not null and lower(m.status::text) = any (array[lower('active'), lower('accepted')]::text[]);
+    where true and lower(m.status::text collate "C") = any (array['active', 'accepted']::text[]) and not exists (select from mirror.parked as p where p.tbl = 'users' and p.k1 = u.id::text and p.k2 = '');
   else
-    select jsonb_agg(jsonb_build_object('trip_id', m.trip_id, 'sub', u.subject)) into _revoked
+    select jsonb_agg(jsonb_build_object('trip_id', m.trip_id, 'sub', u.id::text)) into _revoked
     from old_rows as u join public.trip_memberships as m on m.user_id = u.id
-    where u.subject is not null and lower(m.status::text) = any (array[lower('active'), lower('accepted')]::text[])
-      and not exists (select from new_rows as n where n.id = u.id and n.subject = u.subject);
+    where true and lower(m.status::text collate "C") = any (array['active', 'accepted']::text[]) and not exists (select from mirror.parked as p where p.tbl = 'users' and p.k1 = u.id::text and p.k2 = '')
+      and not exists (select from new_rows as n where n.id = u.id and true);
   end if;
   perform mirror.note_revoked(_revoked);
+  return null;
+end
+$function$;
+
+CREATE OR REPLACE FUNCTION mirror.on_parked_user()
+ RETURNS trigger
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$ -- permission mirror
+begin
+  perform mirror.note_revoked((
+    select jsonb_agg(jsonb_build_object('trip_id', m.trip_id, 'sub', u.id::text))
+    from new_rows as p join public.users as u on u.id = mirror.as_user_id(p.k1)
+    join public.trip_memberships as m on m.user_id = u.id
+    where p.tbl = 'users' and true and lower(m.status::text collate "C") = any (array['active', 'accepted']::text[])));
   return null;
 end
 $function$;
@@ -1151,11 +1180,11 @@ declare _revoked jsonb;
 begin
   if tg_op = 'DELETE' then
     select jsonb_agg(jsonb_build_object('trip_id', m.trip_id, 'sub', m.user_id::text)) into _revoked
-    from old_rows as m where lower(m.status::text) = any (array[lower('active'), lower('accepted')]::text[]);
+    from old_rows as m where lower(m.status::text collate "C") = any (array['active', 'accepted']::text[]) and exists (select from public.users as u where u.id = m.user_id and not exists (select from mirror.parked as p where p.tbl = 'users' and p.k1 = u.id::text and p.k2 = ''));
   else
     select jsonb_agg(jsonb_build_object('trip_id', m.trip_id, 'sub', m.user_id::text)) into _revoked from (
-      select m.trip_id, m.user_id from old_rows as m where lower(m.status::text) = any (array[lower('active'), lower('accepted')]::text[])
-      except select m.trip_id, m.user_id from new_rows as m where lower(m.status::text) = any (array[lower('active'), lower('accepted')]::text[])) as m;
+      select m.trip_id, m.user_id from old_rows as m where lower(m.status::text collate "C") = any (array['active', 'accepted']::text[]) and exists (select from public.users as u where u.id = m.user_id and not exists (select from mirror.parked as p where p.tbl = 'users' and p.k1 = u.id::text and p.k2 = ''))
+      except select m.trip_id, m.user_id from new_rows as m where lower(m.status::text collate "C") = any (array['active', 'accepted']::text[])) as m;
   end if;
   perform mirror.note_revoked(_revoked);
   return null;
@@ -1209,6 +1238,9 @@ begin
       retry_at = now() + least(interval '30 seconds', interval '5 seconds' * power(2, least(p.tries, 10)));
   if park.tbl = 'trip_memberships' then
     perform mirror.revoke(jsonb_build_array(jsonb_build_object('trip_id', _k1, 'user_id', _k2)));
+  elsif park.tbl = 'users' and exists (select from public.users as u where u.id = mirror.as_user_id(_k1)) then
+    -- The row stays (chat may refer to it). Its memberships do not count from here on: policies look for parked users.
+    perform mirror.attempt('aside', 'users', jsonb_build_object('id', array[_k1]::text));
   end if;
 end
 $function$;
@@ -1454,7 +1486,7 @@ AS $function$ -- permission mirror
     from pg_catalog.pg_class as c join pg_catalog.pg_attribute as a on a.attrelid = c.oid and not a.attisdropped
     where c.relnamespace = 'mirror'::regnamespace
     union all
-    select 'function', p.oid::regprocedure::text, '', p.proowner, coalesce(p.proacl, acldefault('f', p.proowner)),
+    select 'routine', p.oid::regprocedure::text, '', p.proowner, coalesce(p.proacl, acldefault('f', p.proowner)),
            coalesce(f.callers, '{}')
     from pg_catalog.pg_proc as p left join mirror.functions() as f on f.function = p.oid
     where p.pronamespace = 'mirror'::regnamespace or f.function is not null
@@ -1481,6 +1513,41 @@ begin
 exception when others then
   raise warning 'mirror: % was not announced on %: %', event, topic, sqlerrm;
   return false;
+end
+$function$;
+
+CREATE OR REPLACE FUNCTION mirror.set_users_aside(rows jsonb)
+ RETURNS bigint
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$ -- permission mirror
+declare
+  _set text;
+  _n bigint;
+begin
+  select string_agg(format('%1$I = case when t.%1$I::text is distinct from s.%1$I::text then %2$s else t.%1$I end', a.attname,
+           case when y.typcategory <> 'S' then 'null'
+                else format('left(%s, %s)::%s', case a.attname
+                  when 'email' then format('left(replace(gen_random_uuid()::text, ''-'', ''''), %s) || ''@aside.invalid''', greatest(8, l.n - 14))
+                  when 'username' then '''a'' || right(gen_random_uuid()::text, 12)'
+                  else '''aside '' || gen_random_uuid()' end, l.n, a.atttypid::regtype) end), ', ') into _set
+  from pg_attribute as a join pg_type as y on y.oid = a.atttypid,
+  lateral (select case when greatest(a.atttypmod, y.typtypmod) > 4 then greatest(a.atttypmod, y.typtypmod) - 4 else 200 end as n) as l
+  where a.attrelid = 'public.users'::regclass and a.attname in ('subject', 'email', 'username') and not a.attisdropped
+    and exists (select from pg_index as i where i.indrelid = a.attrelid and (i.indisunique or i.indisexclusion)
+                and (a.attnum = any (i.indkey) or exists (
+                  select from pg_depend as d
+                  where d.classid = 'pg_class'::regclass and d.objid = i.indexrelid
+                    and d.refclassid = 'pg_class'::regclass and d.refobjid = a.attrelid and d.refobjsubid = a.attnum)));
+  if _set is null then
+    return 0;
+  end if;
+  execute format($sql$
+    update public.users as t set %s
+    from (select r.* from (select $1 as rows) as i cross join lateral (select unnest(mirror.list(rows->>'id', (null::public.users).id)) as id, unnest(mirror.list(rows->>'subject', (null::public.users).subject)) as subject, unnest(mirror.list(rows->>'email', (null::public.users).email)) as email, unnest(mirror.list(rows->>'username', (null::public.users).username)) as username) as r) as s
+    where t.id = s.id and record_image_ne(row(t.subject::text, t.email::text, t.username::text), row(s.subject::text, s.email::text, s.username::text)) $sql$, _set) using rows;
+  get diagnostics _n = row_count;
+  return _n;
 end
 $function$;
 
@@ -1749,8 +1816,8 @@ begin
     end;
     if _found[2] is not null then
       return _found[2] = coalesce((select e.epoch from mirror.epochs as e where e.trip_id = _trip), 0)::text
-             and exists (select from public.trip_memberships as m where m.trip_id = _trip and m.user_id = _me and lower(m.status::text) = any (array[lower('active'), lower('accepted')]::text[]) and not exists (select from mirror.parked as p where p.tbl = 'trip_memberships' and p.k1 = m.trip_id::text and p.k2 = m.user_id::text));
-    elsif exists (select from public.trip_memberships as m where m.trip_id = _trip and m.user_id = _me and lower(m.status::text) = any (array[lower('active'), lower('accepted')]::text[]) and not exists (select from mirror.parked as p where p.tbl = 'trip_memberships' and p.k1 = m.trip_id::text and p.k2 = m.user_id::text)) then
+             and exists (select from public.trip_memberships as m where m.trip_id = _trip and m.user_id = _me and lower(m.status::text collate "C") = any (array['active', 'accepted']::text[]) and not exists (select from mirror.parked as p where case p.tbl when 'users' then p.k1 when 'trip_memberships' then p.k2 end = m.user_id::text and (p.tbl = 'users' or p.k1 = m.trip_id::text)) and exists (select from public.users as u where u.id = m.user_id));
+    elsif exists (select from public.trip_memberships as m where m.trip_id = _trip and m.user_id = _me and lower(m.status::text collate "C") = any (array['active', 'accepted']::text[]) and not exists (select from mirror.parked as p where case p.tbl when 'users' then p.k1 when 'trip_memberships' then p.k2 end = m.user_id::text and (p.tbl = 'users' or p.k1 = m.trip_id::text)) and exists (select from public.users as u where u.id = m.user_id)) then
       return true;
     end if;
   end loop;
@@ -1786,7 +1853,7 @@ begin
   exception when others then
     _me := null;
   end;
-  return exists (select from public.trip_memberships as m where m.trip_id = _trip and m.user_id = _me and lower(m.status::text) = any (array[lower('active'), lower('accepted')]::text[]) and not exists (select from mirror.parked as p where p.tbl = 'trip_memberships' and p.k1 = m.trip_id::text and p.k2 = m.user_id::text));
+  return exists (select from public.trip_memberships as m where m.trip_id = _trip and m.user_id = _me and lower(m.status::text collate "C") = any (array['active', 'accepted']::text[]) and not exists (select from mirror.parked as p where case p.tbl when 'users' then p.k1 when 'trip_memberships' then p.k2 end = m.user_id::text and (p.tbl = 'users' or p.k1 = m.trip_id::text)) and exists (select from public.users as u where u.id = m.user_id));
 end
 $function$;
 
@@ -1819,7 +1886,7 @@ begin
     _me := null;
   end;
   return exists (select from public.trip_memberships as m
-                 where m.trip_id = _trip and m.user_id = _me and lower(m.status::text) = any (array[lower('active'), lower('accepted')]::text[]) and not exists (select from mirror.parked as p where p.tbl = 'trip_memberships' and p.k1 = m.trip_id::text and p.k2 = m.user_id::text)
+                 where m.trip_id = _trip and m.user_id = _me and lower(m.status::text collate "C") = any (array['active', 'accepted']::text[]) and not exists (select from mirror.parked as p where case p.tbl when 'users' then p.k1 when 'trip_memberships' then p.k2 end = m.user_id::text and (p.tbl = 'users' or p.k1 = m.trip_id::text)) and exists (select from public.users as u where u.id = m.user_id)
                    and lower(m.role::text) in (select lower(r) from unnest(roles) as r));
 end
 $function$;
@@ -1852,7 +1919,7 @@ begin
   exception when others then
     _me := null;
   end;
-  return exists (select from public.trip_memberships as m where m.trip_id = _trip and m.user_id = _me and lower(m.status::text) = any (array[lower('active'), lower('accepted')]::text[]) and not exists (select from mirror.parked as p where p.tbl = 'trip_memberships' and p.k1 = m.trip_id::text and p.k2 = m.user_id::text));
+  return exists (select from public.trip_memberships as m where m.trip_id = _trip and m.user_id = _me and lower(m.status::text collate "C") = any (array['active', 'accepted']::text[]) and not exists (select from mirror.parked as p where case p.tbl when 'users' then p.k1 when 'trip_memberships' then p.k2 end = m.user_id::text and (p.tbl = 'users' or p.k1 = m.trip_id::text)) and exists (select from public.users as u where u.id = m.user_id));
 end
 $function$;
 
@@ -1885,7 +1952,7 @@ begin
     _me := null;
   end;
   return exists (select from public.trip_memberships as m
-                 where m.trip_id = _trip and m.user_id = _me and lower(m.status::text) = any (array[lower('active'), lower('accepted')]::text[]) and not exists (select from mirror.parked as p where p.tbl = 'trip_memberships' and p.k1 = m.trip_id::text and p.k2 = m.user_id::text)
+                 where m.trip_id = _trip and m.user_id = _me and lower(m.status::text collate "C") = any (array['active', 'accepted']::text[]) and not exists (select from mirror.parked as p where case p.tbl when 'users' then p.k1 when 'trip_memberships' then p.k2 end = m.user_id::text and (p.tbl = 'users' or p.k1 = m.trip_id::text)) and exists (select from public.users as u where u.id = m.user_id)
                    and lower(m.role::text) in (select lower(r) from unnest(roles) as r));
 end
 $function$;
@@ -1935,6 +2002,7 @@ declare
 begin
   perform mirror.make_durable();
   _state := mirror.check_fence((batch->>'epoch')::bigint, (batch->>'batch')::bigint);
+  perform set_config('lock_timeout', '1s', true);
   if not _tables <@ array['users', 'trips', 'trip_memberships'] then
     raise exception 'a scope names a table that is not mirrored' using errcode = '22023';
   end if;
@@ -1958,12 +2026,12 @@ begin
   foreach _table in array array['users', 'trips', 'trip_memberships'] loop
     foreach _i in array array_positions(_tables, _table) loop
       _scope := _scopes->(_i - 1);
+      if _scope ? 'refused' then
+        perform mirror.park(_table, r, r->>'reason') from mirror.refused(_scope) as r;
+      end if;
       if coalesce(_scope->'rows'->>'trip_id', _scope->'rows'->>'id', '{}') <> '{}' then
         _counts := mirror.add(_counts, _table, 'upsert', mirror.attempt(
           case when _scope ? 'range' and mirror.is_vacant(_scope) then 'add' else 'put' end, _table, _scope->'rows'));
-      end if;
-      if _scope ? 'refused' then
-        perform mirror.park(_table, r, r->>'reason') from mirror.refused(_scope) as r;
       end if;
     end loop;
   end loop;
@@ -1971,11 +2039,17 @@ begin
     _parked := mirror.settle();
   end if;
   perform mirror.advance(_state, batch);
+  _table := coalesce(batch->'check'->>'table', jsonb_path_query_first(batch, '$.scopes[*] ? (exists(@.dry))')->>'table');
   return jsonb_build_object('clock', clock_timestamp(), 'counts', _counts,
     'check', case when batch ? 'check' then mirror.check_digest(batch->'check') end,
     'explained', case when batch ? 'explain' then
         (select jsonb_agg(mirror.explain(s, '[]')) from jsonb_array_elements(batch->'scopes') as s where s ? 'dry') end)
     || mirror.tell_parked(batch->'due', _parked);
+exception when lock_not_available then
+  if _table is null then
+    raise;
+  end if;
+  raise exception 'a table is locked in the target' using errcode = 'PT423', detail = _table, hint = mirror.lockers(_table);
 end
 $function$;
 
@@ -2073,7 +2147,7 @@ begin
   return jsonb_build_object('epoch', _state.epoch, 'version', _state.version, 'types', _state.types, 'clock', clock_timestamp(),
     'snapshot', _state.snapshot, 'primed', _state.primed_at is not null, 'parked', (select count(*) from mirror.parked),
     'life', _life, 'compared', _state.position_life is not distinct from _life, 'tampered', not _sound,
-    'walks', _state.walks, 'proof', _state.proof, 'doubts', _state.doubts, 'channels', mirror.channels(), 'told', '{"active": ["active", "accepted"], "allow_cascade": [], "announce": null, "callers": "id", "companions_see": ["username"], "max_staleness": null, "send": ["broadcast", "presence"], "topics": ["trip:{id}"]}'::jsonb,
+    'walks', _state.walks, 'proof', _state.proof, 'doubts', _state.doubts, 'channels', mirror.channels(), 'told', '{"active": ["active", "accepted"], "allow_cascade": [], "announce": null, "callers": "id", "companions_see": ["username"], "max_staleness": null, "members_without_user": false, "send": ["broadcast", "presence"], "topics": ["trip:{id}"]}'::jsonb,
     'empty', array_remove(array[case when not exists (select from public.users) then 'users' end,
                                 case when not exists (select from public.trips) then 'trips' end,
                                 case when not exists (select from public.trip_memberships) then 'trip_memberships' end], null));
@@ -2189,7 +2263,7 @@ begin
       perform mirror.attempt('add', _table, '{}'), mirror.attempt('put', _table, '{}'),
               mirror.attempt('remove', _table, '[]');
     end loop;
-    perform mirror.attempt('exchange', 'users', '{}'), mirror.revoke('[]');
+    perform mirror.attempt('aside', 'users', '{}'), mirror.revoke('[]');
     perform public.mirror_apply(jsonb_build_object('epoch', _epoch, 'batch', 1, 'scopes', '[]'::jsonb));
     perform public.mirror_apply(jsonb_build_object('epoch', _epoch, 'batch', 2, 'scopes', '[]'::jsonb,
       'position', jsonb_build_object('snapshot', coalesce(_state.snapshot, '1:1:'), 'as_of', now(),
@@ -2261,10 +2335,10 @@ begin
     _me := null;
   end;
   return query
-    select u.id::uuid from public.users as u where u.id = _me
+    select u.id::uuid from public.users as u where u.id = _me and not exists (select from mirror.parked as p where p.tbl = 'users' and p.k1 = u.id::text and p.k2 = '')
     union
     select m.user_id::uuid from public.trip_memberships as m
-    where m.trip_id = any (array(select public.my_trips())) and lower(m.status::text) = any (array[lower('active'), lower('accepted')]::text[]) and not exists (select from mirror.parked as p where p.tbl = 'trip_memberships' and p.k1 = m.trip_id::text and p.k2 = m.user_id::text);
+    where m.trip_id = any (array(select public.my_trips())) and lower(m.status::text collate "C") = any (array['active', 'accepted']::text[]) and (not exists (select from mirror.parked) or not exists (select from mirror.parked as p where case p.tbl when 'users' then p.k1 when 'trip_memberships' then p.k2 end = m.user_id::text and (p.tbl = 'users' or p.k1 = m.trip_id::text))) and exists (select from public.users as u where u.id = m.user_id);
 end
 $function$;
 
@@ -2294,7 +2368,7 @@ begin
     _me := null;
   end;
   return query
-    select m.trip_id::uuid from public.trip_memberships as m where m.user_id = _me and lower(m.status::text) = any (array[lower('active'), lower('accepted')]::text[]) and not exists (select from mirror.parked as p where p.tbl = 'trip_memberships' and p.k1 = m.trip_id::text and p.k2 = m.user_id::text);
+    select m.trip_id::uuid from public.trip_memberships as m where m.user_id = _me and lower(m.status::text collate "C") = any (array['active', 'accepted']::text[]) and (not exists (select from mirror.parked) or not exists (select from mirror.parked as p where case p.tbl when 'users' then p.k1 when 'trip_memberships' then p.k2 end = m.user_id::text and (p.tbl = 'users' or p.k1 = m.trip_id::text))) and exists (select from public.users as u where u.id = m.user_id);
 end
 $function$;
 
@@ -2323,12 +2397,12 @@ begin
   exception when others then
     _me := null;
   end;
-  return _me;
+  return (select u.id from public.users as u where u.id = _me and not exists (select from mirror.parked as p where p.tbl = 'users' and p.k1 = u.id::text and p.k2 = ''));
 end
 $function$;
 
 create policy "mirror: members of your trips" on public.trip_memberships for select to authenticated
-  using ((trip_id = ANY (ARRAY( SELECT public.my_trips() AS my_trips))) AND (lower(status) = ANY (ARRAY[lower('active'::text), lower('accepted'::text)])));
+  using ((trip_id = ANY (ARRAY( SELECT public.my_trips() AS my_trips))) AND (lower((status COLLATE "C")) = ANY (ARRAY['active'::text, 'accepted'::text])));
 
 create policy "mirror: your trips" on public.trips for select to authenticated
   using (id = ANY (ARRAY( SELECT public.my_trips() AS my_trips)));

@@ -20,7 +20,7 @@ declare
 begin
 {{find_caller_and_trip}}
   return exists (select from public.trip_memberships as m
-                 where m.trip_id = _trip and {{is_caller}} and {{counts}}
+                 where m.trip_id = _trip and {{is_mine}}
                    and lower(m.role::text) in (select lower(r) from unnest(roles) as r));
 end
 $mirror$;

@@ -11,7 +11,8 @@ begin
     when 'put_users' then mirror.put_users(rows)
     when 'put_trips' then mirror.put_trips(rows)
     when 'put_trip_memberships' then mirror.put_trip_memberships(rows)
-    when 'exchange_users' then mirror.exchange_users(rows)
+    when 'aside_users' then mirror.set_users_aside(rows)
+    when 'exchange_users' then mirror.put_users(rows)
     when 'remove_users' then mirror.remove_users(rows)
     when 'remove_trips' then mirror.remove_trips(rows)
     when 'remove_trip_memberships' then mirror.remove_trip_memberships(rows)
@@ -34,9 +35,11 @@ exception when others then
   _n := mirror.how_many(rows);
   if action = 'add' then
     return mirror.attempt('put', tbl, rows);
-  elsif _n > 1 and sqlstate = '23505' and action = 'put' and tbl = 'users' then
+  elsif _n > 1 and action = 'put' and tbl = 'users' then
+    -- From here on each of them stands for itself: one that is refused holds no value of another one.
+    perform mirror.attempt('aside', tbl, rows);
     return mirror.attempt('exchange', tbl, rows);
-  elsif _n <= 16 and action <> 'exchange' or _n <= 1 then
+  elsif _n <= 16 then
     return mirror.attempt_each(action, tbl, rows);
   end if;
   return mirror.attempt(action, tbl, mirror.cut(rows, 1, _n / 2)) + mirror.attempt(action, tbl, mirror.cut(rows, _n / 2 + 1, _n));
@@ -64,7 +67,9 @@ begin
       if mirror.is_about_row(sqlstate, sqlerrm) is not true then
         raise;
       end if;
-      perform mirror.park(tbl, _key, format('the target refuses it (%s): %s', sqlstate, sqlerrm));
+      if action <> 'aside' then
+        perform mirror.park(tbl, _key, format('the target refuses it (%s): %s', sqlstate, sqlerrm));
+      end if;
     end;
   end loop;
   return _n;
@@ -107,6 +112,9 @@ begin
       retry_at = now() + least(interval '30 seconds', interval '5 seconds' * power(2, least(p.tries, 10)));
   if park.tbl = 'trip_memberships' then
     perform mirror.revoke(jsonb_build_array(jsonb_build_object('trip_id', _k1, 'user_id', _k2)));
+  elsif park.tbl = 'users' and exists (select from public.users as u where u.id = mirror.as_user_id(_k1)) then
+    -- The row stays (chat may refer to it). Its memberships do not count from here on: policies look for parked users.
+    perform mirror.attempt('aside', 'users', jsonb_build_object('id', array[_k1]::text));
   end if;
 end
 $mirror$;

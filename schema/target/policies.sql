@@ -18,6 +18,6 @@ begin
   create policy "mirror: your trips" on public.trips for select to authenticated
     using (id = any (array(select public.my_trips())));
   create policy "mirror: members of your trips" on public.trip_memberships as permissive for select to authenticated
-    using (trip_id = any (array(select public.my_trips())) and lower(status::text) = any ({{active}}));
+    using (trip_id = any (array(select public.my_trips())) and {{is_active_row}});
 end
 $mirror$;

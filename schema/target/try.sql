@@ -19,7 +19,7 @@ begin
       perform mirror.attempt('add', _table, '{}'), mirror.attempt('put', _table, '{}'),
               mirror.attempt('remove', _table, '[]');
     end loop;
-    perform mirror.attempt('exchange', 'users', '{}'), mirror.revoke('[]');
+    perform mirror.attempt('aside', 'users', '{}'), mirror.revoke('[]');
     perform public.mirror_apply(jsonb_build_object('epoch', _epoch, 'batch', 1, 'scopes', '[]'::jsonb));
     perform public.mirror_apply(jsonb_build_object('epoch', _epoch, 'batch', 2, 'scopes', '[]'::jsonb,
       'position', jsonb_build_object('snapshot', coalesce(_state.snapshot, '1:1:'), 'as_of', now(),

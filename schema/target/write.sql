@@ -34,16 +34,39 @@ language sql immutable set search_path = pg_catalog, pg_temp as $mirror$
               else coalesce(cardinality(coalesce(rows->>'trip_id', rows->>'id')::text[]), 0) end
 $mirror$;
 
--- The same for users who hand unique names on to each other (one batch holds the end of several transactions, and in a
--- statement their order is chance): those that differ let go of theirs first.
-create or replace function mirror.exchange_users(rows jsonb) returns bigint
-language plpgsql set search_path = pg_catalog, pg_temp set plan_cache_mode = force_generic_plan
-set enable_hashjoin = off set enable_mergejoin = off set enable_seqscan = off as $mirror$
+-- Users hand unique values on to each other (one batch holds the end of several transactions, and in a statement their
+-- order is chance), and who is parked must not keep what is another one's by now. So those that differ let go of theirs
+-- first. Not for NULL, which an adopted column may refuse: for a value that nobody has, and no `sub` of a token is. It lasts
+-- until the row is put, which is this transaction unless the row is parked. An index over an expression counts, too.
+create or replace function mirror.set_users_aside(rows jsonb) returns bigint
+language plpgsql set search_path = pg_catalog, pg_temp as $mirror$
+declare
+  _set text;
+  _n bigint;
 begin
-  update public.users as t set subject = null, email = null, username = null
-  from (select r.* from {{users_rows}}) as s
-  where t.id = s.id and {{users_differ}};
-  return mirror.put_users(rows);
+  select string_agg(format('%1$I = case when t.%1$I::text is distinct from s.%1$I::text then %2$s else t.%1$I end', a.attname,
+           case when y.typcategory <> 'S' then 'null'
+                else format('left(%s, %s)::%s', case a.attname
+                  when 'email' then format('left(replace(gen_random_uuid()::text, ''-'', ''''), %s) || ''@aside.invalid''', greatest(8, l.n - 14))
+                  when 'username' then '''a'' || right(gen_random_uuid()::text, 12)'
+                  else '''aside '' || gen_random_uuid()' end, l.n, a.atttypid::regtype) end), ', ') into _set
+  from pg_attribute as a join pg_type as y on y.oid = a.atttypid,
+  lateral (select case when greatest(a.atttypmod, y.typtypmod) > 4 then greatest(a.atttypmod, y.typtypmod) - 4 else 200 end as n) as l
+  where a.attrelid = 'public.users'::regclass and a.attname in ('subject', 'email', 'username') and not a.attisdropped
+    and exists (select from pg_index as i where i.indrelid = a.attrelid and (i.indisunique or i.indisexclusion)
+                and (a.attnum = any (i.indkey) or exists (
+                  select from pg_depend as d
+                  where d.classid = 'pg_class'::regclass and d.objid = i.indexrelid
+                    and d.refclassid = 'pg_class'::regclass and d.refobjid = a.attrelid and d.refobjsubid = a.attnum)));
+  if _set is null then
+    return 0;
+  end if;
+  execute format($sql$
+    update public.users as t set %s
+    from (select r.* from (select $1 as rows) as i cross join lateral {{users_rows}}) as s
+    where t.id = s.id and {{users_differ}} $sql$, _set) using rows;
+  get diagnostics _n = row_count;
+  return _n;
 end
 $mirror$;
 

@@ -56,6 +56,12 @@ def membership(trip_id: Any, user_id: Any, role: str | None = "MEMBER", status: 
     return {"trip_id": trip_id, "user_id": user_id, "role": role, "status": status}
 
 
+def peopled(*members: Row) -> tuple[Row, Row]:
+    """These memberships, and the users they are about: who is not a mirrored user is a member of nothing."""
+    users = [user(key) for key in dict.fromkeys(member["user_id"] for member in members)]
+    return scope("users", users), scope("trip_memberships", members)
+
+
 def scope(table: str, rows: Iterable[Row] = (), **more: Any) -> Row:
     return {"table": table, "rows": lists(rows)} | more
 

@@ -14,7 +14,7 @@ from mirror.mapping import AccessOptions, Mapping
 from tests.bed.backends import Pair
 from tests.bed.callers import Project, installed
 from tests.bed.databases import Template
-from tests.bed.target_side import RESEAL, SOURCE, an_id, membership, position, put_in_place, scope, trip
+from tests.bed.target_side import RESEAL, SOURCE, an_id, membership, peopled, position, put_in_place, scope, trip
 from tests.expected import install_source
 
 pytestmark = pytest.mark.sql
@@ -68,7 +68,7 @@ async def test_a_stale_mirror_lets_nobody_in_when_it_is_told_to(
     project = Project(target)
     put_in_place(target_url, mapping=Mapping(access=AccessOptions(max_staleness=90)))
     await project.writer.claim()
-    rows = scope("trips", [trip(ROME)]), scope("trip_memberships", [membership(ROME, ANN)])
+    rows = scope("trips", [trip(ROME)]), *peopled(membership(ROME, ANN))
     answers = []
     await project.writer.apply(*rows)
     for seconds in (None, 0, 100):

@@ -14,7 +14,19 @@ from mirror.mapping import AccessOptions, Mapping, UsersMapping
 from tests.bed.backends import Pair
 from tests.bed.callers import Claims, Project, installed
 from tests.bed.databases import Template
-from tests.bed.target_side import BIGINTS, INTEGERS, TEXTS, UUIDS, an_id, membership, put_in_place, scope, trip, user
+from tests.bed.target_side import (
+    BIGINTS,
+    INTEGERS,
+    TEXTS,
+    UUIDS,
+    an_id,
+    membership,
+    peopled,
+    put_in_place,
+    scope,
+    trip,
+    user,
+)
 
 pytestmark = pytest.mark.sql
 
@@ -119,7 +131,7 @@ async def test_what_merely_reads_as_an_id_is_none(target_url: str, target: psyco
     put_in_place(target_url, INTEGERS)
     project = Project(target)
     await project.writer.claim()
-    await project.mirror(scope("trips", [trip(17)]), scope("trip_memberships", [membership(17, 23)]))
+    await project.mirror(scope("trips", [trip(17)]), *peopled(membership(17, 23)))
     assert await project.ask("23", "select public.is_trip_member('17')") is True
     assert await project.ask(23, "select public.is_trip_member('17')") is True, "some issuers write a number"
     for sub in (" 23", "023", "+23", "0x17", "23.0", "2_3"):
@@ -138,10 +150,10 @@ async def test_uuids_of_text_columns_may_be_given_as_they_are(target_url: str, t
     put_in_place(target_url, TEXTS)
     project = Project(target)
     await project.writer.claim()
-    await project.mirror(scope("trips", [trip(ROME)]), scope("trip_memberships", [membership(ROME, "user_2x")]))
+    await project.mirror(scope("trips", [trip(ROME)]), *peopled(membership(ROME, "user_2x")))
     assert await project.ask("user_2x", "select public.is_trip_member(%s::uuid)", ROME) is True
     assert await project.ask("USER_2X", "select public.is_trip_member(%s::uuid)", ROME) is False
-    await project.mirror(scope("trip_memberships", [membership(ROME, '{"id": 1}'), membership(ROME, "true")]))
+    await project.mirror(*peopled(membership(ROME, '{"id": 1}'), membership(ROME, "true")))
     for sub in ({"id": 1}, True):
         assert await project.ask(sub, "select public.is_trip_member(%s)", ROME) is False, "that is no name"
 
@@ -151,7 +163,7 @@ async def test_the_statuses_that_count_are_a_setting(target_url: str, target: ps
     project = Project(target)
     await project.writer.claim()
     for n, status in enumerate(("joined", "JOINED", "O'K", "active", "accepted", None, "joined ")):
-        await project.mirror(scope("trip_memberships", [membership(an_id(n), ANN, None, status)]))
+        await project.mirror(*peopled(membership(an_id(n), ANN, None, status)))
     answers = [await project.ask(ANN, "select public.is_trip_member(%s)", an_id(n)) for n in range(7)]
     assert answers == [True, True, True, False, False, False, False]
     seen = await project.column(ANN, "select status from public.trip_memberships")

@@ -23,6 +23,7 @@ from tests.bed.target_side import (
     an_id,
     as_role,
     membership,
+    peopled,
     put_in_place,
     scope,
     trip,
@@ -168,7 +169,7 @@ async def test_policies_of_ones_own_instead(target_url: str, target: Connection)
     )
     put_in_place(target_url, mapping=Mapping(access=AccessOptions(topics=())))
     await project.writer.claim()
-    await project.mirror(scope("trip_memberships", [membership(ROME, ANN, "Owner"), membership(ROME, BOB)]))
+    await project.mirror(*peopled(membership(ROME, ANN, "Owner"), membership(ROME, BOB)))
     assert await project.one(OURS, "realtime.messages") == 0
     assert await project.receives(ANN, f"trip/{ROME}") == BOTH
     assert await project.receives(BOB, f"trip/{ROME}") == set()
@@ -182,7 +183,7 @@ async def test_text_ids_end_where_the_topic_goes_on(target_url: str, target: Con
     project = Project(target)
     await project.writer.claim()
     trips = ("a", "a:b", "a-b", "a/b", "o'k")
-    await project.mirror(scope("trip_memberships", [membership(t, f"in {t}") for t in trips]))
+    await project.mirror(*peopled(*[membership(t, f"in {t}") for t in trips]))
     opened = {
         "trip:a": {"in a"}, "trip:a:b": {"in a"}, "trip:a-b": {"in a-b"}, "trip:a:b:x": {"in a"}, "chat-a-b": {"in a"},
         "chat-a-b-x": {"in a"}, "room/a-b": {"in a-b"}, "room/a/b": {"in a/b"}, "room/a:b": set(),
@@ -279,7 +280,7 @@ async def test_doctor_finds_it_where_it_is_installed_already(
     put_in_place(target_url, TEXTS, mapping)
     project = Project(target)
     await project.writer.claim()
-    await project.mirror(scope("trip_memberships", [membership("messages-rome", "eve"), membership("rome", "ann")]))
+    await project.mirror(*peopled(membership("messages-rome", "eve"), membership("rome", "ann")))
     assert await project.receives("eve", "trip-messages-rome") == BOTH, "and that is why"
     fired(wrong(examined_target(target_url, mapping)), "topics", 'trip "messages-a" and of trip "a" -> Let each')
     assert "topics" not in wrong(examined_target(target_url))

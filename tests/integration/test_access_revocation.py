@@ -200,8 +200,9 @@ async def test_both_are_off_unless_they_are_asked_for(target_url: str, target: p
     project = Project(target)
     for access, triggers in (
         (AccessOptions(), 0),
-        (LIVE, 2),
-        (AccessOptions(announce="user:{sub}"), 2),
+        (LIVE, 5),
+        (LIVE.model_copy(update={"members_without_user": True}), 2),
+        (AccessOptions(announce="user:{sub}"), 5),
         (AccessOptions(), 0),
     ):
         put_in_place(target_url, mapping=Mapping(access=access))

@@ -14,6 +14,7 @@ from tests.bed.target_side import (
     Writer,
     an_id,
     membership,
+    peopled,
     put_in_place,
     scope,
     trip,
@@ -45,7 +46,7 @@ def token(sub: Any) -> str:
 
 
 async def test_members_may_enter_their_trips_and_no_others(writer: Writer) -> None:
-    await writer.apply(scope("trip_memberships", [membership(an_id(1), an_id(1)), membership(an_id(2), an_id(2))]))
+    await writer.apply(*peopled(membership(an_id(1), an_id(1)), membership(an_id(2), an_id(2))))
     answers = {(t, u): await ask(writer, an_id(t), token(an_id(u))) for t in (1, 2, 3) for u in (1, 2, 3)}
     assert {key for key, answer in answers.items() if answer} == {(1, 1), (2, 2)}
     assert set(answers.values()) == {True, False}
@@ -57,7 +58,7 @@ async def test_members_may_enter_their_trips_and_no_others(writer: Writer) -> No
      (None, False), ("ACTIVE ", False)],
 )  # fmt: skip
 async def test_only_an_active_membership_counts(writer: Writer, status: str | None, answer: bool) -> None:
-    await writer.apply(scope("trip_memberships", [membership(an_id(1), an_id(1), "OWNER", status)]))
+    await writer.apply(*peopled(membership(an_id(1), an_id(1), "OWNER", status)))
     assert await ask(writer, an_id(1), token(an_id(1))) is answer
 
 
@@ -69,9 +70,7 @@ async def test_a_status_that_is_an_enum_counts_too(target_url: str, target: Conn
     put_in_place(target_url)
     writer = Writer(target)
     await writer.claim()
-    await writer.apply(
-        scope("trip_memberships", [membership(an_id(1), an_id(1)), membership(an_id(1), an_id(2), None, "INACTIVE")])
-    )
+    await writer.apply(*peopled(membership(an_id(1), an_id(1)), membership(an_id(1), an_id(2), None, "INACTIVE")))
     assert [await ask(writer, an_id(1), token(an_id(u))) for u in (1, 2)] == [True, False]
 
 
@@ -106,7 +105,7 @@ async def test_no_topic_makes_it_raise(target_url: str, target: Connection, type
      '{"SUB": "00000000-0000-0000-0000-000000000001"}'],
 )  # fmt: skip
 async def test_no_claims_make_it_raise(writer: Writer, claims: str | None) -> None:
-    await writer.apply(scope("trip_memberships", [membership(an_id(1), an_id(1))]))
+    await writer.apply(*peopled(membership(an_id(1), an_id(1))))
     assert await ask(writer, an_id(1), claims) is False
 
 
@@ -114,7 +113,7 @@ async def test_integers_and_text_are_ids_too(target_url: str, target: Connection
     put_in_place(target_url, {"user_id": "text", "trip_id": "integer", "created_by": "text"})
     writer = Writer(target)
     await writer.claim()
-    await writer.apply(scope("trip_memberships", [membership(17, "user_2x'\"")]))
+    await writer.apply(*peopled(membership(17, "user_2x'\"")))
     assert await ask(writer, "17", token("user_2x'\"")) is True
     assert await ask(writer, "17", token("USER_2X'\"")) is False
     assert await ask(writer, "18", token("user_2x'\"")) is False

@@ -15,6 +15,7 @@ from tests.bed.target_side import (
     Writer,
     an_id,
     membership,
+    peopled,
     position,
     put_in_place,
     scope,
@@ -262,7 +263,7 @@ async def may_enter(writer: Writer, trip_id: str, user_id: str) -> Any:
 
 
 async def test_a_member_who_may_not_be_deleted_loses_role_and_status(writer: Writer) -> None:
-    await writer.apply(scope("trip_memberships", [membership(an_id(1), an_id(u)) for u in (1, 2)]))
+    await writer.apply(*peopled(*[membership(an_id(1), an_id(u)) for u in (1, 2)]))
     await writer.connection.execute(CHAT.format("trip_id, user_id", "trip_memberships", "trip_id, user_id"))
     await writer.connection.execute("insert into public.chat values (%s, %s)", [an_id(1), an_id(1)])
     gone = [{"trip_id": an_id(1), "user_id": an_id(1)}]
@@ -276,7 +277,7 @@ async def test_a_member_who_may_not_be_deleted_loses_role_and_status(writer: Wri
 
 
 async def test_a_member_whose_row_cannot_be_touched_at_all_may_not_enter(writer: Writer) -> None:
-    await writer.apply(scope("trip_memberships", [membership(an_id(1), an_id(1))]))
+    await writer.apply(*peopled(membership(an_id(1), an_id(1))))
     frozen = "create function public.frozen() returns trigger language plpgsql as $$ begin raise 'frozen'; end $$"
     await writer.connection.execute(frozen)
     await writer.connection.execute(
@@ -329,7 +330,7 @@ async def test_a_batch_in_which_every_row_is_refused_takes_no_longer_than_a_requ
 
 
 TRANSIENT = {
-    "lock timeout": ("raise sqlstate '55P03';", "55P03"),
+    "lock timeout": ("raise sqlstate '55P03';", "PT423"),
     "statement timeout": ("raise sqlstate '57014';", "57014"),
     "disk": ("raise sqlstate '53100';", "53100"),
     "memory": ("raise sqlstate '53200';", "53200"),
@@ -358,8 +359,10 @@ async def test_a_row_that_somebody_has_locked_is_waited_for_and_not_parked(write
     await writer.connection.execute("alter function public.mirror_apply(jsonb) set lock_timeout = '50ms'")
     async with await psycopg.AsyncConnection.connect(target_url) as busy:
         await busy.execute("select from public.users for update")
-        with pytest.raises(psycopg.errors.LockNotAvailable):
+        with pytest.raises(psycopg.Error) as locked:
             await writer.apply(scope("users", [user(an_id(1), "new")]))
+        assert (locked.value.sqlstate, locked.value.diag.message_detail) == ("PT423", "users")
+        assert f"locked by pid {busy.info.backend_pid} (role postgres, " in str(locked.value.diag.message_hint)
         assert await parked(writer) == {}
         await writer.connection.execute("alter function public.mirror_apply(jsonb) set lock_timeout = '5s'")
         applying = asyncio.create_task(writer.apply(scope("users", [user(an_id(1), "new")])))

@@ -188,7 +188,7 @@ async def test_stale_without_a_profile_and_with_a_status_that_does_not_count(
     assert why.document["mirror"]["channel"]["topic"] == f"trip:{ROME}:e0"
     assert why.document["person"]["subject"] == "ana@example.org"
     assert (await why(1, "bob", ROME)).startswith("status INACTIVE does not count as a member's")
-    assert (await why(1, GHOST, BONN)).startswith("there is a membership, but no user to match the JWT's sub with")
+    assert (await why(1, GHOST, BONN)).startswith("the user is not in the mirror: the primary has no such user")
     await source.execute("update public.trip_memberships set status = 'ACTIVE' where user_id = %s", [BOB])
     invited = await why(1, "bob", ROME)
     assert invited.startswith("role MEMBER, status ACTIVE is in the primary, but not applied yet: the key of ")

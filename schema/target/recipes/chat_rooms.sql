@@ -18,7 +18,8 @@ create view public.rooms with (security_invoker = true) as
   select t.id, t.name, t.created_by from public.trips as t;
 create view public.participants with (security_invoker = true) as
   select m.trip_id as room_id, m.user_id, lower(m.role::text) as role, u.username
-  from public.trip_memberships as m left join public.my_companion_profiles() as u on u.id = m.user_id;
+  from public.trip_memberships as m left join public.my_companion_profiles() as u on u.id = m.user_id
+  where m.user_id = any (array(select public.my_companions()));
 
 create table public.messages (
   id      bigint generated always as identity primary key,
