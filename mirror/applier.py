@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 from mirror.allowance import Allowance
 from mirror.batch import Fence, Outcome, Reading, Request, Taken
-from mirror.errors import TOO_LARGE, Refused
+from mirror.errors import LOCKED, TOO_LARGE, Refused
 from mirror.pace import Pace
 from mirror.producers.findings import Finished, Order
 from mirror.producers.outbox import Outbox
@@ -26,8 +26,10 @@ from mirror.producers.requests import Requests
 from mirror.producers.resync import Resync
 from mirror.producers.walk import Walks
 from mirror.scope import Keys, Range, Slice, Wide
+from mirror.tables import TABLES
 
 BYTES_MAX = 4_000_000
+_TABLES = frozenset(table.name for table in TABLES)
 
 
 class SliceProducer(Protocol):
@@ -68,6 +70,7 @@ class Step:
     skipped: tuple[str, ...] = ()
     walked: Wide | None = None
     newly_broken: dict[str, str] = field(default_factory=dict)
+    newly_locked: dict[str, str] = field(default_factory=dict)
     finished: tuple[Finished, ...] = ()
 
     @property
@@ -120,6 +123,7 @@ class Applier:
         self._producers: tuple[SliceProducer, ...] = (self.parked, self.resync, self.walks, self.reconcile)
         self._empty: set[str] = set()  # tables that the target has nothing of: loaded, not compared
         self._found: dict[str, Any] = {}  # by comparisons, and the doubts: goes with the next batch
+        self._beside: dict[str, Any] = {}  # what can wait for one
         self._to_prove = False  # the first load is not compared yet
         self._marked = False  # whole tables wait to be compared, so the last reading was no position
         self._settled = False  # the target's position is that of the last reading
@@ -133,6 +137,7 @@ class Applier:
         newly_broken = self._read(look)
         position = reading.complete and not look.skip
         outcome, sent_at, ended_at = None, look.read_at, look.read_at
+        left_out: dict[str, str] | None = None
         due = bool(self._found) or self.parked.wants() or (position and self._is_due(look.began))
         if reading.scopes or asked is not None or due:
             # What was read ahead may be old by now. Asked before the next one is read, which keeps the session busy.
@@ -140,9 +145,13 @@ class Applier:
             notes = self._notes(look)  # before reading ahead, which moves the walks on
             self._read_ahead(source, target, look)
             sent_at = self._clock()
-            outcome = await self._apply(target, look, position=position, notes=notes)
+            try:
+                outcome = await self._apply(target, look, position=position, notes=notes)
+            except Refused as error:
+                left_out = self._leave_out(error)
             ended_at = self._clock()
-        self.outbox.settle(reading)
+        if left_out is None:
+            self.outbox.settle(reading)
         if look.producer is not None and asked is not None and outcome is not None:
             look.producer.settle(asked, reading, outcome, look.read_at - look.began + ended_at - sent_at)
         finished = self.reconcile.take_ended()
@@ -151,13 +160,14 @@ class Applier:
         return Step(
             reading=reading,
             outcome=outcome,
-            position=position,
+            position=position and left_out is None,
             began=look.began,
             read_s=look.read_at - look.began,
             apply_s=ended_at - look.read_at,
             skipped=look.skip,
             walked=asked.wide if isinstance(asked, Range) and asked.want == "rows" and reading.slice else None,
             newly_broken=newly_broken,
+            newly_locked=left_out or {},
             finished=finished,
         )
 
@@ -171,6 +181,8 @@ class Applier:
         not show and the next one does. So it is complete, and a position, if nothing else is left; and this batch's
         entries are forgotten by the look after that, when they are applied. A revocation that is found now waits for
         the one batch that is under way."""
+        if self.outbox.locked:
+            return  # a batch that the target has no room for is read again as a whole
         went_on = look.producer is self.walks and self.walks.go_on(look.asked, look.reading)
         if look.producer is self.reconcile:
             went_on = self.reconcile.go_on(look.asked, look.reading, look.began)
@@ -208,8 +220,9 @@ class Applier:
             raise
         finally:
             self._allowance.applied(look.rows, self._clock() - sent_at, target.seconds_aimed)
-        self._found = {}
+        self._found, self._beside = {}, {}
         self._empty -= outcome.counts.keys()
+        self.outbox.written(look.skip)
         self._settled = position
         self.outbox.position = look.reading.snapshot if position else None
         if position:
@@ -219,6 +232,17 @@ class Applier:
                 self.reconcile.want(Order("start"))
         self.parked.note(outcome, notes["due"])
         return outcome
+
+    def _leave_out(self, error: Refused) -> dict[str, str]:
+        """A table that others have locked in the target. Nothing of this batch was applied: the other tables go on in
+        the next one, without it. What was read ahead relies on this batch: then all starts over, without that table."""
+        if error.sqlstate != LOCKED or error.about not in _TABLES:
+            raise error
+        newly_locked = self.outbox.locked_out(error.about, error.hint)
+        self._pace = Pace()  # what comes first was read, and not applied
+        if self._ahead is not None:
+            raise error
+        return newly_locked
 
     async def rest(self) -> None:
         """Nothing is read ahead any more: due before another `begin`, whatever ended the last one."""
@@ -238,13 +262,14 @@ class Applier:
         self.reconcile.reset()
         self.walks.restore(walks)
         self._empty = set(empty)
-        self._found = {}
+        self._found, self._beside = {}, {}
         self._settled = False
         self._to_prove = prove
 
-    def tell(self, name: str, what: Any) -> None:
-        """Goes with the next batch, which there will be for its sake."""
-        self._found[name] = what
+    def tell(self, name: str, what: Any, *, soon: bool) -> None:
+        """Goes with the next batch; `soon`: there will be one for its sake."""
+        self._beside.pop(name, None)
+        (self._found if soon or name in self._found else self._beside)[name] = what
 
     def want_position(self) -> None:
         """The next turn tells the target its position, also when nothing has changed: somebody waits for it."""
@@ -253,7 +278,7 @@ class Applier:
     def until_due(self) -> float:
         """Until time alone is a reason to look: the heartbeat, or, while that is impossible, the next attempt at the
         tables that could not be read; tables that are to be compared again; a reconcile that keeps to its rate."""
-        impossible = self.outbox.broken or self._marked
+        impossible = self.outbox.broken or self.outbox.locked or self._marked
         at = self.outbox.retry_at() if impossible else self._beat_at + self._heartbeat_s
         due = min(max(0.0, at - self._clock()), self.reconcile.again_in_s())
         if self.reconcile.busy and not self.reconcile.is_held_up(self.outbox.skip()):
@@ -331,7 +356,7 @@ class Applier:
             notes["walks"] = self.walks.document(asked, look.reading)
         if isinstance(asked, Range) and asked.want == "dry":
             notes["explain"] = True
-        return notes | self._found
+        return notes | self._beside | self._found
 
     def _keep(self, finished: tuple[Finished, ...], reading: Reading) -> None:
         """What comparisons found, for whoever asks the target: the proof, and the tables that the brake has stopped."""

@@ -191,13 +191,15 @@ class Daemon:
         return self.known.turned_ago_s < silence_s(self._sleep_s)
 
     async def _wait_to_lead(self, source: Primary) -> None:
-        standby = False
+        waits_for: str | None = None
         while not await source.lead():
-            if not standby:
-                standby = True
-                self.knowledge.stands_by()
+            leader = await source.leader()  # none: its lease has ended just now
+            self.knowledge.stands_by(str(leader) if leader else None)
+            name = leader.name if leader else ""
+            if name != waits_for:
+                waits_for = name
                 self.waiters.dismiss("another daemon leads: ask that one")
-                log.info("standing by: another daemon leads")
+                log.info("standing by: another daemon leads", extra={"waits_for": self.known.waits_for})
             self.knowledge.turned()
             await self._pause(STANDBY_INTERVAL_S)
             if self._stopping.is_set():
@@ -211,7 +213,7 @@ class Daemon:
         if claimed.primed:
             self._applier.reconcile.want(Order("start"))
         self.knowledge.leads(claimed, asked_at)
-        self.waiters.leads(install, self._step_soon)
+        self.waiters.leads(install, claimed.life, self._step_soon)
         log.info("leading", extra={"epoch": claimed.epoch, "primed": claimed.primed})
 
 

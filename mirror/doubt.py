@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 Kind = Literal[
-    "tampered", "life", "unprimed", "brake", "unreadable", "capture", "source", "target", "leader", "stale", "parked",
-    "channels", "doorbell", "clock",
+    "tampered", "life", "unprimed", "brake", "unreadable", "locked", "capture", "source", "target", "leader", "stale",
+    "parked", "channels", "doorbell", "clock",
 ]  # fmt: skip
 KINDS: tuple[Kind, ...] = get_args(Kind)  # what is named first explains what is named later
 
@@ -82,6 +82,12 @@ SORTS: Mapping[Kind, Sort] = {
         equal=False,
         told=True,
     ),
+    "locked": Sort(
+        "{about} cannot be written in the target: {why}",
+        "Its changes wait, revocations too; the other tables go on. It ends by itself.",
+        "End the session that it names: `select pg_terminate_backend(pid)`.",
+        equal=False,
+    ),
     "capture": Sort(
         "changes of {about} are not captured: {why}",
         "What was changed since the last check that found all well may be missing, revocations too.",
@@ -133,6 +139,7 @@ SORTS: Mapping[Kind, Sort] = {
         "The clock of the daemon's machine runs fast or slow. Nothing looks fresher for it.",
         "Put the time of the daemon's machine right (NTP, or its hypervisor's clock).",
         ready=True,
+        told=True,
     ),
 }
 

@@ -3,7 +3,7 @@
     MirrorError                 one sentence for a person, and a cure
     ├── ConfigError             usage or configuration is wrong; a person must act      exit 2
     │   ├── Incompatible        the two sides, or the mapping, do not fit               exit 2
-    │   └── NotInstalled        the source's side is not there (a leader waits for it)  exit 2
+    │   └── NotInstalled        a side is not there; who has led waits for it       exit 2
     ├── Unreachable             a side does not answer; try again later                 exit 3
     │   └── UnknownOutcome      an apply was sent and no reply came: new fence, new snapshot
     ├── Superseded              another daemon holds a newer epoch: step aside
@@ -15,6 +15,7 @@ Messages never carry a URL, a password or a key.
 
 from __future__ import annotations
 
+LOCKED = "PT423"  # a table in the target, named by `about`, is locked by others: its rows wait, the others go on
 TOO_LARGE = "413"  # an HTTP status where Refused has an SQLSTATE: a gateway takes no batch of that size
 
 
@@ -39,7 +40,7 @@ class Incompatible(ConfigError):
 
 
 class NotInstalled(ConfigError):
-    """The source's side is not there (yet)."""
+    """A side is not there (yet)."""
 
 
 class Unreachable(MirrorError):
@@ -62,7 +63,12 @@ class Superseded(MirrorError):
 
 
 class Refused(MirrorError):
-    def __init__(self, side: str, message: str, *, hint: str = "", sqlstate: str | None = None) -> None:
+    """`about`: what our own functions say that it is about."""
+
+    def __init__(
+        self, side: str, message: str, *, hint: str = "", sqlstate: str | None = None, about: str = ""
+    ) -> None:
         super().__init__(f"{side}: {message}", hint=hint)
         self.side = side
         self.sqlstate = sqlstate
+        self.about = about

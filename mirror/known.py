@@ -13,7 +13,7 @@ INFINITE = float("inf")
 HANGS_AFTER_S = 10.0
 Role = Literal["starting", "standby", "leader", "outsider"]  # outsider: no daemon, but who asked the two sides
 Verdict = Literal["fresh", "stale", "not primed", "standby", "unknown"]
-CAUSES = ("unreadable", "capture", "source", "target", "leader")
+CAUSES = ("unreadable", "locked", "capture", "source", "target", "leader")
 MEANINGS: Mapping[str, str] = {
     "fresh": "Who was added may enter; who was removed may not.",
     "stale": "Who was removed since then may still read; who was added since then may meet a 403.",
@@ -31,6 +31,7 @@ class Known:
     born_at: float = 0.0
     stale_after_s: float = 60.0
     role: Role = "starting"
+    waits_for: str | None = None  # a standby: whose lease, and until when
     source_up: bool | None = None  # what it said last; None: it is not asked
     target_up: bool | None = None
     # The copy.
@@ -198,9 +199,9 @@ def sentence(known: Known, target: str = "the target", source: str = "the source
             return "another daemon leads; ask that one how fresh the copy is."
         case "not primed":
             return "the first load is not complete."
-        case "fresh" if any(d.kind == "parked" for d in found):
-            left_out = ", ".join(d.reason for d in found if d.kind == "parked")
-            return f"{target} has what {source} had {span(age_s)} ago, but for some rows: {left_out}."
+        case "fresh" if any(not SORTS[d.kind].equal for d in found):
+            but = ", ".join(d.reason for d in found if not SORTS[d.kind].equal)
+            return f"{target} has what {source} had {span(age_s)} ago, but {but}."
         case "fresh":
             return f"{target} equals {source} as of {span(age_s)} ago."
         case "stale" | "unknown" if found:

@@ -17,7 +17,7 @@ ASK_S = 10  # the same for a person's commands, which try once
 
 # Of the target: silence, not the whole call, which may be long on a slow network.
 STATEMENT_S = 8.0  # what mirror_apply may take (schema/target/api.sql; what hosted Supabase gives a statement)
-ANSWER_S = STATEMENT_S + 4.0
+ANSWER_S = STATEMENT_S + 3.0
 
 # Of the source, where a statement may take a minute. A session that has said nothing for QUIET_S is asked about over
 # another one, every LOOK_S: it is dead when the server has had nothing to do for it for HANDED_S.

@@ -142,8 +142,10 @@ class Loop:
             self.applier.reconcile.want(order)
         doubts = self.knowledge.to_tell()
         if doubts != self._told:
+            weighty = [d for d in doubts if d["kind"] != "clock"]
+            soon = weighty != [d for d in self._told or () if d["kind"] != "clock"]
             self._told = doubts
-            self.applier.tell("doubts", doubts)
+            self.applier.tell("doubts", doubts, soon=soon)
 
     def _woke(self, woken: Woken) -> None:
         self.knowledge.woke(woken.value)

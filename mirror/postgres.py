@@ -224,15 +224,16 @@ def answer(state: str, text: str, hint: str, side: str, detail: str = "") -> Mir
     """What a server says of itself, whichever way it reached us. What our own functions raise says in the detail what
     it is about: PostgREST makes the message the reason of the status line, which others' text would break. Of other
     errors the detail is not shown: it quotes rows."""
-    if state.startswith("PT") and detail:
-        text = f"{text}: {' '.join(detail.split())}"
+    about = " ".join(detail.split()) if state.startswith("PT") else ""
+    if about:
+        text = f"{text}: {about}"
     if state in _ANSWERS:
         return _ANSWERS[state](f"{side}: {text}", hint=hint)
     if state == "42501":
         return Refused(side, text, hint="The role of this URL lacks a right; see `mirror install`.", sqlstate=state)
     if state[:2] in ("08", "57") and state != "57014":
         return Unreachable(side, text)
-    return Refused(side, text, hint=hint, sqlstate=state)
+    return Refused(side, text, hint=hint, sqlstate=state, about=about)
 
 
 def _text(error: psycopg.Error) -> str:

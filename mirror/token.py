@@ -2,11 +2,15 @@
 
 A token is what `mirror.token()` says inside or after a transaction of the application:
 
-    install / the transaction's own id, or - / what it saw, as a pg_snapshot (xmin:xmax:xip,...)
+    install / life of the primary / the transaction's own id, or - / what it saw (a pg_snapshot, xmin:xmax:xip,...)
 
-The mirror has it when every transaction that the token's snapshot sees, and the token's own, is seen by the snapshot
-that the target equals. "Its id is smaller than" would be a guess: transactions do not end in the order of their ids.
-`mirror_has()` in the target answers the same from SQL.
+A life is `number.name`, or its number alone while no daemon has named it; a source that no daemon with lives has led
+says none. A crash ends one (schema/source/life.sql), and transaction ids mean something within one life only: a later
+life's position has every token of an earlier life, and an earlier one's has none of a later one.
+
+Within a life, the mirror has it when every transaction that the token's snapshot sees, and the token's own, is seen by
+the snapshot that the target equals. "Its id is smaller than" would be a guess: transactions do not end in the order of
+their ids. `mirror_has()` in the target answers the same from SQL.
 """
 
 from __future__ import annotations
@@ -17,7 +21,8 @@ from dataclasses import dataclass
 LENGTH_MAX = 12_000  # some 900 transactions open at once
 _XID = r"[1-9][0-9]{0,19}"
 _SNAPSHOT = re.compile(rf"({_XID}):({_XID}):((?:{_XID}(?:,{_XID})*)?)", re.ASCII)
-_TOKEN = re.compile(rf"([0-9A-Za-z-]{{1,64}})/({_XID}|-)/([0-9:,]+)", re.ASCII)
+_LIFE = r"([1-9][0-9]{0,17})(?:\.([0-9a-z]{1,16}))?"
+_TOKEN = re.compile(rf"([0-9A-Za-z-]{{1,64}})/(?:{_LIFE}/)?({_XID}|-)/([0-9:,]+)", re.ASCII)
 _XID_MAX = 2**64 - 1
 
 
@@ -43,8 +48,15 @@ class Snapshot:
 
 
 @dataclass(frozen=True, slots=True)
+class Life:
+    number: int
+    name: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class Token:
     install: str
+    life: Life | None
     own: int | None
     seen: Snapshot
 
@@ -66,13 +78,19 @@ def read_token(text: str) -> Token | Garbage:
     found = _TOKEN.fullmatch(text)
     if found is None:
         return Garbage("this is not what mirror.token() says")
-    snapshot = read_snapshot(found[3])
+    snapshot = read_snapshot(found[5])
     if snapshot is None:
         return Garbage("the token holds no pg_snapshot")
-    own = None if found[2] == "-" else int(found[2])
+    own = None if found[4] == "-" else int(found[4])
     if own is not None and own > _XID_MAX:
         return Garbage("the token holds no transaction id")
-    return Token(found[1], own, snapshot)
+    return Token(found[1], Life(int(found[2]), found[3]) if found[2] else None, own, snapshot)
+
+
+def read_life(text: str | None) -> Life | None:
+    """As the target writes it: `number.name`."""
+    number, _, name = (text or "").partition(".")
+    return Life(int(number), name) if number else None
 
 
 def read_snapshot(text: str) -> Snapshot | None:

@@ -45,7 +45,7 @@ def known_of(source: Side, target: Side, stale_after_s: float) -> Known:
         life=told.get("life"),
         fresh_at=None if age_s is None else now - age_s,
         doubts=tuple(_doubts(source or {}, told)),
-        parked=Counter(row["tbl"] for row in told.get("parked", ())),
+        parked=told.get("parked_keys") or Counter(row["tbl"] for row in told.get("parked", ())),
         proven_at=_moment((told.get("proof") or {}).get("at")),
         channels=told.get("channels"),
         outbox_entries=(source or {}).get("outbox_entries", 0),

@@ -64,8 +64,8 @@ class Knowledge:
     def answered(self) -> None:
         self._note(source_up=True)
 
-    def stands_by(self) -> None:
-        self._note(role="standby", target_up=None)
+    def stands_by(self, waits_for: str | None = None) -> None:
+        self._note(role="standby", target_up=None, waits_for=waits_for)
 
     def leads(self, claimed: Claimed, asked_at: float) -> None:
         """Both sides have answered, the target knows us. What the last daemon doubted, we doubt until we have compared.
@@ -78,6 +78,7 @@ class Knowledge:
         proof = claimed.proof
         self._note(
             role="leader",
+            waits_for=None,
             target_up=True,
             led_since=time.time(),
             epoch=claimed.epoch,
@@ -90,7 +91,7 @@ class Knowledge:
 
     def ended(self) -> None:
         """A session is over, for whatever reason."""
-        self._note(role="starting", doorbell_proven=False)
+        self._note(role="starting", waits_for=None, doorbell_proven=False)
 
     def failed(self, error: MirrorError) -> None:
         """The target is not asked again before the source has answered."""

@@ -30,6 +30,7 @@ class OpenDoubts:
         self._wrong: dict[Place, Doubt] = {}  # at this moment
         self._owed: dict[Place, _Owed] = {}  # for what is wrong, and what was
         self._whole: dict[Kind, Doubt] = {}  # about no table
+        self._locked: tuple[Doubt, ...] = ()  # no position is claimed meanwhile, so nothing has to be compared
         self._orders: list[Order] = []
         self.doubts: tuple[Doubt, ...] = ()
 
@@ -65,6 +66,7 @@ class OpenDoubts:
         """`fresh_at`: when all tables could be read for the last time."""
         running, reconcile = applier.reconcile.running, applier.reconcile
         self._read(applier.outbox.broken, fresh_at, running)
+        self._locked = tuple(doubt("locked", t, why=why) for t, why in applier.outbox.locked.items())
         unequal = {t: _found(r) for t, r in reconcile.unequal.items() if r.braked or r.drift}
         self._are("brake", unequal, None, None)
         for finished in step.finished:
@@ -107,7 +109,7 @@ class OpenDoubts:
 
     def _gather(self) -> None:
         tables = [self._wrong.get(place) or over(*place, owed.since) for place, owed in self._owed.items()]
-        self.doubts = by_weight((*self._whole.values(), *tables))
+        self.doubts = by_weight((*self._whole.values(), *self._locked, *tables))
 
 
 def _found(report: TableReport) -> tuple[str, str]:

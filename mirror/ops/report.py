@@ -22,6 +22,7 @@ def report(known: Known, record: Record, history: History, *, since: float) -> d
         "now": round(time.time(), 3),
         "state": STATES.get(known.role, "starting"),
         "verdict": known.verdict,
+        "waits_for": known.waits_for,
         "words": words(known) | {"proven": _proven(known, record)},
         **ready(known),
         "equal": may_say_equal(known),

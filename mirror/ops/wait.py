@@ -12,10 +12,10 @@ import time
 from bisect import bisect_left, insort
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
-from mirror.token import Snapshot, Token, read_snapshot
+from mirror.token import Life, Snapshot, Token, read_life, read_snapshot
 
 PAUSE_MIN_S, PAUSE_MAX_S = 0.02, 0.25  # between positions that are taken only because somebody waits
 
@@ -33,7 +33,37 @@ class Answer:
 HAS = Answer(200)
 FUTURE = Answer(409, "the token is from this source's future: was the source restored to an earlier state?")
 FOREIGN = Answer(409, "the token is from another source than the one that is mirrored")
+LATER = 2**64  # no transaction has this id: the token is of a life that the position is not of yet
 TOO_MANY = Answer(503, "too many requests are waiting already")
+
+
+@dataclass(frozen=True, slots=True)
+class _Here:
+    """Where the target is, as one value: it is replaced by one thread and read by another."""
+
+    install: str
+    life: Life | None
+    position: Snapshot | None = None
+    began: float = 0.0
+
+    def is_foreign(self, token: Token) -> bool:
+        """Of another source; or of a server that went on after the same life as ours (a promoted replica, or the
+        primary that it replaced)."""
+        names = {life.name for life in (self.life, token.life) if life is not None}
+        return token.install != self.install or (self.later(token) == 0 and len(names - {None}) == 2)
+
+    def later(self, token: Token) -> int:
+        """By how many lives; negative when its life was over before ours began."""
+        return 0 if token.life is None else token.life.number - (self.life.number if self.life else 0)
+
+    def lacks(self, token: Token) -> int | None:
+        """A transaction that the token stands for and the target has not; None when it has all."""
+        later = self.later(token)
+        if later > 0:
+            return LATER
+        if self.position is None:
+            return 0
+        return None if later < 0 else token.lacks(self.position)
 
 
 class _Waiter:
@@ -59,8 +89,7 @@ class Waiters:
         self._clock = clock
         self._count = 0
         # Written by the daemon's loop:
-        self._install: str | None = None
-        self._position: tuple[str, float] | None = None
+        self._here: _Here | None = None
         self._closed = ""
         self._told = False
         self._want_position: Callable[[], object] = lambda: None
@@ -78,15 +107,20 @@ class Waiters:
 
     # What the daemon's loop calls.
 
-    def leads(self, install: str, step_soon: Callable[[], None]) -> None:
-        """`step_soon`: to be called in this event loop. Where the target is, the first batch will tell."""
+    def leads(self, install: str, life: str | None, step_soon: Callable[[], None]) -> None:
+        """`step_soon`: to be called in this event loop. Where the target is, the first batch will tell. All positions
+        until the next call are of this life."""
         self._want_position = partial(asyncio.get_running_loop().call_soon_threadsafe, step_soon)
-        self._install, self._position, self._closed = install, None, ""
+        self._here, self._closed = _Here(install, read_life(life)), ""
+        self._post(self._look_anew)
 
     def reached(self, snapshot: str, began: float) -> None:
         """The position is written before the waiters are counted, and a waiter counts itself before it reads the
         position: one of the two sees the other."""
-        self._position = snapshot, began
+        position = read_snapshot(snapshot)
+        if position is None or self._here is None:
+            raise AssertionError(snapshot)
+        self._here = replace(self._here, position=position, began=began)
         if self._count and not self._told:
             self._told = True
             self._post(self._look)
@@ -109,7 +143,7 @@ class Waiters:
         """`gone` comes back when nobody is interested in the answer any more."""
         if self._closed:
             return Answer(503, self._closed)
-        if token.install != self._install:
+        if self._here is None or self._here.is_foreign(token):
             return FOREIGN
         if self._count >= self._max:
             return TOO_MANY
@@ -118,7 +152,7 @@ class Waiters:
         self._untested[waiter] = None
         try:
             async with waiter.patience:
-                self._place(waiter, self._snapshot())
+                self._place(waiter, self._here)
                 if waiter.answer is None:
                     self._ask()
                     await gone()
@@ -129,11 +163,8 @@ class Waiters:
             self._leave(waiter)
         return waiter.answer or Answer(504, f"not within {timeout_s:g} s")
 
-    def _snapshot(self) -> Snapshot | None:
-        return read_snapshot(self._position[0]) if self._position else None
-
-    def _place(self, waiter: _Waiter, position: Snapshot | None) -> None:
-        lacks = waiter.token.lacks(position) if position else 0
+    def _place(self, waiter: _Waiter, here: _Here) -> None:
+        lacks = here.lacks(waiter.token)
         if lacks is None:
             self._pause_s = PAUSE_MIN_S
             waiter.end(HAS)
@@ -152,23 +183,32 @@ class Waiters:
         if not here and waiter.lacks in self._at:
             del self._at[waiter.lacks], self._order[bisect_left(self._order, waiter.lacks)]
 
+    def _look_anew(self) -> None:
+        """Another epoch, perhaps of another life, in which other transactions are lacking."""
+        waiting, here = [waiter for at in self._at.values() for waiter in at], self._here
+        self._at.clear()
+        self._order.clear()
+        for waiter in waiting:
+            if here is None or here.is_foreign(waiter.token):
+                waiter.end(FOREIGN)
+            else:
+                self._place(waiter, here)
+
     def _look(self) -> None:
         self._told = False  # before looking, never after
-        if self._position is None:
+        here = self._here
+        if here is None or here.position is None:
             return
-        text, began = self._position
-        position = read_snapshot(text)
-        if position is None:
-            raise AssertionError(text)
-        for xid in self._order[: bisect_left(self._order, position.xmax)]:
-            if position.sees(xid):
-                here = self._at.pop(xid)
+        for xid in self._order[: bisect_left(self._order, here.position.xmax)]:
+            if here.position.sees(xid):
+                at = self._at.pop(xid)
                 del self._order[bisect_left(self._order, xid)]
-                for waiter in here:
-                    self._place(waiter, position)
-        while self._untested and next(iter(self._untested)).since < began:
+                for waiter in at:
+                    self._place(waiter, here)
+        while self._untested and next(iter(self._untested)).since < here.began:
             waiter, _ = self._untested.popitem(last=False)
-            if waiter.token.seen.xmax > position.xmax:  # the source had not come that far after we were asked
+            # The source had not come that far after we were asked, in the same life.
+            if here.later(waiter.token) == 0 and waiter.token.seen.xmax > here.position.xmax:
                 waiter.end(FUTURE)
 
     def _send_away(self) -> None:

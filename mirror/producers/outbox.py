@@ -1,5 +1,5 @@
 """The producer of everyday scopes: what the outbox says is dirty. Keeps what has to be forgotten once it is applied,
-what the source is to know of the target before that matters, and which tables cannot be read for now."""
+what the source is to know of the target before that matters, and which tables cannot be read, or written, for now."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ class Outbox:
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._broken: dict[str, tuple[str, float]] = {}
+        self._locked: dict[str, tuple[str, float]] = {}
         self.forget: tuple[Taken, ...] = ()
         self.position: str | None = None  # the snapshot that the target equals, when it equals the last one applied
         self._owes_note = True
@@ -24,14 +25,19 @@ class Outbox:
     def broken(self) -> dict[str, str]:
         return {table: reason for table, (reason, _) in self._broken.items()}
 
+    @property
+    def locked(self) -> dict[str, str]:
+        """In the target, by others."""
+        return {table: reason for table, (reason, _) in self._locked.items()}
+
     def skip(self) -> tuple[str, ...]:
         """Tables not to read before their pause is over: no error is asked for thousands of times a second."""
         now = self._clock()
-        return tuple(table for table, (_, until) in self._broken.items() if until > now)
+        return tuple(table for table, (_, until) in (self._broken | self._locked).items() if until > now)
 
     def retry_at(self) -> float:
-        """When the first of the broken tables is read again; infinity when all is well."""
-        return min((until for _, until in self._broken.values()), default=float("inf"))
+        """When the first of the broken or locked tables is tried again; infinity when all is well."""
+        return min((until for _, until in (*self._broken.values(), *self._locked.values())), default=float("inf"))
 
     def read(self, reading: Reading, skipped: tuple[str, ...]) -> dict[str, str]:
         """Takes note of a reading, before it is applied; returns the tables that have newly become unreadable."""
@@ -46,6 +52,16 @@ class Outbox:
         fresh = {} if table in self._broken else {table: reason}
         self._broken[table] = (reason, self._clock() + BROKEN_RETRY_S)
         return fresh
+
+    def locked_out(self, table: str, reason: str) -> dict[str, str]:
+        """The target could not write this table. What was read of it is read again."""
+        fresh = {} if table in self._locked else {table: reason}
+        self._locked[table] = (reason, self._clock() + BROKEN_RETRY_S)
+        return fresh
+
+    def written(self, skipped: tuple[str, ...]) -> None:
+        """A batch was applied, of all tables but these."""
+        self._locked = {table: entry for table, entry in self._locked.items() if table in skipped}
 
     def settle(self, reading: Reading) -> None:
         """The batch is applied: these entries, exactly, may be forgotten."""

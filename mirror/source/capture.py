@@ -35,7 +35,7 @@ _SHARED = {
 def functions_sql(source: Source) -> str:
     """Everything but the triggers. None of it locks a table of the application."""
     tables = [_table_sql(source, table) for table in TABLES]
-    base, lead = render("source/base.sql", _SHARED), template("source/lead.sql")
+    base, lead = render("source/base.sql", _SHARED), template("source/lead.sql") + "\n" + template("source/life.sql")
     requests = render("source/requests.sql", _SHARED)
     drain = render("source/drain.sql", {"key_bytes": str(KEY_BYTES_MAX)})
     return "\n".join([base, *tables, requests, _faults_sql(source), lead, drain, _grants_sql(source)])

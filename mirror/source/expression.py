@@ -14,6 +14,7 @@ import psycopg
 from psycopg import sql
 
 from mirror.errors import Incompatible
+from mirror.proposal import setting
 
 Connection = psycopg.Connection[Any]
 
@@ -48,8 +49,10 @@ class Expression:
     columns: frozenset[str]
 
 
-def look_at(connection: Connection, relation: Relation, section: str, place: str, text: str) -> Expression:
-    """`[section] place = text`, checked."""
+def look_at(  # noqa: PLR0917 - a place of the mapping is two names and a text
+    connection: Connection, relation: Relation, section: str, place: str, text: str, absent: str = ""
+) -> Expression:
+    """`[section] place = text`, checked. `absent`: what to write where the table has nothing of the kind."""
     name = f"[{section}] {place}"
     if any(mark in text for mark in ("$mirror$", "$slice$", "{{")):
         raise Incompatible(f"{name} may not contain $mirror$, $slice$ or {{{{")
@@ -68,7 +71,9 @@ def look_at(connection: Connection, relation: Relation, section: str, place: str
         if error.sqlstate == "42P16":  # the view's column would be a row
             raise _not_one(name, text) from error
         said = (error.diag.message_primary or str(error)).splitlines()[0]
-        raise Incompatible(f"{name}: {said}", hint=_cure(connection, error, relation, section, place)) from error
+        raise Incompatible(
+            f"{name}: {said}", hint=_cure(connection, error, relation, (section, place, text), absent)
+        ) from error
 
 
 def _not_one(name: str, text: str) -> Incompatible:
@@ -77,16 +82,38 @@ def _not_one(name: str, text: str) -> Incompatible:
     )
 
 
-def _cure(connection: Connection, error: psycopg.Error, relation: Relation, section: str, place: str) -> str:
-    if error.sqlstate in ("42703", "42P01"):
+def _cure(
+    connection: Connection, error: psycopg.Error, relation: Relation, written: tuple[str, str, str], absent: str
+) -> str:
+    section, place, text = written
+    if error.sqlstate not in ("42703", "42P01"):
         return (
-            f'Say where it comes from: [{section}] {place} = "..." (an SQL expression; "null" for none). '
-            f"{relation.sql} has: {', '.join(_column_names(connection, relation))}."
+            f"Put [{section}] {place} right in mirror.toml; functions, types and operators outside pg_catalog need "
+            "their schema: public.f(x), x::public.t, x operator(public.=) y."
         )
-    return (
-        f"Put [{section}] {place} right in mirror.toml; functions, types and operators outside pg_catalog need their "
-        "schema: public.f(x), x::public.t, x operator(public.=) y."
-    )
+    names = _column_names(connection, relation)
+    has = f"{relation.sql} has: {', '.join(names)}"
+    meant = _respelled(text, names) or next((name for name in names if _plain(name) == _plain(place)), "")
+    if meant:
+        return f"{has}. This is probably meant: {setting(section, place, meant)}"
+    if absent == "null":
+        return f"{has}. Where one of them is meant, say which; without any, {setting(section, place, absent)}"
+    if absent:
+        return f"{has}. Where one of them is meant, say which; if every row counts, {setting(section, place, absent)}"
+    return f"{has}. Say in mirror.toml, under [{section}], which one {place} is."
+
+
+def _respelled(text: str, names: list[str]) -> str:
+    """The expression with the columns as PostgreSQL knows them, when that changes anything: a name with capital letters
+    needs its quotes."""
+    quoted = {name.strip('"').lower(): name for name in names if name.startswith('"')}
+    words = re.split(r"""('[^']*'|"[^"]*"|\w+)""", text)
+    respelled = "".join(quoted.get(word.lower(), word) for word in words)
+    return respelled if respelled != text else ""
+
+
+def _plain(name: str) -> str:
+    return name.strip('"').replace("_", "").lower()
 
 
 def _refuse_unsteady(connection: Connection, name: str) -> None:
@@ -140,8 +167,10 @@ def _type_name(connection: Connection, oid: int) -> str:
 
 
 def _column_names(connection: Connection, relation: Relation) -> list[str]:
+    """As they are written in an expression."""
     rows = connection.execute(
-        "select attname from pg_attribute where attrelid = %s and attnum > 0 and not attisdropped order by attnum",
+        "select quote_ident(attname) from pg_attribute where attrelid = %s and attnum > 0 and not attisdropped "
+        "order by attnum",
         [relation.oid],
     )
     return [name for (name,) in rows]

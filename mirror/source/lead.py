@@ -14,6 +14,7 @@ import time
 import uuid
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -25,7 +26,8 @@ LEASE_SLEEPS = 2.4  # a daemon that sleeps renews when it looks, so that its lea
 RENEW_AFTER, KEEP_AFTER, TRUST = 1 / 3, 1 / 2, 0.9  # of a lease
 TAKE_S, GIVE_BACK_S = float(CONNECT_S), 0.5
 AGAIN_S = 0.5
-_LEAD = "select mirror.lead(%s, %s, %s, %s), clock_timestamp()"
+# The life is numbered before the lead says anything new: what it says is what the primary remembers of earlier lives.
+_LEAD = "select mirror.lead(%s, %s, %s, %s), clock_timestamp() from mirror.begin_life()"
 # Has the server something to do for that session, or had it just now? (It cannot tell where track_activities is off.)
 _AT_WORK = """
     select exists (
@@ -53,6 +55,17 @@ class _DeafError(Unreachable):
     """The working session is; the source is there."""
 
 
+@dataclass(frozen=True, slots=True)
+class Leader:
+    """Who leads, as the source says, and until when it need not be heard of."""
+
+    name: str
+    until: datetime
+
+    def __str__(self) -> str:
+        return f"the lease of {self.name}, until {self.until:%H:%M:%S} UTC"
+
+
 class Lease:
     """`session`: the working session, by whose life the others judge whether the holder is alive."""
 
@@ -65,7 +78,7 @@ class Lease:
     ) -> None:
         self._session = session
         self._holder = holder
-        self._seconds = seconds
+        self.seconds = seconds
         self._clock = clock
         self._renewed_at: float | None = None  # None: not ours
         self._theirs = datetime.max.replace(tzinfo=UTC)  # the primary's clock then
@@ -77,12 +90,12 @@ class Lease:
         """For how long it may be trusted."""
         if self._renewed_at is None:
             return 0.0
-        return self._renewed_at + TRUST * self._seconds - self._clock()
+        return self._renewed_at + TRUST * self.seconds - self._clock()
 
     async def take(self, session: Session | None = None) -> bool:
         """Takes it or renews it, in this session or another one."""
         began = self._clock()
-        values = [self._holder.id, self._seconds, self._holder.name, self._session.info.backend_pid]
+        values = [self._holder.id, self.seconds, self._holder.name, self._session.info.backend_pid]
         taken, self._theirs = await fetched(session or self._session, "source", _LEAD, values, within_s=TAKE_S)
         self._renewed_at = began if taken else None
         return bool(taken)
@@ -90,9 +103,9 @@ class Lease:
     def request(self) -> dict[str, Any] | None:
         """What a drain takes along to renew it, when that is due."""
         self._asked_at = self._clock()
-        if self._renewed_at is None or self._asked_at - self._renewed_at < RENEW_AFTER * self._seconds:
+        if self._renewed_at is None or self._asked_at - self._renewed_at < RENEW_AFTER * self.seconds:
             return None
-        return {"holder": self._holder.id, "seconds": self._seconds, "name": self._holder.name}
+        return {"holder": self._holder.id, "seconds": self.seconds, "name": self._holder.name}
 
     def renewed(self, as_of: str) -> None:
         """That drain has answered."""
@@ -111,7 +124,7 @@ class Lease:
         while True:
             if self._renewed_at is None:
                 raise Superseded("another daemon took the lead")
-            wait_s = self._renewed_at + KEEP_AFTER * self._seconds - self._clock()
+            wait_s = self._renewed_at + KEEP_AFTER * self.seconds - self._clock()
             if wait_s > 0 and not self._is_quiet():
                 await asyncio.sleep(min(wait_s, LOOK_S))
                 continue

@@ -16,7 +16,7 @@ from mirror.errors import ConfigError, NotInstalled, Superseded
 from mirror.limits import ANSWER_S, KEEPALIVE
 from mirror.postgres import Session, connect, fetched
 from mirror.scope import Wide
-from mirror.source.lead import Holder, Lease, lease_s
+from mirror.source.lead import Holder, Leader, Lease, lease_s
 
 ANSWER_TIMEOUT_S = 90.0  # of the longest statement: while we lead, the lease looks whether the source is at it
 TIDY_BYTES = 400_000  # of the four tables together
@@ -70,15 +70,23 @@ class Primary:
     async def installed(self) -> tuple[int, dict[str, Any]]:
         """The schema version and the mapping that this source was rendered from."""
         row = await self._row(
-            "select to_regclass('mirror.install') is not null, to_regclass('mirror.lead') is not null", [], ANSWER_S
+            "select to_regclass('mirror.install') is not null, "
+            "to_regclass('mirror.lead') is not null and to_regprocedure('mirror.begin_life()') is not null",
+            [],
+            ANSWER_S,
         )
-        leads = row[1]
+        lives = row[1]
         row = await self._row("select version, mapping from mirror.install", [], ANSWER_S) if row[0] else None
         if row is None:
             raise NotInstalled("the mirror is not installed in the source", hint="Run `mirror install source`.")
-        if not leads:
+        if not lives:
             raise ConfigError("the source was installed by an older release", hint="Run `mirror install source`.")
         return row[0], row[1]
+
+    async def begin_life(self) -> dict[str, Any]:
+        """The life of the primary, which is that of this session: a crash ends both."""
+        life: dict[str, Any] = (await self._row("select mirror.begin_life()"))[0]
+        return life
 
     async def identity(self) -> dict[str, Any]:
         identity: dict[str, Any] = (await self._row("select mirror.identity()"))[0]
@@ -90,6 +98,10 @@ class Primary:
     async def lead(self) -> bool:
         """Try to become the leader. Never waits inside a statement: that would hold a snapshot and stop vacuum."""
         return await self.lease.take()
+
+    async def leader(self) -> Leader | None:
+        row = await self._row("select l.name, l.until from mirror.leader() as l", [], ANSWER_S)
+        return Leader(*row) if row else None
 
     async def assure_lead(self) -> None:
         """Before anything is written: is the lead certainly ours? Mostly that is one look at the clock."""

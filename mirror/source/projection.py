@@ -12,8 +12,9 @@ from psycopg import sql
 
 from mirror.errors import Incompatible
 from mirror.mapping import Mapping
+from mirror.proposal import narrowed, setting
 from mirror.source.expression import Connection, Relation, look_at
-from mirror.tables import TABLES, TRIPS, USERS, Table
+from mirror.tables import MEMBERSHIPS, TABLES, TRIPS, USERS, Table
 
 KEY_BYTES_MAX = 1_000  # of an id that is text; a row with a longer one is not mirrored: no index could hold it
 KEY_TYPES = {
@@ -100,7 +101,7 @@ def look(connection: Connection, mapping: Mapping) -> Source:
             cast = f"({memberships.expressions[column]})::{theirs}"
             raise Incompatible(
                 f"trip_memberships.{column} is {mine}, {other.name}.{key} is {theirs}",
-                hint=f"Make them the same in mirror.toml: [trip_memberships] {column} = '{cast}'.",
+                hint=f"Make them the same, {setting('trip_memberships', column, cast)}",
             )
     return source
 
@@ -122,7 +123,12 @@ def _projection(connection: Connection, mapping: Mapping, table: Table) -> Proje
     relation = _relation(connection, mapping, table)
     expressions = {column: mapping.expression(table, column) for column in table.columns}
     where = mapping.where(table)
-    looked = {c: look_at(connection, relation, table.name, c, text) for c, text in expressions.items()}
+    absent = {c: "null" for c in table.values if c != "subject"}
+    if table is MEMBERSHIPS:  # nothing counts as a member's status but these
+        absent["status"] = sql.Literal(mapping.access.active[0]).as_string()
+    looked = {
+        c: look_at(connection, relation, table.name, c, text, absent.get(c, "")) for c, text in expressions.items()
+    }
     filtered = look_at(connection, relation, table.name, "where", where)
     if filtered.type != "boolean":
         raise Incompatible(f"[{table.name}] where is of type {filtered.type}", hint="It must be true or false.")
@@ -173,7 +179,7 @@ def _key_type(found: str, table: Table, column: str, expression: str) -> str:
         return KEY_TYPES[found]
     raise Incompatible(
         f"[{table.name}] {column} is of type {found}; ids are uuid, text, integer or bigint",
-        hint=f"Cast it: [{table.name}] {column} = '({expression})::text'.",
+        hint=f"Cast it, {setting(table.name, column, f'({expression})::text')}",
     )
 
 
@@ -201,23 +207,61 @@ def _check_unique(connection: Connection, p: Projection, columns: list[str]) -> 
     ).fetchone()
     if (row and row[0]) or _is_inferred(connection, p):
         return
+    raise Incompatible(f"nothing makes the key of [{p.table.name}] unique", hint=_unique_cure(connection, p, columns))
+
+
+def _unique_cure(connection: Connection, p: Projection, columns: list[str]) -> str:
+    """A partial index means that only its rows count; the others may well have the same key more than once."""
+    row = connection.execute(
+        f"select indexrelid::regclass::text, pg_get_expr(indpred, indrelid) from ({_INDEXES}) as i "
+        "where indpred is not null and columns <@ %(columns)s::text[] order by 1 limit 1",
+        {"relation": p.origin.oid, "columns": columns},
+    ).fetchone()
+    if row:
+        cure = setting(p.table.name, "where", narrowed(p.where, row[1]))
+        return f"The index {row[0]} does for a part of the rows. If only these count, {cure}"
     names = ", ".join(sql.Identifier(c).as_string() for c in columns) or "..."
-    raise Incompatible(
-        f"nothing makes the key of [{p.table.name}] unique",
-        hint=f"create unique index concurrently on {p.relation} ({names});",
-    )
+    row = connection.execute("select relkind = 'p' from pg_class where oid = %s", [p.origin.oid]).fetchone()
+    concurrently = "" if row and row[0] else "concurrently "
+    return f"create unique index {concurrently}on {p.relation} ({names});"
 
 
 def _is_inferred(connection: Connection, p: Projection) -> bool:
-    """What ON CONFLICT would find. EXPLAIN executes nothing."""
+    """What ON CONFLICT would find, asked of an empty table of our own with the same columns and indexes: the daemon's
+    role may not insert into the application's. EXPLAIN executes nothing."""
+    columns = connection.execute(
+        "select string_agg(format('%%I %%s', attname, format_type(atttypid, atttypmod)), ', ' order by attnum) "
+        "from pg_attribute where attrelid = %s and attnum > 0 and not attisdropped",
+        [p.origin.oid],
+    ).fetchone()
+    indexes = connection.execute(
+        f"select format('create unique index on pg_temp.mirror_probe (%%s) where %%s', parts, "
+        f"coalesce(pg_get_expr(indpred, indrelid), 'true')) from ({_INDEXES}) as i",
+        {"relation": p.origin.oid},
+    ).fetchall()
     target = ", ".join(f"({p.expressions[key]}\n)" for key in p.table.keys)
     try:
-        connection.execute(
-            f"explain insert into {p.relation} as {p.alias} default values "
-            f"on conflict ({target}) where ({p.where}\n) do nothing"
-        )
+        with connection.transaction(force_rollback=True):
+            connection.execute(f"create temporary table mirror_probe ({columns[0] if columns else ''})")
+            for (index,) in indexes:
+                connection.execute(index)
+            connection.execute(
+                f"explain insert into pg_temp.mirror_probe as {p.alias} default values "
+                f"on conflict ({target}) where ({p.where}\n) do nothing"
+            )
     except psycopg.Error as error:
-        if error.sqlstate == "42P10" or (error.sqlstate or "")[:2] in ("0A", "42"):
+        state = error.sqlstate or ""
+        if state != "42501" and state[:2] in ("0A", "42"):
             return False
         raise
     return True
+
+
+# The unique indexes of a relation: names of their columns, where all are columns, and what they are made of.
+_INDEXES = """
+    select i.*, parts, columns from pg_index as i, lateral (
+      select string_agg(pg_get_indexdef(i.indexrelid, k + 1, true), ', ' order by k) as parts,
+             array_agg(coalesce(a.attname, '')::text) as columns
+      from generate_series(0, i.indnkeyatts - 1) as k
+      left join pg_attribute as a on a.attrelid = i.indrelid and a.attnum = nullif(i.indkey[k], 0)) as made
+    where i.indrelid = %(relation)s and i.indisunique and i.indisvalid"""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import psycopg
+from psycopg import sql
 
 from mirror.errors import ConfigError, Incompatible
 from mirror.render import template
@@ -133,9 +134,13 @@ def _check_others(table: Table, columns: dict[str, Column]) -> None:
             raise _unfit(
                 table,
                 f"has a column {name} that the mirror does not know and that must not be null",
-                f"Give it a default, or: alter table public.{table.name} alter column {name} drop not null;",
+                f"Give it a default, or: alter table public.{table.name} alter column {_quoted(name)} drop not null;",
             )
 
 
 def _unfit(table: Table, what: str, cure: str) -> Incompatible:
     return Incompatible(f"target: the existing table public.{table.name} cannot be adopted: it {what}", hint=cure)
+
+
+def _quoted(name: str) -> str:
+    return sql.Identifier(name).as_string()

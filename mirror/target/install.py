@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 
-from mirror.errors import ConfigError, Incompatible
+import psycopg
+
+from mirror.errors import ConfigError, Incompatible, Refused
 from mirror.mapping import Mapping
 from mirror.postgres import translated
 from mirror.render import array, digest, literal, render, row_text, template
@@ -15,6 +17,7 @@ from mirror.target.adopt import Connection, Say, Types
 from mirror.target.topics import refuse_ambiguous
 
 VERSION = 1
+ANEW = "Make it anew: `mirror uninstall target`, then `mirror install target`; the daemon then compares all tables."
 FILES = ("base", "known", "adopted", "tables", "write", "park", "prove", "api", "freshness", "access", "epochs", "try")
 CHANGES_AT = FILES.index("write")  # what one table needs, before what needs it
 THEN = ("policies", "channels", "holes", "security", "grants")
@@ -127,11 +130,25 @@ def install(connection: Connection, types: Types, mapping: Mapping, say: Say, *,
             for table in TABLES:
                 adopt.check(connection, table, types)
             adopt.say_what_changes(connection, say, take_rights=take_rights, triggers=_triggered(mapping))
-            connection.execute(script(types, mapping))
+            _run(connection, script(types, mapping))
             say("target: tables, state and functions are in place.")
         reasons = [reason for (reason,) in connection.execute("select mirror.obstacles()")]
     if reasons:
         raise Incompatible("target: " + "; ".join(reasons))
+
+
+def _run(connection: Connection, sql: str) -> None:
+    """In one transaction. What is there of ours and cannot be put right in place can be made anew."""
+    try:
+        connection.execute(sql)
+    except psycopg.errors.DuplicateObject as error:  # a constraint trigger of that name, which is not ours to drop
+        raise Refused("target", str(error.diag.message_primary), hint="Rename it, or drop it.") from error
+    except psycopg.Error as error:
+        state = error.sqlstate or ""
+        if state[:2] != "42" or state == "42501":
+            raise
+        said = f"it is not as the mirror made it: {error.diag.message_primary}"
+        raise Refused("target", said, hint=ANEW) from error
 
 
 def uninstall(connection: Connection, say: Say) -> None:

@@ -53,11 +53,11 @@ class Claimed(Reply):
     walks: tuple[Walk, ...]
     proof: Proof | None
     channels: Text = None  # None: installed by a version that cannot tell
-    life: Text = None  # of the source
-    compared: bool = True  # and has it been, in this life?
-    tampered: bool = False  # others than the mirror changed mirror.state
-    doubts: tuple[Document, ...] = ()  # of the daemon before us, and the target's own
-    told: Document | None = None  # the same; what of mirror.toml it was installed with
+    life: Text = None  # of the source, as `number.name`
+    compared: bool = True  # in this life: the position is of it
+    tampered: bool = False  # the state was not what the mirror had written, and begins anew
+    doubts: tuple[Document, ...] = ()  # of the daemon that led before
+    told: Document | None = None  # what of mirror.toml it was installed with
 
 
 @dataclass(frozen=True, slots=True)

@@ -58,6 +58,7 @@ class Target:
         self._transport = transport
         self._clock = clock
         self._epoch = 0
+        self._life: str | None = None
         self._batch = 0
         self._parked: Mapping[str, int] = {}  # as the target last said
         self._clocks = Clocks()
@@ -81,7 +82,7 @@ class Target:
             )
         claimed = parse(Claimed, "mirror_claim", reply)
         self._clocks.claimed(claimed.clock, sent, self._clock())
-        self._epoch, self._batch = claimed.epoch, 0
+        self._epoch, self._batch, self._life = claimed.epoch, 0, claimed.life
         return claimed
 
     def next_fence(self) -> Fence:
@@ -97,8 +98,12 @@ class Target:
         if "doubts" in head:
             head["doubts"] = [d | {"since": self._clocks.moment(d["since"])} for d in head["doubts"]]
         if position:
-            fresh_at = self._clocks.fresh_at(began, reading.as_of).isoformat()
-            head["position"] = {"snapshot": reading.snapshot, "as_of": reading.as_of, "fresh_at": fresh_at}
+            head["position"] = {
+                "life": self._life,
+                "snapshot": reading.snapshot,
+                "as_of": reading.as_of,
+                "fresh_at": self._clocks.fresh_at(began, reading.as_of).isoformat(),
+            }
         if reading.slice is not None and "check" in reading.slice:
             head["check"] = reading.slice["check"]
         body = f'{json.dumps(head)[:-1]},"scopes":[{reading.scopes}]}}'

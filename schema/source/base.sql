@@ -199,13 +199,6 @@ begin
 end
 $mirror$;
 
--- Read-your-writes: what the caller has written (its own transaction, if it wrote) and seen. Compared by mirror_has()
--- in the target: a promise about exactly these transactions, never about "smaller ids".
-create or replace function mirror.token() returns text language sql stable security definer set search_path = pg_catalog, pg_temp as $mirror$
-  select pg_catalog.concat_ws('/', (select incarnation from mirror.install),
-    coalesce(pg_catalog.pg_current_xact_id_if_assigned()::text, '-'), pg_catalog.pg_current_snapshot()::text)
-$mirror$;
-
 -- How many bytes the four tables take.
 create or replace function mirror.outbox_bytes() returns bigint language sql stable as $mirror$
   select pg_relation_size('mirror.outbox') + pg_relation_size('mirror.outbox_1')

@@ -40,7 +40,7 @@ select case when c.relispartition or p.inhrelid is not null then 'error' else 'w
               then format('%s has parts; a statement that names a part directly fires no trigger', c.oid::regclass)
             else format('%s is unlogged: after a crash it is empty, and everybody is out', c.oid::regclass) end,
        case when c.oid is null then format('Say in mirror.toml where it is: [%s] from.', r.tbl)
-            when c.relispartition or p.inhrelid is not null then format('[%s] from = "%s"', r.tbl, p.inhparent::regclass)
+            when c.relispartition or p.inhrelid is not null then format('In mirror.toml, under [%s]: from = %s', r.tbl, to_json(p.inhparent::regclass::text))
             when c.relkind = 'p' or c.relhassubclass then 'Write through the table itself; the reconcile finds the rest.'
             else format('alter table %s set logged;', c.oid::regclass) end
 from {{relations}} as r(tbl, oid, filter)
@@ -82,9 +82,13 @@ having count(*) > 0
 
 -- check soft deletes: no column that looks like a soft delete is left out of the filters
 select 'warning', format('%s has a column %I, and [%s] where does not ask for it', r.oid::regclass, a.attname, r.tbl),
-       format('If rows with it are gone for the application: [%s] where = "%s"', r.tbl,
-              case when a.atttypid = 'boolean'::regtype then format('not %I', a.attname) else format('%I is null', a.attname) end)
+       case when c.present is null then format('If it says which rows are gone for the application, ask for it in [%s] where.', r.tbl)
+            else format('If rows with it are gone for the application, in mirror.toml, under [%s]: where = %s', r.tbl,
+                        to_json(case when r.filter = 'true' then c.present else format('(%s) and %s', r.filter, c.present) end)) end
 from {{relations}} as r(tbl, oid, filter) join pg_attribute as a on a.attrelid = r.oid and a.attnum > 0 and not a.attisdropped
+join pg_type as t on t.oid = a.atttypid,
+lateral (select format(case t.typcategory when 'B' then '%I is not true' when 'D' then '%I is null'
+                                          when 'N' then 'coalesce(%I, 0) = 0' end, a.attname)) as c(present)
 where a.attname ~* '^(is_?)?(soft_?)?(deleted|removed|archived|left|banned|revoked)(_?at|_?on)?$' and position(a.attname in r.filter) = 0
 
 -- check long transactions: no transaction is open for long

@@ -1,5 +1,10 @@
 create schema mirror;
 
+create table mirror.alive (
+  number bigint not null,
+  name text not null
+);
+
 create table mirror.held (
   turn integer not null,
   since timestamp with time zone not null,
@@ -32,6 +37,17 @@ create table mirror.lead (
   constraint lead_pkey PRIMARY KEY (one)
 );
 alter table mirror.lead set (fillfactor=20);
+
+create table mirror.life (
+  one boolean not null default true,
+  number bigint not null default 0,
+  name text,
+  since timestamp with time zone,
+  remembered timestamp with time zone,
+  lease interval,
+  constraint life_one_check CHECK (one),
+  constraint life_pkey PRIMARY KEY (one)
+);
 
 create table mirror.origin (
   tbl text not null,
@@ -191,6 +207,37 @@ begin
   return coalesce((select format('%s. %s', u.message, u.cure) from mirror.unreadable() as u where u.tbl = because.tbl), error);
 exception when others then
   return error;
+end
+$function$;
+
+CREATE OR REPLACE FUNCTION mirror.begin_life()
+ RETURNS jsonb
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+declare
+  _life mirror.life;
+begin
+  select * into _life from mirror.life as l
+  where exists (select from mirror.alive as a where a.number = l.number and a.name = l.name);
+  if not found then
+    perform set_config('synchronous_commit', 'on', true) where current_setting('synchronous_commit') in ('off', 'local');
+    perform from mirror.life as l for update;
+    if not exists (select from mirror.alive as a join mirror.life as l on a.number = l.number and a.name = l.name) then
+      update mirror.life as l
+      set number = l.number + 1, name = left(md5(gen_random_uuid()::text), 8), since = clock_timestamp(),
+          remembered = d.renewed_at, lease = coalesce(d.until - d.renewed_at, l.lease)
+      from mirror.lead as d
+      where l.one;
+      delete from mirror.alive;
+      insert into mirror.alive (number, name) select l.number, l.name from mirror.life as l;
+      update mirror.reached set snapshot = null;
+    end if;
+    select * into strict _life from mirror.life;
+  end if;
+  return jsonb_build_object('number', _life.number, 'name', _life.name, 'remembered', _life.remembered,
+                            'lease_s', extract(epoch from _life.lease));
 end
 $function$;
 
@@ -990,12 +1037,21 @@ $function$;
 
 CREATE OR REPLACE FUNCTION mirror.token()
  RETURNS text
- LANGUAGE sql
+ LANGUAGE plpgsql
  STABLE SECURITY DEFINER
  SET search_path TO 'pg_catalog', 'pg_temp'
 AS $function$
-  select pg_catalog.concat_ws('/', (select incarnation from mirror.install),
-    coalesce(pg_catalog.pg_current_xact_id_if_assigned()::text, '-'), pg_catalog.pg_current_snapshot()::text)
+begin
+  if pg_is_in_recovery() then
+    raise exception 'a replica cannot tell its life, so it has no token' using errcode = 'object_not_in_prerequisite_state',
+      hint = 'Ask the primary: call mirror.token() in the transaction that writes.';
+  end if;
+  return (select concat_ws('/', i.incarnation,
+                           coalesce((select a.number || '.' || a.name from mirror.alive as a limit 1),
+                                    (select l.number + 1 from mirror.life as l where l.number > 0)::text),
+                           coalesce(pg_current_xact_id_if_assigned()::text, '-'), pg_current_snapshot()::text)
+          from mirror.install as i);
+end
 $function$;
 
 CREATE OR REPLACE FUNCTION mirror.too_large(what text, bytes integer, bytes_max integer)
@@ -2662,6 +2718,8 @@ CREATE TRIGGER mirror_update AFTER UPDATE ON public.users REFERENCING OLD TABLE 
 grant execute on function mirror.ask(text,text,text,text,boolean,boolean) to mirror_daemon;
 
 grant execute on function mirror.because(text,text) to mirror_daemon;
+
+grant execute on function mirror.begin_life() to mirror_daemon;
 
 grant execute on function mirror.cancel_resync(bigint) to mirror_daemon;
 

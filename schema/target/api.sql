@@ -7,8 +7,8 @@
 create or replace function mirror.obstacles() returns setof text
 language sql stable set search_path = pg_catalog, pg_temp as $mirror$
   select format('the foreign key %s of %s would delete its rows together with mirrored %s; replace ON DELETE CASCADE, or '
-                'allow it: [target] allow_cascade = [''%s''] in mirror.toml, then mirror install target',
-                c.conname, c.conrelid::regclass, c.confrelid::regclass, c.conrelid::regclass)
+                'run mirror install target with this in mirror.toml, under [target]: allow_cascade = %s',
+                c.conname, c.conrelid::regclass, c.confrelid::regclass, to_jsonb(s.allow_cascade || c.conrelid::regclass::text))
   from pg_catalog.pg_constraint as c, mirror.state as s
   where c.contype = 'f' and c.confdeltype = 'c' and c.conparentid = 0
     and c.confrelid in ('public.users'::regclass, 'public.trips'::regclass, 'public.trip_memberships'::regclass)
@@ -136,6 +136,8 @@ $mirror$;
 -- The position is set when the source says that with this batch everything up to its snapshot is applied.
 -- statement_timeout: PostgREST reads it here and sets it before it calls; so it is this one, whatever the roles have. In a
 -- direct session the clock of the statement runs already, by the session's own setting.
+-- lock_timeout: of the state. Once that is ours, a second: for so long the rows of the other tables wait, now and then,
+-- while one is locked by others; it is named, and the daemon leaves it out for a moment.
 create or replace function public.mirror_apply(batch jsonb) returns jsonb
 language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '5s'
 set statement_timeout = '8s' set jit = off as $mirror$
@@ -154,6 +156,7 @@ declare
 begin
   perform mirror.make_durable();
   _state := mirror.check_fence((batch->>'epoch')::bigint, (batch->>'batch')::bigint);
+  perform set_config('lock_timeout', '1s', true);
   if not _tables <@ array['users', 'trips', 'trip_memberships'] then
     raise exception 'a scope names a table that is not mirrored' using errcode = '22023';
   end if;
@@ -190,12 +193,32 @@ begin
     _parked := mirror.settle();
   end if;
   perform mirror.advance(_state, batch);
+  _table := coalesce(batch->'check'->>'table', jsonb_path_query_first(batch, '$.scopes[*] ? (exists(@.dry))')->>'table');
   return jsonb_build_object('clock', clock_timestamp(), 'counts', _counts,
     'check', case when batch ? 'check' then mirror.check_digest(batch->'check') end,
     'explained', case when batch ? 'explain' then
         (select jsonb_agg(mirror.explain(s, '[]')) from jsonb_array_elements(batch->'scopes') as s where s ? 'dry') end)
     || mirror.tell_parked(batch->'due', _parked);
+exception when lock_not_available then
+  if _table is null then
+    raise;
+  end if;
+  raise exception 'a table is locked in the target' using errcode = 'PT423', detail = _table, hint = mirror.lockers(_table);
 end
+$mirror$;
+
+-- Who has locked rows of a table, or all of it, for people: sessions that hold more than a reader's lock on it. It may have
+-- ended since, or be about a table that refers to this one.
+create or replace function mirror.lockers(tbl text) returns text
+language sql stable set search_path = pg_catalog, pg_temp as $mirror$
+  select coalesce('locked by ' || string_agg(format('pid %s (role %s, %s)', l.pid, a.usename,
+                                              coalesce(nullif(a.application_name, ''), a.backend_type)), ', '),
+                  'by whom is not known')
+  from (select distinct on (h.pid) h.pid from pg_locks as h
+        where h.relation = format('public.%I', lockers.tbl)::regclass and h.granted and h.mode <> 'AccessShareLock'
+          and h.database = (select d.oid from pg_database as d where d.datname = current_database())
+          and h.pid <> pg_backend_pid() order by h.pid limit 3) as l
+  left join pg_stat_activity as a on a.pid = l.pid
 $mirror$;
 
 -- Locks the state: two writers come one after the other, and the second one sees what the first one has left. A state that

@@ -111,7 +111,8 @@ language sql stable set search_path = pg_catalog, pg_temp as $mirror$
   select md5(string_agg(line, E'\n' order by line collate "C")) || ' ' || mirror.channel_seal() from (
     select format('%s %s %s %s', c.oid::regclass, c.relrowsecurity, c.relforcerowsecurity, c.relacl) from ours as c
     union all
-    select format('%s %s %s %s', a.attrelid::regclass, a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull)
+    select format('%s %s %s %s%s%s', a.attrelid::regclass, a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull,
+                  a.attgenerated, a.attidentity)
     from pg_catalog.pg_attribute as a join ours as c on c.oid = a.attrelid where a.attnum > 0 and not a.attisdropped
     union all
     select pg_get_indexdef(i.indexrelid) from pg_catalog.pg_index as i join ours as c on c.oid = i.indrelid
@@ -123,7 +124,7 @@ language sql stable set search_path = pg_catalog, pg_temp as $mirror$
                   pg_get_expr(p.polqual, p.polrelid), pg_get_expr(p.polwithcheck, p.polrelid))
     from pg_catalog.pg_policy as p where p.polname like 'mirror: %' and p.polrelid is distinct from mirror.messages()
     union all
-    select format('%s %s %s %s %s', p.oid::regprocedure, md5(p.prosrc), p.prosecdef, p.proconfig, p.proacl)
+    select format('%s %s %s %s %s %s', p.oid::regprocedure, md5(p.prosrc), p.prosecdef, p.proconfig, p.proacl, p.proowner::regrole)
     from pg_catalog.pg_proc as p
     where p.pronamespace = 'mirror'::regnamespace or p.oid in (select f.function from mirror.functions() as f)
     union all

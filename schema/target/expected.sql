@@ -603,7 +603,8 @@ AS $function$ -- permission mirror
   select md5(string_agg(line, E'\n' order by line collate "C")) || ' ' || mirror.channel_seal() from (
     select format('%s %s %s %s', c.oid::regclass, c.relrowsecurity, c.relforcerowsecurity, c.relacl) from ours as c
     union all
-    select format('%s %s %s %s', a.attrelid::regclass, a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull)
+    select format('%s %s %s %s%s%s', a.attrelid::regclass, a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull,
+                  a.attgenerated, a.attidentity)
     from pg_catalog.pg_attribute as a join ours as c on c.oid = a.attrelid where a.attnum > 0 and not a.attisdropped
     union all
     select pg_get_indexdef(i.indexrelid) from pg_catalog.pg_index as i join ours as c on c.oid = i.indrelid
@@ -615,7 +616,7 @@ AS $function$ -- permission mirror
                   pg_get_expr(p.polqual, p.polrelid), pg_get_expr(p.polwithcheck, p.polrelid))
     from pg_catalog.pg_policy as p where p.polname like 'mirror: %' and p.polrelid is distinct from mirror.messages()
     union all
-    select format('%s %s %s %s %s', p.oid::regprocedure, md5(p.prosrc), p.prosecdef, p.proconfig, p.proacl)
+    select format('%s %s %s %s %s %s', p.oid::regprocedure, md5(p.prosrc), p.prosecdef, p.proconfig, p.proacl, p.proowner::regrole)
     from pg_catalog.pg_proc as p
     where p.pronamespace = 'mirror'::regnamespace or p.oid in (select f.function from mirror.functions() as f)
     union all
@@ -983,17 +984,18 @@ begin
   equal := false;
   if not (found and mirror.is_sound(_state)) then
     doubts := jsonb_build_array(mirror.doubt('tampered', 'mirror.state', 'mirror.state was changed by others than the mirror',
-      'Leave it alone: the daemon compares everything, and then it is right again.', null));
+      'The daemon compares all tables by itself. Take the right to write there from others.', null));
     return;
   end if;
   doubts := _state.doubts;
   primed := _state.primed_at is not null;
   life := _state.life;
   if not primed then
-    doubts := doubts || mirror.doubt('unprimed', null, 'the mirror has not been filled yet', 'Wait until the daemon has loaded everything.', null);
+    doubts := doubts || mirror.doubt('unprimed', null, 'the first load is not complete',
+                                     'Wait. If no row is applied, the log says what stops it.', null);
   elsif _state.life is distinct from _state.position_life then
     doubts := doubts || mirror.doubt('life', _state.life, 'the primary crashed or was replaced, and not everything has been compared since',
-                                     'Wait until the daemon has compared all three tables.', null);
+                                     'Wait: the daemon compares all tables by itself.', null);
   else
     snapshot := _state.snapshot;
     as_of := _state.as_of;
@@ -1006,8 +1008,8 @@ begin
   end loop;
   for _table, _n in select p.tbl, count(*) from mirror.parked as p group by p.tbl order by p.tbl loop
     continue when exists (select from jsonb_array_elements(_state.doubts) as d where d->>'kind' = 'parked' and d->>'about' = _table);
-    doubts := doubts || mirror.doubt('parked', _table, format('%s rows of %s are left out: one of the two sides refuses them', _n, _table),
-                                     'See `mirror status` for the reasons.', null);
+    doubts := doubts || mirror.doubt('parked', _table, format('rows of %s that one of the two sides refuses are left out: %s', _table, _n),
+      '`mirror status` names each row with its reason: put the row or the constraint right; it is tried again.', null);
   end loop;
   equal := snapshot is not null and _state.proof is not null and not exists (
     select from jsonb_array_elements(doubts) as d
@@ -1024,6 +1026,22 @@ AS $function$ -- permission mirror
 begin
   return literal;
 end
+$function$;
+
+CREATE OR REPLACE FUNCTION mirror.lockers(tbl text)
+ RETURNS text
+ LANGUAGE sql
+ STABLE
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$ -- permission mirror
+  select coalesce('locked by ' || string_agg(format('pid %s (role %s, %s)', l.pid, a.usename,
+                                              coalesce(nullif(a.application_name, ''), a.backend_type)), ', '),
+                  'by whom is not known')
+  from (select distinct on (h.pid) h.pid from pg_locks as h
+        where h.relation = format('public.%I', lockers.tbl)::regclass and h.granted and h.mode <> 'AccessShareLock'
+          and h.database = (select d.oid from pg_database as d where d.datname = current_database())
+          and h.pid <> pg_backend_pid() order by h.pid limit 3) as l
+  left join pg_stat_activity as a on a.pid = l.pid
 $function$;
 
 CREATE OR REPLACE FUNCTION mirror.make_durable()
@@ -1103,8 +1121,8 @@ CREATE OR REPLACE FUNCTION mirror.obstacles()
  SET search_path TO 'pg_catalog', 'pg_temp'
 AS $function$ -- permission mirror
   select format('the foreign key %s of %s would delete its rows together with mirrored %s; replace ON DELETE CASCADE, or '
-                'allow it: [target] allow_cascade = [''%s''] in mirror.toml, then mirror install target',
-                c.conname, c.conrelid::regclass, c.confrelid::regclass, c.conrelid::regclass)
+                'run mirror install target with this in mirror.toml, under [target]: allow_cascade = %s',
+                c.conname, c.conrelid::regclass, c.confrelid::regclass, to_jsonb(s.allow_cascade || c.conrelid::regclass::text))
   from pg_catalog.pg_constraint as c, mirror.state as s
   where c.contype = 'f' and c.confdeltype = 'c' and c.conparentid = 0
     and c.confrelid in ('public.users'::regclass, 'public.trips'::regclass, 'public.trip_memberships'::regclass)
@@ -1468,7 +1486,7 @@ AS $function$ -- permission mirror
     from pg_catalog.pg_class as c join pg_catalog.pg_attribute as a on a.attrelid = c.oid and not a.attisdropped
     where c.relnamespace = 'mirror'::regnamespace
     union all
-    select 'function', p.oid::regprocedure::text, '', p.proowner, coalesce(p.proacl, acldefault('f', p.proowner)),
+    select 'routine', p.oid::regprocedure::text, '', p.proowner, coalesce(p.proacl, acldefault('f', p.proowner)),
            coalesce(f.callers, '{}')
     from pg_catalog.pg_proc as p left join mirror.functions() as f on f.function = p.oid
     where p.pronamespace = 'mirror'::regnamespace or f.function is not null
@@ -1984,6 +2002,7 @@ declare
 begin
   perform mirror.make_durable();
   _state := mirror.check_fence((batch->>'epoch')::bigint, (batch->>'batch')::bigint);
+  perform set_config('lock_timeout', '1s', true);
   if not _tables <@ array['users', 'trips', 'trip_memberships'] then
     raise exception 'a scope names a table that is not mirrored' using errcode = '22023';
   end if;
@@ -2020,11 +2039,17 @@ begin
     _parked := mirror.settle();
   end if;
   perform mirror.advance(_state, batch);
+  _table := coalesce(batch->'check'->>'table', jsonb_path_query_first(batch, '$.scopes[*] ? (exists(@.dry))')->>'table');
   return jsonb_build_object('clock', clock_timestamp(), 'counts', _counts,
     'check', case when batch ? 'check' then mirror.check_digest(batch->'check') end,
     'explained', case when batch ? 'explain' then
         (select jsonb_agg(mirror.explain(s, '[]')) from jsonb_array_elements(batch->'scopes') as s where s ? 'dry') end)
     || mirror.tell_parked(batch->'due', _parked);
+exception when lock_not_available then
+  if _table is null then
+    raise;
+  end if;
+  raise exception 'a table is locked in the target' using errcode = 'PT423', detail = _table, hint = mirror.lockers(_table);
 end
 $function$;
 

@@ -18,7 +18,7 @@ language sql stable set search_path = pg_catalog, pg_temp as $mirror$
     from pg_catalog.pg_class as c join pg_catalog.pg_attribute as a on a.attrelid = c.oid and not a.attisdropped
     where c.relnamespace = 'mirror'::regnamespace
     union all
-    select 'function', p.oid::regprocedure::text, '', p.proowner, coalesce(p.proacl, acldefault('f', p.proowner)),
+    select 'routine', p.oid::regprocedure::text, '', p.proowner, coalesce(p.proacl, acldefault('f', p.proowner)),
            coalesce(f.callers, '{}')
     from pg_catalog.pg_proc as p left join mirror.functions() as f on f.function = p.oid
     where p.pronamespace = 'mirror'::regnamespace or f.function is not null
@@ -31,6 +31,27 @@ language sql stable set search_path = pg_catalog, pg_temp as $mirror$
   from ours as o cross join aclexplode(o.acl) as g left join pg_catalog.pg_roles as r on r.oid = g.grantee
   where g.grantee <> o.owner and (r.rolname = any (o.callers)) is not true
   group by g.grantee, r.rolname, o.kind, o.name, o.columns
+$mirror$;
+
+-- What is ours belongs to the role that installs: functions run with their owner's rights.
+do $mirror$
+declare
+  _give text;
+begin
+  for _give in
+    select format('alter routine %s owner to current_user', p.oid::regprocedure)
+    from pg_catalog.pg_proc as p
+    where p.proowner::regrole::text <> quote_ident(current_user)
+      and (p.pronamespace = 'mirror'::regnamespace and p.prosrc like {{ours}} || '%'
+           or p.oid in (select f.function from mirror.functions() as f))
+    union all
+    select format('alter table %s owner to current_user', c.oid::regclass) from pg_catalog.pg_class as c
+    where c.relnamespace = 'mirror'::regnamespace and c.relkind = 'r'
+      and c.relname in ('state', 'parked', 'epochs', 'taken') and c.relowner::regrole::text <> quote_ident(current_user)
+  loop
+    execute _give;
+  end loop;
+end
 $mirror$;
 
 do $mirror$
@@ -60,7 +81,7 @@ begin
     end loop;
   end loop;
   -- What an earlier version had in schema mirror and this one has not.
-  for _revoke in select format('drop function %s', p.oid::regprocedure) from pg_catalog.pg_proc as p
+  for _revoke in select format('drop routine %s', p.oid::regprocedure) from pg_catalog.pg_proc as p
                  where p.pronamespace = 'mirror'::regnamespace and p.prosrc not like {{ours}} || '%' loop
     begin
       execute _revoke;

@@ -65,17 +65,18 @@ begin
   equal := false;
   if not (found and mirror.is_sound(_state)) then
     doubts := jsonb_build_array(mirror.doubt('tampered', 'mirror.state', 'mirror.state was changed by others than the mirror',
-      'Leave it alone: the daemon compares everything, and then it is right again.', null));
+      'The daemon compares all tables by itself. Take the right to write there from others.', null));
     return;
   end if;
   doubts := _state.doubts;
   primed := _state.primed_at is not null;
   life := _state.life;
   if not primed then
-    doubts := doubts || mirror.doubt('unprimed', null, 'the mirror has not been filled yet', 'Wait until the daemon has loaded everything.', null);
+    doubts := doubts || mirror.doubt('unprimed', null, 'the first load is not complete',
+                                     'Wait. If no row is applied, the log says what stops it.', null);
   elsif _state.life is distinct from _state.position_life then
     doubts := doubts || mirror.doubt('life', _state.life, 'the primary crashed or was replaced, and not everything has been compared since',
-                                     'Wait until the daemon has compared all three tables.', null);
+                                     'Wait: the daemon compares all tables by itself.', null);
   else
     snapshot := _state.snapshot;
     as_of := _state.as_of;
@@ -88,8 +89,8 @@ begin
   end loop;
   for _table, _n in select p.tbl, count(*) from mirror.parked as p group by p.tbl order by p.tbl loop
     continue when exists (select from jsonb_array_elements(_state.doubts) as d where d->>'kind' = 'parked' and d->>'about' = _table);
-    doubts := doubts || mirror.doubt('parked', _table, format('%s rows of %s are left out: one of the two sides refuses them', _n, _table),
-                                     'See `mirror status` for the reasons.', null);
+    doubts := doubts || mirror.doubt('parked', _table, format('rows of %s that one of the two sides refuses are left out: %s', _table, _n),
+      '`mirror status` names each row with its reason: put the row or the constraint right; it is tried again.', null);
   end loop;
   equal := snapshot is not null and _state.proof is not null and not exists (
     select from jsonb_array_elements(doubts) as d

@@ -13,7 +13,7 @@ from pglast.visitors import Visitor
 # A string that is a statement (or the beginning of one), and not a word such as 'delete'.
 _STATEMENT = re.compile(r"\bupdate\s+\S+.*\bset\b|\bdelete\s+from\b", re.IGNORECASE | re.DOTALL)
 # The parser knows no types of schema mirror: a variable of a table's row type is a record to it.
-_ROW = re.compile(r"(\n\s*(?:declare )?_\w+|\(s|returns) mirror\.state\b")
+_ROW = re.compile(r"(\n\s*(?:declare )?_\w+|\(\w+|, \w+|returns|setof) mirror\.(?:state|parked)\b")
 _PLACE = re.compile(r"%(?:\d+\$)?([IsL])")
 
 

@@ -2,6 +2,7 @@
 daemon comes back by itself."""
 
 import asyncio
+import contextlib
 import time
 from collections.abc import AsyncIterator
 from typing import Any
@@ -12,7 +13,19 @@ import pytest
 import mirror.source.lead
 import mirror.source.primary
 from mirror.daemon import Daemon
-from tests.bed.daemons import END_LEADER, NEVER, asleep, becomes_equal, install, leading, running, value
+from mirror.postgres import connect
+from tests.bed.daemons import (
+    END_LEADER,
+    NEVER,
+    asleep,
+    becomes_equal,
+    environ,
+    install,
+    leading,
+    process,
+    running,
+    value,
+)
 from tests.bed.eventually import eventually
 from tests.bed.proxy import Proxy
 from tests.bed.ways import Way
@@ -181,18 +194,26 @@ async def usual(source_url: str, target_url: str, way: Way) -> AsyncIterator[Awa
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("standby", [False, True])
 @ANY_SIDE
-async def test_connections_that_died_without_a_word_are_given_up_soon(
-    source: Connection, target: Connection, usual: Away, side: str
-) -> None:
-    """New ones work. (Behind the proxy the kernel cannot tell, so only what the daemon does itself counts.)"""
+async def test_connections_that_died_without_a_word_are_given_up_soon(  # noqa: PLR0917 (fixtures)
+    source: Connection, target: Connection, source_url: str, target_url: str, way: Way, usual: Away, side: str,
+    *, standby: bool,
+) -> None:  # fmt: skip
+    """New ones work. (Behind the proxy the kernel cannot tell, so only what the daemon does itself counts.) With a
+    standby, which is a process, it does not matter which of the two goes on."""
     daemon, proxies = usual
-    await asleep(source)
-    proxies[side].strand()
-    await source.execute(INSERT)
-    took_s = await becomes_equal(source, target, timeout_s=TAKE_OVER_S)
-    print(f"{side} half-open, one daemon: {took_s:.1f} s")
-    await eventually(lambda: not daemon.known.why_not_ready(), TAKE_OVER_S - took_s)
+    async with contextlib.AsyncExitStack() as stack:
+        if standby:
+            other = await stack.enter_async_context(process(environ(source_url, target_url)))
+            await other.says("standing by: another daemon leads")
+        await asleep(source)
+        proxies[side].strand()
+        await source.execute(INSERT)
+        took_s = await becomes_equal(source, target, timeout_s=TAKE_OVER_S)
+        print(f"{side} half-open, {way.name}, {'with a standby' if standby else 'alone'}: {took_s:.1f} s")
+        if not standby:
+            await eventually(lambda: not daemon.known.why_not_ready(), TAKE_OVER_S - took_s)
 
 
 @pytest.mark.slow
@@ -211,6 +232,24 @@ async def test_a_network_that_is_back_is_found_soon(
     print(f"{side} back after 20 s: {took_s:.1f} s")
 
 
+async def test_what_takes_long_because_the_network_is_slow_is_no_silence(target_url: str) -> None:
+    async with Proxy.to(target_url) as proxy:
+        session = await connect(proxy.url(target_url), "target")
+        proxy.delay_s = 0.05  # for each 64 kB
+        began = time.monotonic()
+        async with session.given_up_after(0.5):
+            cursor = await session.execute("select repeat('x', 2000000)")
+        assert time.monotonic() - began > 1.0
+        assert len((await cursor.fetchall())[0][0]) == 2_000_000
+        proxy.stall("to_client")
+        began = time.monotonic()
+        with pytest.raises(TimeoutError):
+            async with session.given_up_after(0.5):
+                await session.execute("select repeat('x', 2000000)")
+        assert time.monotonic() - began < 2.0
+        await session.close()
+
+
 @DIRECT
 async def test_a_long_statement_is_not_taken_for_a_dead_connection(
     source: Connection, away: Away, monkeypatch: pytest.MonkeyPatch
@@ -220,8 +259,8 @@ async def test_a_long_statement_is_not_taken_for_a_dead_connection(
     monkeypatch.setattr(mirror.source.lead, "HANDED_S", 0.1)
     monkeypatch.setattr(mirror.source.lead, "LOOK_S", 0.1)
     await source.execute(
-        "create or replace function mirror.faults() returns text[] language sql as $$ "
-        "select array[]::text[] from pg_sleep(3) $$"
+        "create or replace function mirror.faults() returns jsonb language sql as $$ "
+        "select '[]'::jsonb from pg_sleep(3) $$"
     )
     accepted = proxies["source"].accepted
     daemon._loop.watch._faults_at = float("-inf")

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import re
 import signal
 import time
 from typing import Any
@@ -76,15 +77,20 @@ async def test_a_paused_daemon_loses_the_lead_and_cannot_overwrite(
         await paused.says("leading")
         await becomes_equal(source, target)
         async with process(settings) as other:
-            await other.says("standing by: another daemon leads")
+            standby = await other.says("standing by: another daemon leads")
+            assert re.fullmatch(
+                rf"the lease of mirror run on \S+, process {paused.pid}, until \d\d:\d\d:\d\d UTC", standby["waits_for"]
+            )
             for n in range(1, 40):  # somewhere in here it is in the middle of a batch
                 await source.execute("update users set username = %s", [str(n)])
             paused.send(signal.SIGSTOP)
             began = time.monotonic()
             await source.execute("update users set username = 'while it is paused'")
             await other.says("leading", 20.0)
-            assert time.monotonic() - began < 15.0, "the lease"
-            assert await becomes_equal(source, target) < 2.0
+            await becomes_equal(source, target)
+            took_s = time.monotonic() - began
+            print(f"leader stopped: {took_s:.1f} s")
+            assert took_s < 15.0, "the lease"
             await source.execute("update users set username = 'after'")
             await becomes_equal(source, target)
             epoch = await value(target, "select epoch from mirror.state")

@@ -110,8 +110,9 @@ async def test_a_project_that_may_not_make_policies_names_the_cure_everywhere(
         assert trouble.cure.startswith(
             "Run `mirror install target`, or paste what `mirror install target --print` says"
         )
-        reasons = (await client.get("/readyz")).json["reasons"]
-        assert any("realtime.messages lacks policies" in r and "mirror install target" in r for r in reasons)
+        (doubt,) = (d for d in (await client.get("/readyz")).json["doubts"] if d["kind"] == "channels")
+        assert "realtime.messages lacks policies" in doubt["reason"]
+        assert "mirror install target" in doubt["cure"]
         assert daemon.known.leader, "and the copy goes on"
     said = status()
     assert "private channels are closed: realtime.messages lacks policies of the mirror. Run `mirror install" in said

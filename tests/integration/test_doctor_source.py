@@ -107,7 +107,7 @@ def test_tables_that_triggers_do_not_see(source_url: str, admin: Connection) -> 
     found = wrong(examined_source(source_url, Mapping.model_validate(mapping)))
     fired(found, "tables", "warning: public.people has parts")
     fired(found, "tables", "error: public.tours_1 is a part of public.tours")
-    fired(found, "tables", '[trips] from = "public.tours"')
+    fired(found, "tables", 'In mirror.toml, under [trips]: from = "public.tours"')
     fired(found, "tables", "warning: public.riders is unlogged")
     fired(found, "mapping", "error: ")
     gone = wrong(examined_source(source_url, Mapping.model_validate({"users": {"from": "public.nobody"}})))

@@ -205,6 +205,19 @@ async def test_a_deaf_listener_is_found_out(
         await asyncio.wait((running,))
 
 
+@pytest.mark.slow
+async def test_a_connection_that_fell_silent_is_found_out_within_15_s(source_url: str) -> None:
+    """Between two proofs, too, of which each costs the source a commit."""
+    async with Proxy.to(source_url) as proxy:
+        doorbell = Doorbell(proxy.url(source_url), asyncio.Event())
+        running = asyncio.create_task(doorbell.run())
+        await eventually(lambda: doorbell.proven)
+        proxy.strand()
+        await eventually(lambda: doorbell.reconnects == 1 and doorbell.proven, 15.0)
+        running.cancel()
+        await asyncio.wait((running,))
+
+
 async def test_a_network_that_fails_is_not_taken_for_a_pooler(source_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mirror.source.doorbell, "PROOF_TIMEOUT_S", 0.5)
     monkeypatch.setattr(mirror.postgres, "CONNECT_S", 2)

@@ -109,7 +109,7 @@ def test_the_second_time_nothing_is_touched(target_url: str, connection: psycopg
         "grant execute on function public.mirror_apply(jsonb) to anon",
         "grant execute on function mirror.attempt(text, text, jsonb) to public",
         "delete from mirror.state",
-        "drop table mirror.parked",
+        "drop table mirror.parked cascade",
         "drop schema mirror cascade",
     ],
 )

@@ -237,7 +237,7 @@ async def test_a_first_load_goes_on_when_a_column_of_an_adopted_table_refuses_ev
         assert await value(target, "select count(*) from users") == 0
         assert await value(target, "select count(*) from trips") == 99
         await eventually(lambda: value(target, "select proof is not null from mirror.state"), 60.0)
-        assert daemon.vitals.parked["users"] == 6000
+        assert daemon.known.parked["users"] == 6000
         proof = await value(target, "select proof->'tables' from mirror.state")
         assert proof["users"]["parked"] == 6000
         status = await value(target, "select public.mirror_status()")
@@ -248,4 +248,4 @@ async def test_a_first_load_goes_on_when_a_column_of_an_adopted_table_refuses_ev
         await target.execute("alter table users alter column plan drop not null")
         await target.execute("alter table trips drop constraint trips_name_check")
         await becomes_equal(source, target, timeout_s=60.0)
-        await eventually(lambda: not any(daemon.vitals.parked.values()))
+        await eventually(lambda: not any(daemon.known.parked.values()))

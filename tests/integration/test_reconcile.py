@@ -366,7 +366,7 @@ async def test_a_disabled_trigger_is_reported_and_what_it_missed_is_found(  # no
             )
             await eventually(lambda: len(daemon.known.about("capture")) == 2)
         assert any("mirror_update" in reason for reason in daemon.known.why_not_ready())
-        assert any(record.message.startswith("changes are not captured") for record in caplog.records)
+        assert any("are not captured" in record.message for record in caplog.records)
         await eventually(lambda: not daemon._applier.reconcile.busy)
         await source.execute("update users set username = 'unseen'")
         await source.execute("alter table users enable always trigger mirror_update")
@@ -415,7 +415,7 @@ async def test_a_source_that_comes_back_without_a_trigger_is_found_out_at_once(
             "select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'mirror' "
             "and datname = current_database()"
         )
-        await eventually(lambda: "mirror_delete" in "".join(daemon.known.about("capture")))
+        await eventually(lambda: "mirror_delete" in "".join(daemon.known.about("capture").values()))
         await becomes_equal(source, target)
 
 

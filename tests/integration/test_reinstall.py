@@ -11,10 +11,13 @@ import psycopg
 import pytest
 
 from mirror.mapping import load_mapping
+from mirror.postgres import connect_blocking
+from mirror.target import install as target_side
 from tests.bed import source_side
 from tests.bed.daemons import becomes_equal, environ, install, leading, process, running, value
 from tests.bed.eventually import eventually
 from tests.bed.proofs import seed
+from tests.bed.target_side import put_in_place
 
 Connection = psycopg.AsyncConnection[Any]
 FRESH = "select fresh_at is not null and primed_at is not null from mirror.state"
@@ -58,6 +61,28 @@ async def test_uninstalled_and_installed_again_under_load(
         await eventually(lambda: value(target, FRESH), 20)
     async with running(source_url, target_url) as daemon:
         await becomes_equal(source, target)
+
+
+async def test_a_target_is_uninstalled_and_installed_again_under_a_daemon(
+    source: Connection, target: Connection, source_url: str, target_url: str
+) -> None:
+    await seed(source)
+    install(source_url, target_url)
+    async with running(source_url, target_url) as daemon:
+        await leading(daemon)
+        await asyncio.to_thread(uninstall, target_url)
+        await source.execute(
+            "update users set username = 'meanwhile' where id = (select min(id::text)::uuid from users)"
+        )
+        await eventually(lambda: not daemon.known.leader)
+        await asyncio.to_thread(put_in_place, target_url)
+        await eventually(lambda: value(target, FRESH), 20)
+        await becomes_equal(source, target)
+
+
+def uninstall(url: str) -> None:
+    with connect_blocking(url, "target") as connection:
+        target_side.uninstall(connection, lambda _: None)
 
 
 async def test_nothing_is_claimed_between_the_new_install_and_the_comparison(

@@ -221,7 +221,7 @@ UNFIT = {
     "another column that must not be null": (
         USERS.replace("email text", "email text, phone text not null"),
         "users cannot be adopted: it has a column phone that the mirror does not know and that must not be null",
-        "Give it a default, or: alter table public.users alter column phone drop not null;",
+        'Give it a default, or: alter table public.users alter column "phone" drop not null;',
     ),
     "generated": (
         USERS.replace("username text", "username text generated always as (email) stored"),
@@ -319,8 +319,8 @@ async def test_chat_that_a_delete_would_destroy_is_in_the_way_until_it_is_allowe
     await target.execute("insert into public.\"Chat\" (body, trip) values ('hello', %s)", [an_id(1)])
     said = (
         'the foreign key Chat_trip_fkey of public."Chat" would delete its rows together with mirrored public.trips; '
-        "replace ON DELETE CASCADE, or allow it: [target] allow_cascade = ['public.\"Chat\"'] in mirror.toml, "
-        "then mirror install target"
+        "replace ON DELETE CASCADE, or run mirror install target with this in mirror.toml, under [target]: "
+        'allow_cascade = ["public.\\"Chat\\""]'
     )
     with pytest.raises(psycopg.Error) as raised:
         await writer.claim()

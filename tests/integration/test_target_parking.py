@@ -330,7 +330,7 @@ async def test_a_batch_in_which_every_row_is_refused_takes_no_longer_than_a_requ
 
 
 TRANSIENT = {
-    "lock timeout": ("raise sqlstate '55P03';", "55P03"),
+    "lock timeout": ("raise sqlstate '55P03';", "PT423"),
     "statement timeout": ("raise sqlstate '57014';", "57014"),
     "disk": ("raise sqlstate '53100';", "53100"),
     "memory": ("raise sqlstate '53200';", "53200"),
@@ -359,8 +359,10 @@ async def test_a_row_that_somebody_has_locked_is_waited_for_and_not_parked(write
     await writer.connection.execute("alter function public.mirror_apply(jsonb) set lock_timeout = '50ms'")
     async with await psycopg.AsyncConnection.connect(target_url) as busy:
         await busy.execute("select from public.users for update")
-        with pytest.raises(psycopg.errors.LockNotAvailable):
+        with pytest.raises(psycopg.Error) as locked:
             await writer.apply(scope("users", [user(an_id(1), "new")]))
+        assert (locked.value.sqlstate, locked.value.diag.message_detail) == ("PT423", "users")
+        assert f"locked by pid {busy.info.backend_pid} (role postgres, " in str(locked.value.diag.message_hint)
         assert await parked(writer) == {}
         await writer.connection.execute("alter function public.mirror_apply(jsonb) set lock_timeout = '5s'")
         applying = asyncio.create_task(writer.apply(scope("users", [user(an_id(1), "new")])))

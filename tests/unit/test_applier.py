@@ -8,7 +8,7 @@ import pytest
 
 from mirror.applier import BYTES_MAX, Applier
 from mirror.batch import Fence, Outcome, Reading, Request, Taken
-from mirror.errors import Refused, Superseded, Unreachable
+from mirror.errors import LOCKED, Refused, Superseded, Unreachable
 from mirror.pace import SLICE_EVERY
 from mirror.scope import Keys, Range, Wide
 from tests.unit.test_walk import reading
@@ -26,6 +26,7 @@ class Both:
         self.outcome = Outcome()
         self.calls: list[str] = []
         self.fails = False
+        self.refuses: Refused | None = None
         self.leads = True
         self.read_meanwhile = 0
         self._batch = 0
@@ -52,6 +53,8 @@ class Both:
         asked = len(self.asked)
         await asyncio.sleep(0)
         self.read_meanwhile = len(self.asked) - asked
+        if self.refuses is not None:
+            raise self.refuses
         if self.fails:
             raise Unreachable("target", "gone")
         self.applied.append((fence, position, began))
@@ -208,6 +211,52 @@ async def test_a_broken_table_is_left_alone_for_a_while_and_then_tried_again() -
     await turning.step(reading())
     assert turning.applier.outbox.broken == {}
     assert [position for _, position, _ in turning.both.applied] == [True]
+
+
+async def test_a_table_that_is_locked_in_the_target_is_left_out_for_a_while() -> None:
+    turning = Turning()
+    turning.both.refuses = Refused("target", "a table is locked", hint="by pid 7", sqlstate=LOCKED, about="users")
+    step = await turning.step(entries(1))
+    assert step.newly_locked == {"users": "by pid 7"}
+    assert (step.outcome, step.position) == (None, False)
+    turning.both.refuses = None
+    await turning.step(entries(1))
+    assert list(turning.asked.skip) == ["users"]
+    assert not turning.asked.forget, "nothing of that batch was applied"
+    assert [(fence.batch, position) for fence, position, _ in turning.both.applied] == [(2, False)]
+    assert turning.applier.outbox.locked == {"users": "by pid 7"}
+    assert 0 < turning.applier.until_due() <= 5.0
+    turning.now += 5.0
+    turning.both.refuses = Refused("target", "a table is locked", hint="by pid 8", sqlstate=LOCKED, about="users")
+    assert (await turning.step(entries(1))).newly_locked == {}, "it is said once"
+    turning.both.refuses = None
+    turning.now += 5.0
+    await turning.step(entries(1))
+    assert not list(turning.asked.skip)
+    assert turning.applier.outbox.locked == {}
+    assert [position for _, position, _ in turning.both.applied] == [False, True]
+
+
+async def test_with_a_batch_read_ahead_a_locked_table_is_left_out_by_a_new_epoch() -> None:
+    turning = Turning()
+    turning.both.refuses = Refused("target", "a table is locked", hint="by pid 7", sqlstate=LOCKED, about="users")
+    turning.both.answers = [entries(n, backlog=True) for n in (1, 2)]
+    with pytest.raises(Refused):
+        await turning.applier.step(turning.both, turning.both, may_sleep=False)
+    await turning.applier.rest()
+    turning.applier.begin(empty=(), walks=())
+    turning.both.refuses = None
+    await turning.step(entries(3, backlog=True))
+    assert list(turning.asked.skip) == ["users"]
+    assert turning.applier._ahead is None, "nothing is read ahead while a table may have no room"
+
+
+@pytest.mark.parametrize("about", ["", "chat"])
+async def test_what_is_locked_and_is_none_of_the_tables_is_an_error(about: str) -> None:
+    turning = Turning()
+    turning.both.refuses = Refused("target", "busy", sqlstate=LOCKED, about=about)
+    with pytest.raises(Refused):
+        await turning.step(entries(1))
 
 
 async def test_in_a_backlog_a_walk_has_its_turn_now_and_then() -> None:

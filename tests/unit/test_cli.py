@@ -295,7 +295,7 @@ def test_a_fresh_copy_says_how_fresh() -> None:
 def test_of_parked_rows_it_is_not_said_that_they_are_equal() -> None:
     first, *_, last = words("fresh", target=TARGET | {"parked": PARKED})
     assert first == (
-        "FRESH: the target has what the source had 0.9 s ago, but for some rows: "
+        "FRESH: the target has what the source had 0.9 s ago, but "
         "rows of users that one of the two sides refuses are left out: 1."
     )
     assert last == "parked: users 1: no (tried 2 times)"

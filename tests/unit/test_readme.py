@@ -8,6 +8,7 @@ from pathlib import Path
 
 from mirror.cli import parser
 from mirror.config import setting_names
+from mirror.doubt import SORTS
 from mirror.known import Known
 from mirror.mapping import Mapping, load_mapping
 from mirror.ops.metrics import Metrics
@@ -90,3 +91,13 @@ def test_every_attack_in_the_table_names_tests_that_exist() -> None:
         for path, names in named:
             text = (ROOT / path).read_text(encoding="utf-8")
             assert all(re.search(rf"(?:def|class) {name}\b", text) for name in names.split("::") if name), (path, names)
+
+
+def test_every_reason_is_in_the_table_in_the_words_of_all_surfaces() -> None:
+    """What `mirror status` says for each (mirror/doubt.py)."""
+    table = section("When something is wrong").split("### When it is not simply fresh", 1)[1].split("\n### ", 1)[0]
+    rows = [
+        [cell.strip() for cell in line.strip("|").split("|")] for line in re.findall(r"^\| `.*$", table, re.MULTILINE)
+    ]
+    places = dict.fromkeys(("about", "why", "age", "n"), "…")
+    assert rows == [[f"`{kind}`", sort.says.format(**places), sort.means, sort.cure] for kind, sort in SORTS.items()]

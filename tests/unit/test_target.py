@@ -199,17 +199,17 @@ async def test_a_batch_that_was_read_ahead_is_as_old_as_it_is() -> None:
     (2.0, "this machine's clock runs fast by 100 %"), (1.2, "fast by 20 %"), (0.5, "slow by 50 %"),
     (1.005, None), (1.0, None),
 ])  # fmt: skip
-async def test_a_clock_that_runs_apart_from_both_databases_is_said_once(
-    ours: float, said: str | None, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_a_clock_that_runs_apart_from_both_databases_is_said_once(ours: float, said: str | None) -> None:
     three = Three(ours)
     await three.claim()
+    words = set()
     for _ in range(5):
         three.now += 10.0
         _, outcome = await three.apply(0.01, 0.02)
+        words.add(outcome.clock)
     assert (outcome.clock is None) is (said is None)
     assert (said or "") in (outcome.clock or "")
-    assert caplog.text.count("this machine's clock") == (said is not None)
+    assert len(words - {None}) == (said is not None)
 
 
 async def test_a_position_needs_a_claim_first() -> None:

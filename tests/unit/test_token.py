@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mirror.token import LENGTH_MAX, Garbage, Snapshot, Token, read_snapshot, read_token
+from mirror.token import LENGTH_MAX, Garbage, Life, Snapshot, Token, read_life, read_snapshot, read_token
 
 INSTALL = "50f1322b-cf85-4e4c-888b-baa37759249a"
 HIGHEST = 40
@@ -69,6 +69,15 @@ def test_what_postgres_would_not_write_is_refused() -> None:
         assert read_snapshot(text) is None, text
     for text in (f"{INSTALL}/0/1:1:", f"{INSTALL}/{2**64}/1:1:", f"{INSTALL}//1:1:", "/-/1:1:", f"{INSTALL}/-/1:1:/"):
         assert isinstance(read_token(text), Garbage), text
+
+
+def test_the_life_of_a_token() -> None:
+    assert token(f"{INSTALL}/-/1:1:").life is None
+    assert token(f"{INSTALL}/5.1f3a9c2e/7/1:1:").life == Life(5, "1f3a9c2e")
+    assert token(f"{INSTALL}/6/7/1:1:").life == Life(6, None)
+    for life in ("0", "0.ab", "5.", ".ab", "5.AB", "5.a/b", "-", "9" * 19, "5.1f3a9c2e.1", " 5"):
+        assert isinstance(read_token(f"{INSTALL}/{life}/7/1:1:"), Garbage), life
+    assert [read_life(text) for text in (None, "", "5.ab")] == [None, None, Life(5, "ab")]
 
 
 def test_a_token_is_bounded() -> None:

@@ -23,11 +23,12 @@ class Desk:
         self.waiters = Waiters(waiters_max)
         self.asked: list[float] = []
         self.waiters.serve()
-        self.waiters.leads(INSTALL, lambda: self.asked.append(time.monotonic()))
+        self.waiters.leads(INSTALL, None, lambda: self.asked.append(time.monotonic()))
         self.gone = asyncio.Event()
 
-    def wait(self, seen: str, own: str = "-", timeout_s: float = 10.0) -> asyncio.Task[Answer]:
-        return asyncio.create_task(self.waiters.wait(token(f"{INSTALL}/{own}/{seen}"), timeout_s, self.left))
+    def wait(self, seen: str, own: str = "-", timeout_s: float = 10.0, life: str = "") -> asyncio.Task[Answer]:
+        text = "/".join(part for part in (INSTALL, life, own, seen) if part)
+        return asyncio.create_task(self.waiters.wait(token(text), timeout_s, self.left))
 
     async def left(self) -> None:
         await self.gone.wait()
@@ -125,6 +126,30 @@ async def test_a_token_from_the_future_is_refused_once_it_is_certain() -> None:
         assert not own.done(), "a transaction may have an id that no ended one has reached"
 
 
+async def test_a_token_means_something_within_one_life_of_the_primary() -> None:
+    desk = Desk()
+    desk.waiters.leads(INSTALL, "4.aaaa", lambda: None)
+    desk.waiters.reached("10:10:", NOW)
+    earlier, same, none = desk.wait("50:50:", life="3.bbbb"), desk.wait("9:9:", life="4"), desk.wait("9:9:", life="")
+    assert [await soon(task) for task in (earlier, same, none)] == [HAS] * 3
+    assert await soon(desk.wait("9:9:", life="4.bbbb")) == FOREIGN
+    later, unnamed, lost = (
+        desk.wait("1:1:", life="5.aaaa"),
+        desk.wait("1:1:", life="5"),
+        desk.wait("50:50:", life="4.aaaa", own="60"),
+    )
+    async with waiting(desk, later, unnamed, lost):
+        desk.waiters.reached("20:20:", BEFORE)
+        await eventually(lambda: not desk.waiters._told)
+        assert [task.done() for task in (later, unnamed, lost)] == [False] * 3
+        desk.waiters.leads(INSTALL, "5.cccc", lambda: None)
+        assert await soon(later) == FOREIGN
+        await eventually(lambda: len(desk.waiters) == 2)
+        assert [unnamed.done(), lost.done()] == [False, False], "nothing is known of this life yet"
+        desk.waiters.reached("6:6:", BEFORE)
+        assert [await soon(unnamed), await soon(lost)] == [HAS, HAS], "what is left of an earlier life is here"
+
+
 async def test_foreign_tokens_too_many_and_nobody_to_ask() -> None:
     desk = Desk(waiters_max=1)
     assert await soon(desk.waiters.wait(token("elsewhere/-/1:1:"), 1, desk.left)) == FOREIGN
@@ -134,7 +159,7 @@ async def test_foreign_tokens_too_many_and_nobody_to_ask() -> None:
         desk.waiters.dismiss("going home")
         assert await soon(first) == Answer(503, "going home")
     assert (await soon(desk.wait("9:9:"))).status == 503
-    desk.waiters.leads(INSTALL, lambda: None)
+    desk.waiters.leads(INSTALL, None, lambda: None)
     again = desk.wait("9:9:")
     async with waiting(desk, again):
         assert not again.done()
