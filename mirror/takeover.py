@@ -7,7 +7,7 @@ import json
 import logging
 from typing import Any
 
-from mirror.errors import Incompatible, NotInstalled, Refused
+from mirror.errors import ConfigError, Incompatible, NotInstalled, Refused
 from mirror.mapping import Mapping
 from mirror.postgres import UNDEFINED_FUNCTION
 from mirror.source.capture import VERSION
