@@ -139,3 +139,12 @@ def test_no_place_is_left_over() -> None:
         mapping = Mapping(access=access)
         sql = schema_sql(TYPES, mapping).replace(literal(json.dumps(told(mapping), sort_keys=True)), "")
         assert not re.findall(r"\{sub\}|\{epoch\}", sql)
+
+
+def test_a_subject_is_found_in_the_users_row_and_needs_it(tmp_path: Path) -> None:
+    file = tmp_path / "mirror.toml"
+    file.write_text("[users]\nsubject = 'clerk_id'\n[access]\nmembers_without_user = true\n")
+    with pytest.raises(ConfigError, match="members_without_user and .users. subject do not go together"):
+        load_mapping(file)
+    file.write_text("[access]\nmembers_without_user = true\n")
+    assert load_mapping(file).access.members_without_user
