@@ -24,6 +24,7 @@ from mirror.limits import ASK_S, CONNECT_S, KEEPALIVE
 from mirror.tls import PERMISSION, verified
 
 UNDEFINED_FUNCTION = "42883"
+UNDEFINED = frozenset({UNDEFINED_FUNCTION, "42P01", "3F000"})  # or a table, or a schema
 _SESSION = """
     set search_path = ''; set timezone = 'UTC'; set datestyle = 'ISO';
     set lock_timeout = '1s'; set statement_timeout = '60s'; set idle_in_transaction_session_timeout = '60s';

@@ -9,7 +9,7 @@ from typing import Any
 
 from mirror.errors import ConfigError, Incompatible, NotInstalled, Refused
 from mirror.mapping import Mapping
-from mirror.postgres import UNDEFINED_FUNCTION
+from mirror.postgres import UNDEFINED
 from mirror.source.capture import VERSION
 from mirror.source.primary import Primary
 from mirror.target.access import told
@@ -90,7 +90,7 @@ async def _claimed(target: Target, identity: dict[str, Any]) -> Claimed:
             raise ConfigError("the target was installed by an older release", hint=target.install_hint)
         return await target.claim(json.dumps(identity))
     except Refused as error:
-        if error.sqlstate != UNDEFINED_FUNCTION:
+        if error.sqlstate not in UNDEFINED:
             raise
         reason = error.message.removeprefix("target: ")
         raise NotInstalled(f"the mirror is not installed in the target: {reason}", hint=target.install_hint) from error

@@ -48,6 +48,7 @@ def _asked(api: Api, notes: dict[str, Any]) -> Iterator[Finding]:
 
 def _state(status: dict[str, Any], notes: dict[str, Any]) -> Iterator[Finding]:
     notes |= {"target types": status["types"], "known": status["source"], "snapshot": status["snapshot"]}
+    notes["position life"] = status.get("position_life")
     if status["version"] != VERSION:
         sentence = f"its schema is version {status['version']}, this mirror is {VERSION}"
         yield _said("installed", "error", sentence, INSTALL)

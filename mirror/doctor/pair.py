@@ -24,7 +24,7 @@ def examine(notes: dict[str, Any]) -> Iterator[Finding]:
         yield Finding(
             "target", "same source", "error", sentence, "Check both URLs; if it is meant, run `mirror adopt`."
         )
-    elif _xmax(here.get("snapshot")) < _xmax(notes.get("snapshot")):
+    elif notes.get("life") == notes.get("position life") and _xmax(here.get("snapshot")) < _xmax(notes.get("snapshot")):
         sentence = "the primary went back in time: it knows fewer transactions than its mirror"
         yield Finding("target", "same source", "error", sentence, "If it was restored on purpose, run `mirror adopt`.")
     else:

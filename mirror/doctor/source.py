@@ -120,8 +120,8 @@ def _rendered(
         yield _said("installed", "error", "an install did not end", INSTALL)
         return
     notes["types"] = install["mapping"]["types"]
-    identity = connection.execute("select mirror.identity()").fetchone()
-    notes["identity"] = identity[0] if identity else None
+    identity = connection.execute("select mirror.identity(), split_part(mirror.token(), '/', 2)").fetchone()
+    notes["identity"], notes["life"] = identity or (None, None)
     version = install["version"]
     if version != capture.VERSION:
         yield _said("installed", "error", f"its schema is version {version}, this mirror is {capture.VERSION}", INSTALL)

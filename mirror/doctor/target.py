@@ -143,15 +143,15 @@ def _planned(connection: Connection, table: str) -> Iterator[Finding]:
 
 def _state(connection: Connection, mapping: Mapping, notes: dict[str, Any]) -> Iterator[Finding]:
     asked = (
-        "select version, rendered, sealed, types, allow_cascade, source, snapshot, primed_at is not null "
-        "from mirror.state"
+        "select version, rendered, sealed, types, allow_cascade, source, snapshot, position_life, "
+        "primed_at is not null from mirror.state"
     )
     row = connection.execute(asked).fetchone()
     if row is None:
         yield _said("installed", "error", "an install did not end", INSTALL)
         return
-    version, rendered, sealed, types, allowed, source, snapshot, primed = row
-    notes |= {"target types": types, "known": source, "snapshot": snapshot}
+    version, rendered, sealed, types, allowed, source, snapshot, life, primed = row
+    notes |= {"target types": types, "known": source, "snapshot": snapshot, "position life": life}
     if version != VERSION:
         yield _said("installed", "error", f"its schema is version {version}, this mirror is {VERSION}", INSTALL)
     elif allowed != list(mapping.target.allow_cascade):

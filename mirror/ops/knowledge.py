@@ -74,7 +74,8 @@ class Knowledge:
         inherited = (
             read(d, since and asked_at - (claimed.clock - moment(since)).total_seconds()) for d, since in documents
         )
-        self._open.claimed(filter(None, inherited), compared=claimed.compared, tampered=claimed.tampered)
+        compared = claimed.compared or not claimed.primed  # what was never filled has its own doubt
+        self._open.claimed(filter(None, inherited), compared=compared, tampered=claimed.tampered)
         proof = claimed.proof
         self._note(
             role="leader",

@@ -60,6 +60,8 @@ class Metrics:
     def observe(self, step: Step) -> None:
         for finished in step.finished:
             self._finished(finished)
+        if step.reading.dropped:
+            self.errors.labels("UnreadableEntry").inc(step.reading.dropped)
         self.batch_seconds.labels("read").observe(step.read_s)
         if step.outcome is None:
             return

@@ -386,6 +386,7 @@ async def test_no_secret_is_in_any_answer_log_line_or_metric(
 ) -> None:
     install(source_url, target_url)
     secret = {"MIRROR_ADMIN_TOKEN": "hunter2-hunter2-hunter2", "SUPABASE_SECRET_KEY": "sb_secret_hunter2"}
+    secret |= {"MIRROR_HEARTBEAT_INTERVAL": "1s"}  # an idle daemon notices then that the target is gone
     caplog.set_level("DEBUG")
     async with (
         Proxy.to(source_url) as source,

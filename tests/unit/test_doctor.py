@@ -148,8 +148,9 @@ def test_nothing_secret_nobodys_address_and_no_escape(monkeypatch: pytest.Monkey
 
 
 def test_checks_of_a_file_have_names_of_their_own() -> None:
-    names_of_places = "relations columns fingerprint given policies foreign_subjects status_filtered let_send active"
-    places = dict.fromkeys([*names_of_places.split(), *source.LIMITS], "x")
+    of_source = "relations columns fingerprint given foreign_subjects"
+    of_target = "policies status_filtered let_send active is_active needs_user few"
+    places = dict.fromkeys([*of_source.split(), *of_target.split(), *source.LIMITS], "x")
     for side in ("source", "target"):
         names = [c.name for file in ("doctor", "doctor_installed") for c in checks(f"{side}/{file}.sql", places)]
         assert len(names) == len(set(names)) > 10
