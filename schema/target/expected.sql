@@ -1131,7 +1131,7 @@ AS $function$ -- permission mirror
   order by c.conrelid::regclass::text collate "C", c.conname
 $function$;
 
-CREATE OR REPLACE FUNCTION mirror.on_lost_user()
+CREATE OR REPLACE FUNCTION mirror.on_lost_subject()
  RETURNS trigger
  LANGUAGE plpgsql
  SECURITY DEFINER
