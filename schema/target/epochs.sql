@@ -32,7 +32,7 @@ $mirror$;
 
 -- A user who goes, or signs in as nobody or as another one from now on, has lost all trips; the memberships may well stay.
 -- Who is parked has been told.
-create or replace function mirror.on_lost_user() returns trigger
+create or replace function mirror.on_lost_subject() returns trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $mirror$
 declare _revoked jsonb;
 begin
@@ -121,8 +121,12 @@ declare
   _t record;
   _former text;
 begin
-  for _t in values ('public.trip_memberships', 'on_revocation', _told), ('public.users', 'on_lost_user', _told and {{needs_user}}) loop
-    if _t.column3 then
+  for _t in values ('public.trip_memberships', 'on_revocation', _told), ('public.users', 'on_lost_subject', _told and {{needs_user}}),
+                   ('mirror.parked', 'on_parked_user', _told and {{needs_user}}) loop
+    if _t.column3 and _t.column1 = 'mirror.parked' then
+      create or replace trigger mirror_parked after insert on mirror.parked
+        referencing new table as new_rows for each statement execute function mirror.on_parked_user();
+    elsif _t.column3 then
       execute format('create or replace trigger mirror_deleted after delete on %1$s
           referencing old table as old_rows for each statement execute function mirror.%2$I();
         create or replace trigger mirror_updated after update on %1$s
@@ -131,18 +135,11 @@ begin
     else
       for _former in
         select format('drop trigger %I on %s', t.tgname, t.tgrelid::regclass) from pg_catalog.pg_trigger as t
-        where t.tgrelid = _t.column1::regclass and t.tgname in ('mirror_deleted', 'mirror_updated')
+        where t.tgrelid = _t.column1::regclass and t.tgname in ('mirror_deleted', 'mirror_updated', 'mirror_parked')
       loop
         execute _former;
       end loop;
     end if;
   end loop;
-  drop function if exists mirror.on_lost_subject();
-  if _told and {{needs_user}} then
-    create or replace trigger mirror_parked after insert on mirror.parked
-      referencing new table as new_rows for each statement execute function mirror.on_parked_user();
-  else
-    drop trigger if exists mirror_parked on mirror.parked;
-  end if;
 end
 $mirror$;

@@ -41,30 +41,36 @@ $mirror$;
 create or replace function mirror.set_users_aside(rows jsonb) returns bigint
 language plpgsql set search_path = pg_catalog, pg_temp as $mirror$
 declare
-  _set text;
+  _new text[]; -- of each column, what it is set to
   _n bigint;
 begin
-  select string_agg(format('%1$I = case when t.%1$I::text is distinct from s.%1$I::text then %2$s else t.%1$I end', a.attname,
-           case when y.typcategory <> 'S' then 'null'
-                else format('left(%s, %s)::%s', case a.attname
-                  when 'email' then format('left(replace(gen_random_uuid()::text, ''-'', ''''), %s) || ''@aside.invalid''', greatest(8, l.n - 14))
-                  when 'username' then '''a'' || right(gen_random_uuid()::text, 12)'
-                  else '''aside '' || gen_random_uuid()' end, l.n, a.atttypid::regtype) end), ', ') into _set
-  from pg_attribute as a join pg_type as y on y.oid = a.atttypid,
-  lateral (select case when greatest(a.atttypmod, y.typtypmod) > 4 then greatest(a.atttypmod, y.typtypmod) - 4 else 200 end as n) as l
-  where a.attrelid = 'public.users'::regclass and a.attname in ('subject', 'email', 'username') and not a.attisdropped
-    and exists (select from pg_index as i where i.indrelid = a.attrelid and (i.indisunique or i.indisexclusion)
-                and (a.attnum = any (i.indkey) or exists (
-                  select from pg_depend as d
-                  where d.classid = 'pg_class'::regclass and d.objid = i.indexrelid
-                    and d.refclassid = 'pg_class'::regclass and d.refobjid = a.attrelid and d.refobjsubid = a.attnum)));
-  if _set is null then
+  with c as (
+    select a.attname, a.atttypid::regtype as type, y.typcategory = 'S' as is_text,
+           case when greatest(a.atttypmod, y.typtypmod) > 4 then greatest(a.atttypmod, y.typtypmod) - 4 else 200 end as n,
+           exists (select from pg_index as i where i.indrelid = a.attrelid and (i.indisunique or i.indisexclusion)
+                   and (a.attnum = any (i.indkey) or exists (
+                     select from pg_depend as d
+                     where d.classid = 'pg_class'::regclass and d.objid = i.indexrelid
+                       and d.refclassid = 'pg_class'::regclass and d.refobjid = a.attrelid and d.refobjsubid = a.attnum))) as is_unique
+    from pg_attribute as a join pg_type as y on y.oid = a.atttypid
+    where a.attrelid = 'public.users'::regclass and a.attname in ('subject', 'email', 'username') and not a.attisdropped)
+  select array_agg(
+           case when c.is_unique then
+             format('case when t.%1$I::text is distinct from s.%1$I::text then %2$s else t.%1$I end', c.attname,
+               case when c.is_text then format('left(%s, %s)::%s', case c.attname
+                 when 'email' then format('left(replace(gen_random_uuid()::text, ''-'', ''''), %s) || ''@aside.invalid''', greatest(8, c.n - 14))
+                 when 'username' then '''a'' || right(gen_random_uuid()::text, 12)'
+                 else '''aside '' || gen_random_uuid()' end, c.n, c.type) else 'null' end)
+           else format('t.%I', c.attname) end
+           order by array_position(array['subject', 'email', 'username']::name[], c.attname))
+    into _new from c having bool_or(c.is_unique);
+  if _new is null then
     return 0;
   end if;
   execute format($sql$
-    update public.users as t set %s
+    update public.users as t set (subject, email, username) = row(%s, %s, %s)
     from (select r.* from (select $1 as rows) as i cross join lateral {{users_rows}}) as s
-    where t.id = s.id and {{users_differ}} $sql$, _set) using rows;
+    where t.id = s.id and {{users_differ}} $sql$, variadic _new) using rows;
   get diagnostics _n = row_count;
   return _n;
 end

@@ -28,7 +28,7 @@ RECIPES = Path(mirror.__file__).parents[1] / "schema" / "target" / "recipes"
 SAID = dict.fromkeys(("let_send", "foreign_subjects", "status_filtered"), "true")
 ASKED: dict[str, dict[str, str]] = {
     "doctor": SAID | {"oldest": "15", "newest": "18"},
-    "doctor_installed": {"active": "array['x']"},
+    "doctor_installed": {"is_active": "true", "needs_user": "true", "few": "1"},
     "doctor_holes": {},
     "why": {},
 }

@@ -171,6 +171,7 @@ async def test_row_level_security_is_on(installed: Connection) -> None:
 
 @pytest.mark.parametrize("role", ["authenticated", "service_role"])
 async def test_who_is_signed_in_may_ask_the_question(installed: Connection, postgrest: Connection, role: str) -> None:
+    await installed.execute("insert into public.users (id) values (%s)", [an_id(2)])
     await installed.execute(
         "insert into public.trip_memberships (trip_id, user_id, status) values (%s, %s, 'ACTIVE')", [an_id(1), an_id(2)]
     )
