@@ -148,7 +148,10 @@ def test_nothing_secret_nobodys_address_and_no_escape(monkeypatch: pytest.Monkey
 
 
 def test_checks_of_a_file_have_names_of_their_own() -> None:
-    names_of_places = "relations columns fingerprint given policies foreign_subjects status_filtered let_send is_active needs_user few"
+    names_of_places = (
+        "relations columns fingerprint given policies foreign_subjects status_filtered let_send "
+        "is_active needs_user few"
+    )
     places = dict.fromkeys([*names_of_places.split(), *source.LIMITS], "x")
     for side in ("source", "target"):
         names = [c.name for file in ("doctor", "doctor_installed") for c in checks(f"{side}/{file}.sql", places)]
