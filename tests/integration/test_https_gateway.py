@@ -65,16 +65,16 @@ async def test_a_reply_that_is_none_of_ours_does_not_end_the_daemon(
         await source.execute("insert into users (id) values (gen_random_uuid())")
         await becomes_equal(source, target)
         assert any("but something else" in trouble.message for trouble in daemon.knowledge.record.errors)
-    assert asked(supabase, "mirror_claim") >= 4, "two odd replies, one that was taken, and one after the odd batch"
+    assert asked(supabase, "mirror_status") >= 4, "two odd replies, one that was taken, and one after the odd batch"
 
 
 async def test_who_is_told_to_wait_waits_so_long(source_url: str, supabase: Supabase) -> None:
     supabase.answers.append(HTMLResponse("slow down", 429, headers={"retry-after": "1"}))
     loop = asyncio.get_running_loop()
     async with running(source_url, supabase.url, NEVER) as daemon:
-        await eventually(lambda: asked(supabase, "mirror_claim") == 1)
+        await eventually(lambda: asked(supabase, "mirror_status") == 1)
         began = loop.time()
-        await eventually(lambda: asked(supabase, "mirror_claim") == 2)
+        await eventually(lambda: asked(supabase, "mirror_status") == 2)
         assert loop.time() - began > 0.9
         await leading(daemon, 15.0)
 
@@ -111,6 +111,7 @@ async def test_doctor_says_well_and_leaves_the_leader_alone(
 ) -> None:
     async with running(source_url, supabase.url, NEVER) as daemon:
         await leading(daemon, 15.0)
+        await eventually(lambda: value(target, "select proof is not null from mirror.state"))
         before = await value(target, "select to_jsonb(s) from mirror.state as s")
         code, said = await command(environ(source_url, supabase.url), "doctor", "target", "--json")
         assert code == 0, said
