@@ -67,6 +67,7 @@ async def test_another_source_is_refused_and_adopted_by_a_person(
     code, said = await adopt(source_url, target_url, "--yes")
     assert (code, await rows(target, MIRRORED)) == (0, before[1])
     assert await value(target, "select primed_at is null and proof is null and fresh_at is null from mirror.state")
+    install(source_url, target_url)  # the triggers, without which nothing is fresh
     async with quiet(source_url, target_url) as daemon:
         await leading(daemon)
         await becomes_equal(source, target)

@@ -23,6 +23,7 @@ FINGERPRINT = "select fingerprint, rendered, mapping, unsettled from mirror.inst
 
 # What an application, an administrator or an accident does to a catalog. Install goes through.
 PUT_RIGHT = {
+    "the sequence is gone": "drop sequence mirror.outbox_id cascade",
     "a column that is not mapped is dropped": "alter table users drop column last_seen",
     "a granted column that is not mapped is dropped": "grant select (last_seen) on users to mirror_daemon; "
     "alter table users drop column last_seen",
@@ -99,7 +100,6 @@ HARMLESS = {
 }
 # A person must act first: the mapping does not fit any more, or another's object has the name of one of ours.
 REFUSED = {
-    "the sequence is gone": "drop sequence mirror.outbox_id cascade",
     "a constraint trigger of our name": "drop trigger mirror_insert on users; create function public.f() "
     "returns trigger language plpgsql as 'begin return null; end'; create constraint trigger mirror_insert "
     "after insert on users "

@@ -16,6 +16,7 @@ from tests.bed.eventually import eventually
 from tests.bed.proofs import ASKED_ONLY, an_id, asked, differences, ended, no_drift, quiet, seed, slices_of, verified
 
 Connection = psycopg.AsyncConnection[Any]
+NONE_PARKED: dict[str, Any] = {"parked": 0, "parked_rows": []}
 SPOILED = (
     "update users set username = 'spoiled' where username is null",
     "delete from trips where name = 'trip 2'",
@@ -55,14 +56,14 @@ async def test_a_table_a_trip_and_a_user_are_repaired_and_nothing_else(
         assert left == whole | {"users": no_drift()["users"]}
         trip = await value(source, f"select {an_id('1')}::text")
         state, result = await asked(source, f"resync(trip => '{trip}')")
-        assert (state, result) == ("done", {"rows_changed": 30 + 1})
+        assert (state, result) == ("done", {"rows_changed": 30 + 1, **NONE_PARKED})
         left = await differences(source, target)
         assert left["trip_memberships"] == {"missing": 6, "extra": 0, "changed": 0}
         assert left["trips"] == whole["trips"]
         await target.execute(f"delete from users where id = {an_id('3')}")
         user = await value(source, f"select {an_id('3')}::text")
         state, result = await asked(source, f"resync(usr => '{user}')")
-        assert (state, result) == ("done", {"rows_changed": 1 + 3})
+        assert (state, result) == ("done", {"rows_changed": 1 + 3, **NONE_PARKED})
         assert (await differences(source, target))["trip_memberships"] == {"missing": 3, "extra": 0, "changed": 0}
         assert (await asked(source, "resync()"))[0] == "done"
         assert await equal(source, target)
@@ -97,7 +98,7 @@ async def test_what_does_not_exist_changes_nothing_and_nonsense_is_said_to_be(
     async with quiet(source_url, target_url) as daemon:
         await leading(daemon)
         nobody = "00000000-0000-0000-0000-00000000abcd"
-        assert await asked(source, f"resync({scope} => '{nobody}')") == ("done", {"rows_changed": 0})
+        assert await asked(source, f"resync({scope} => '{nobody}')") == ("done", {"rows_changed": 0, **NONE_PARKED})
         state, result = await asked(source, f"resync({scope} => 'nonsense')")
         assert state == "failed"
         assert "nonsense" in result["error"]
@@ -173,14 +174,15 @@ async def test_a_request_survives_the_daemon(
     slices_of(monkeypatch, 5)
     await seed(source)
     install(source_url, target_url)
-    settings = environ(source_url, target_url, MIRROR_RECONCILE_ROWS_PER_SECOND="1", **ASKED_ONLY)
+    settings = environ(source_url, target_url, MIRROR_RECONCILE_ROWS_PER_SECOND="20", **ASKED_ONLY)
     async with process(settings) as daemon:
         await daemon.says("leading")
         await becomes_equal(source, target)
         await spoil(target)
         running_one = await value(source, "select mirror.resync('users')")
         await eventually(
-            lambda: value(source, "select started_at is not null from mirror.request where id = %s", running_one)
+            lambda: value(source, "select started_at is not null from mirror.request where id = %s", running_one),
+            60.0,  # after the first proof, at this rate
         )
     waiting = await value(source, "select mirror.resync(trip => '00000000-0000-0000-0000-000000000010')")
     async with quiet(source_url, target_url) as next_one:
