@@ -54,7 +54,7 @@ def _furnish(databases: Databases, target: Connection, rows: int) -> None:
     peers.install_mirror(databases)
     target.execute(f"set bench.rows = {rows}; set bench.large = {LARGE}")
     target.execute(HERE.joinpath("access.sql").read_bytes())
-    target.execute("vacuum analyze public.trip_memberships")
+    target.execute("vacuum analyze public.trip_memberships, public.users")
     target.execute("checkpoint")
 
 

@@ -18,6 +18,8 @@ begin
     select md5('large')::uuid, md5('user' || n)::uuid, 'member', 'ACTIVE'
     from generate_series(0, current_setting('bench.large')::bigint - 1) as n;
   alter table public.trip_memberships add primary key (trip_id, user_id);
+  insert into public.users (id) select md5('user' || n)::uuid
+    from generate_series(0, greatest(current_setting('bench.rows')::bigint, current_setting('bench.large')::bigint) - 1) as n;
   for _i in select * from kept loop
     execute _i.definition;
   end loop;
@@ -36,12 +38,14 @@ insert into public.chat values (1, md5('trip0')::uuid, 'small'), (2, md5('large'
 alter table public.chat enable row level security;
 grant select on public.chat to authenticated, bench_inline;
 create policy "members" on public.chat for select to authenticated using (public.is_trip_member(trip_id));
--- The same question inlined, by a role that may read all memberships: what remains is the question alone.
-grant select on public.trip_memberships to bench_inline;
+-- The same question inlined, by a role that may read all memberships and users: what remains is the question alone.
+grant select on public.trip_memberships, public.users to bench_inline;
 create policy "bench: all" on public.trip_memberships for select to bench_inline using (true);
+create policy "bench: all" on public.users for select to bench_inline using (true);
 create policy "bench: inlined" on public.chat for select to bench_inline using (exists (
   select from public.trip_memberships as m
-  where m.trip_id = chat.trip_id and m.user_id = auth.uid() and lower(m.status) in ('active', 'accepted')));
+  where m.trip_id = chat.trip_id and m.user_id = auth.uid() and lower(m.status) in ('active', 'accepted')
+    and exists (select from public.users as u where u.id = m.user_id)));
 
 -- As realtime.apply_rls does it: the row is asked for once per subscriber, with that subscriber's role and claims.
 create function public.seen_by(as_role text, chat_id bigint, subscribers bigint) returns bigint language plpgsql as $$
