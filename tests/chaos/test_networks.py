@@ -96,10 +96,10 @@ async def test_a_silent_target_is_given_up_and_asked_anew(
     daemon, proxies = away
     proxies["target"].stall()
     await source.execute(INSERT)
-    await eventually(lambda: failures(daemon) >= 1, 3.0)
-    assert "no reply to mirror_apply" in daemon.knowledge.record.errors[-1].message
+    await eventually(lambda: failures(daemon) >= 1)  # through HTTPS over a new connection, if the old one was idle
+    assert "no reply to mirror_" in daemon.knowledge.record.errors[-1].message
     proxies["target"].resume()
-    assert await becomes_equal(source, target) < 3.0
+    assert await becomes_equal(source, target) < 8.0
     await eventually(lambda: value(target, "select epoch >= 2 from mirror.state"))
 
 
