@@ -15,7 +15,7 @@ from tests.bed.databases import Template
 from tests.bed.source_side import an_id, drain, install, marks, role, uninstall
 from tests.expected import describe
 
-pytestmark = pytest.mark.sql
+pytestmark = [pytest.mark.sql, pytest.mark.slow]  # all of them together: CI tries them on one pair of majors
 
 Connection = psycopg.Connection[Any]
 IN_PLACE = ["source: everything is in place already."]

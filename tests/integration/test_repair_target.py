@@ -18,7 +18,7 @@ from tests.bed.source_side import role
 from tests.bed.target_side import SOURCE, put_in_place
 from tests.expected import describe
 
-pytestmark = pytest.mark.sql
+pytestmark = [pytest.mark.sql, pytest.mark.slow]  # all of them together: CI tries them on one pair of majors
 
 Connection = psycopg.Connection[Any]
 IN_PLACE = ["target: everything is in place already."]
