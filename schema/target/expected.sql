@@ -1551,7 +1551,7 @@ begin
   execute format($sql$
     update public.users as t set (subject, email, username) = row(%s, %s, %s)
     from (select r.* from (select $1 as rows) as i cross join lateral (select unnest(mirror.list(rows->>'id', (null::public.users).id)) as id, unnest(mirror.list(rows->>'subject', (null::public.users).subject)) as subject, unnest(mirror.list(rows->>'email', (null::public.users).email)) as email, unnest(mirror.list(rows->>'username', (null::public.users).username)) as username) as r) as s
-    where t.id = s.id and record_image_ne(row(t.subject::text, t.email::text, t.username::text), row(s.subject::text, s.email::text, s.username::text)) $sql$, variadic _new) using rows;
+    where t.id = s.id and record_image_ne(row(t.subject::text, t.email::text, t.username::text), row(s.subject::text, s.email::text, s.username::text)) $sql$, _new[1], _new[2], _new[3]) using rows;
   get diagnostics _n = row_count;
   return _n;
 end

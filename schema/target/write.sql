@@ -70,7 +70,7 @@ begin
   execute format($sql$
     update public.users as t set (subject, email, username) = row(%s, %s, %s)
     from (select r.* from (select $1 as rows) as i cross join lateral {{users_rows}}) as s
-    where t.id = s.id and {{users_differ}} $sql$, variadic _new) using rows;
+    where t.id = s.id and {{users_differ}} $sql$, _new[1], _new[2], _new[3]) using rows;
   get diagnostics _n = row_count;
   return _n;
 end
