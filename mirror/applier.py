@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from mirror.allowance import Allowance
@@ -69,8 +69,6 @@ class Step:
     apply_s: float
     skipped: tuple[str, ...] = ()
     walked: Wide | None = None
-    newly_broken: dict[str, str] = field(default_factory=dict)
-    newly_locked: dict[str, str] = field(default_factory=dict)
     finished: tuple[Finished, ...] = ()
 
     @property
@@ -134,10 +132,9 @@ class Applier:
         ahead, self._ahead = self._ahead, None
         look = await (ahead or self._look(source, target, may_sleep=may_sleep))
         reading, asked = look.reading, look.asked
-        newly_broken = self._read(look)
+        self._read(look)
         position = reading.complete and not look.skip
-        outcome, sent_at, ended_at = None, look.read_at, look.read_at
-        left_out: dict[str, str] | None = None
+        outcome, left_out, sent_at, ended_at = None, False, look.read_at, look.read_at
         due = bool(self._found) or self.parked.wants() or (position and self._is_due(look.began))
         if reading.scopes or asked is not None or due:
             # What was read ahead may be old by now. Asked before the next one is read, which keeps the session busy.
@@ -148,9 +145,10 @@ class Applier:
             try:
                 outcome = await self._apply(target, look, position=position, notes=notes)
             except Refused as error:
-                left_out = self._leave_out(error)
+                self._leave_out(error)
+                left_out = True
             ended_at = self._clock()
-        if left_out is None:
+        if not left_out:
             self.outbox.settle(reading)
         if look.producer is not None and asked is not None and outcome is not None:
             look.producer.settle(asked, reading, outcome, look.read_at - look.began + ended_at - sent_at)
@@ -160,14 +158,12 @@ class Applier:
         return Step(
             reading=reading,
             outcome=outcome,
-            position=position and left_out is None,
+            position=position and not left_out,
             began=look.began,
             read_s=look.read_at - look.began,
             apply_s=ended_at - look.read_at,
             skipped=look.skip,
             walked=asked.wide if isinstance(asked, Range) and asked.want == "rows" and reading.slice else None,
-            newly_broken=newly_broken,
-            newly_locked=left_out or {},
             finished=finished,
         )
 
@@ -233,16 +229,15 @@ class Applier:
         self.parked.note(outcome, notes["due"])
         return outcome
 
-    def _leave_out(self, error: Refused) -> dict[str, str]:
+    def _leave_out(self, error: Refused) -> None:
         """A table that others have locked in the target. Nothing of this batch was applied: the other tables go on in
         the next one, without it. What was read ahead relies on this batch: then all starts over, without that table."""
         if error.sqlstate != LOCKED or error.about not in _TABLES:
             raise error
-        newly_locked = self.outbox.locked_out(error.about, error.hint)
+        self.outbox.locked_out(error.about, error.hint)
         self._pace = Pace()  # what comes first was read, and not applied
         if self._ahead is not None:
             raise error
-        return newly_locked
 
     async def rest(self) -> None:
         """Nothing is read ahead any more: due before another `begin`, whatever ended the last one."""
@@ -277,11 +272,15 @@ class Applier:
 
     def until_due(self) -> float:
         """Until time alone is a reason to look: the heartbeat, or, while that is impossible, the next attempt at the
-        tables that could not be read; tables that are to be compared again; a reconcile that keeps to its rate."""
+        tables that could not be read; tables that are to be compared again; a reconcile that keeps to its rate. Not at
+        all, when the last look before sleeping has found what to do: who asked for it did not ring."""
+        skip = self.outbox.skip()
+        if self.resync.next_slice(skip) or self.walks.next_slice(skip) or self.parked.is_due(skip):
+            return 0.0
         impossible = self.outbox.broken or self.outbox.locked or self._marked
         at = self.outbox.retry_at() if impossible else self._beat_at + self._heartbeat_s
         due = min(max(0.0, at - self._clock()), self.reconcile.again_in_s())
-        if self.reconcile.busy and not self.reconcile.is_held_up(self.outbox.skip()):
+        if self.reconcile.busy and not self.reconcile.is_held_up(skip):
             return min(due, self.reconcile.wait_s())
         return due
 
@@ -316,7 +315,7 @@ class Applier:
             seen=self._pace.seen,
         )
 
-    def _read(self, look: _Look) -> dict[str, str]:
+    def _read(self, look: _Look) -> None:
         """Takes note of a reading, before it is applied; returns the tables that have newly become unreadable."""
         reading, skip = look.reading, look.skip
         asked = look.asked if look.producer in (self.walks, self.reconcile) else None
@@ -325,9 +324,9 @@ class Applier:
         self._allowance.read(len(reading.scopes), reading.entries, reading.keys)
         self._pace.read(reading)
         self._marked = bool(reading.wide)
-        newly_broken = self.outbox.read(reading, skip)
+        self.outbox.read(reading, skip)
         if asked is not None and reading.slice is not None and "error" in reading.slice:
-            newly_broken |= self.outbox.broke(asked.table, str(reading.slice["error"]))
+            self.outbox.broke(asked.table, str(reading.slice["error"]))
         self.walks.read(reading, skip)
         self.requests.read(reading.requests)
         for wide in reading.wide:
@@ -338,7 +337,6 @@ class Applier:
                 self.walks.begin(wide, reading.snapshot)
             elif not self.reconcile.covers(wide.table):
                 self.reconcile.want(Order("mark", (wide.table,)))
-        return newly_broken
 
     def _bounded(self, asked: Slice | None) -> Slice | None:
         """Rows of a slice are rows to be applied; a digest is only checked, and has a pace of its own."""

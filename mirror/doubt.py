@@ -119,7 +119,7 @@ SORTS: Mapping[Kind, Sort] = {
     ),
     "parked": Sort(
         "rows of {about} that one of the two sides refuses are left out: {n}",
-        "Rows that Supabase refuses, or that are too large, are left out. A parked membership lets nobody in.",
+        "Rows that Supabase refuses, or that are too large, are left out. Who is in a parked membership is out.",
         "`mirror status` names each row with its reason: put the row or the constraint right; it is tried again.",
         equal=False,
         ready=True,

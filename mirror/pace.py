@@ -1,4 +1,4 @@
-"""How often a look does what costs: count the entries, seek those that may take something from somebody, and take a
+"""How often a look does what costs: count the entries, seek those that may take something from a person, and take a
 slice along."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Connections: one way to open them, and the border where psycopg's errors become ours.
+"""Connections to Postgres: one way to open them, and how long an answer is waited for.
 
 `search_path` is empty in every session: an expression of the mapping means the same in the daemon, in the triggers'
 check at install, and for whoever comes after. So is the isolation level: were `serializable` a database's default, our
@@ -11,20 +11,19 @@ import asyncio
 import os
 import socket
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import psycopg
 from psycopg import conninfo
 from psycopg.abc import RV, PQGen
 
-from mirror.errors import ConfigError, Incompatible, MirrorError, Refused, Superseded, Unreachable
+from mirror.errors import ConfigError, Unreachable
 from mirror.limits import ASK_S, CONNECT_S, KEEPALIVE
-from mirror.tls import PERMISSION, verified
+from mirror.tls import verified
+from mirror.translation import SETTING, translated
 
-UNDEFINED_FUNCTION = "42883"
-UNDEFINED = frozenset({UNDEFINED_FUNCTION, "42P01", "3F000"})  # or a table, or a schema
 _SESSION = """
     set search_path = ''; set timezone = 'UTC'; set datestyle = 'ISO';
     set lock_timeout = '1s'; set statement_timeout = '60s'; set idle_in_transaction_session_timeout = '60s';
@@ -42,9 +41,6 @@ _WHO: dict[str, Any] = {
     "application_name": "mirror",
     "client_encoding": "utf8",  # a database in SQL_ASCII would hand out bytes
 }
-# What our functions raise on purpose (HTTP statuses through PostgREST).
-_ANSWERS: dict[str, type[MirrorError]] = {"PT409": Superseded, "PT412": Incompatible, "PT428": Incompatible}
-SETTING = {"source": "MIRROR_SOURCE_URL", "target": "MIRROR_TARGET_URL"}
 
 
 def parameters(url: str, side: str) -> dict[str, Any]:
@@ -186,14 +182,6 @@ def _options(url: str, side: str, connect_s: int) -> dict[str, Any]:
     return _WHO | KEEPALIVE | verified(parameters(url, side)) | {"connect_timeout": connect_s}
 
 
-@contextmanager
-def translated(side: str) -> Iterator[None]:
-    try:
-        yield
-    except psycopg.Error as error:
-        raise translate(error, side) from error
-
-
 async def fetched(
     connection: psycopg.AsyncConnection[Any],
     side: str,
@@ -210,57 +198,3 @@ async def fetched(
                 return await cursor.fetchone() if cursor.description else None
     except TimeoutError as error:
         raise Unreachable(side, f"no answer within {within_s:g} s") from error
-
-
-def translate(error: psycopg.Error, side: str) -> MirrorError:
-    """Once, here. A lost connection is Unreachable, an answer of the server is Refused."""
-    state = error.sqlstate
-    if state is None:
-        return _translate_connection(_text(error), side)
-    said = error.diag
-    return answer(state, said.message_primary or _text(error), said.message_hint or "", side, said.message_detail or "")
-
-
-def answer(state: str, text: str, hint: str, side: str, detail: str = "") -> MirrorError:
-    """What a server says of itself, whichever way it reached us. What our own functions raise says in the detail what
-    it is about: PostgREST makes the message the reason of the status line, which others' text would break. Of other
-    errors the detail is not shown: it quotes rows."""
-    about = " ".join(detail.split()) if state.startswith("PT") else ""
-    if about:
-        text = f"{text}: {about}"
-    if state in _ANSWERS:
-        return _ANSWERS[state](f"{side}: {text}", hint=hint)
-    if state == "42501":
-        return Refused(side, text, hint="The role of this URL lacks a right; see `mirror install`.", sqlstate=state)
-    if state[:2] in ("08", "57") and state != "57014":
-        return Unreachable(side, text)
-    return Refused(side, text, hint=hint, sqlstate=state, about=about)
-
-
-def _text(error: psycopg.Error) -> str:
-    """One line of libpq's many; of several addresses that were tried, the first one's."""
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    if lines[0].startswith("Multiple connection attempts failed") and len(lines) > 1:
-        return lines[1].removeprefix("- ")
-    return lines[0]
-
-
-def _translate_connection(text: str, side: str) -> MirrorError:
-    """While connecting, libpq tells the server's SQLSTATE to nobody: only the words are left."""
-    text = text.removeprefix("connection failed: ").replace("FATAL:  ", "")
-    if text.startswith("connection is bad: "):
-        return ConfigError(f"{SETTING[side]}: {text.removeprefix('connection is bad: ')}")
-    hint = ""
-    if "server does not support SSL" in text:
-        text = "the server does not offer TLS, so it was not told the password"
-        hint = f"If it has none, and the network is trusted: sslmode=disable in {SETTING[side]}, and {PERMISSION}=yes."
-    elif "certificate" in text:
-        hint = (
-            "The host must be the name that the certificate is made out to, and its authority must be known: one that "
-            f"this machine does not know is named by sslrootcert=/path/to/ca.crt in {SETTING[side]}."
-        )
-    elif "unsupported startup parameter" in text:
-        hint = "This looks like a connection pooler; use the server's own host."
-    elif any(words in text for words in ("authentication failed", "no password supplied", "does not exist")):
-        hint = f"Check user, password and database in {SETTING[side]}."
-    return Unreachable(side, text, hint=hint)

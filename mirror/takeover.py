@@ -9,12 +9,12 @@ from typing import Any
 
 from mirror.errors import ConfigError, Incompatible, NotInstalled, Refused
 from mirror.mapping import Mapping
-from mirror.postgres import UNDEFINED
 from mirror.source.capture import VERSION
 from mirror.source.primary import Primary
 from mirror.target.access import told
 from mirror.target.replies import Claimed
 from mirror.target.target import Target
+from mirror.translation import UNDEFINED
 
 log = logging.getLogger(__name__)
 

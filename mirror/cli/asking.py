@@ -13,7 +13,8 @@ from mirror.cli.words import say
 from mirror.config import Settings
 from mirror.errors import Refused, Unreachable
 from mirror.plain import plain
-from mirror.postgres import connect_blocking, refuse_pooled_host, translated
+from mirror.postgres import connect_blocking, refuse_pooled_host
+from mirror.translation import translated
 
 Connection = psycopg.Connection[Any]
 

@@ -13,11 +13,12 @@ from mirror.cli.words import say, show
 from mirror.config import Settings, load_settings
 from mirror.errors import ConfigError
 from mirror.mapping import Mapping, load_mapping
-from mirror.postgres import connect_blocking, refuse_one_database, refuse_pooled_host, translated
+from mirror.postgres import connect_blocking, refuse_one_database, refuse_pooled_host
 from mirror.source import install as source_side
 from mirror.source.projection import look
 from mirror.target import install as target_side
 from mirror.target.topics import refuse_ambiguous
+from mirror.translation import translated
 
 Commands = Any  # argparse names its own type privately
 ID_TYPES = ("uuid", "text", "integer", "bigint")

@@ -1,4 +1,4 @@
-"""What the two sides tell whoever asks them without the daemon, put into the same value that the daemon has
+"""What the two sides tell a command that asks them without the daemon, put into the same value that the daemon has
 (mirror/known.py): so `mirror status` says what all the others say."""
 
 from __future__ import annotations

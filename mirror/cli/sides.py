@@ -15,10 +15,11 @@ from mirror.cli.seen import Report, verdict
 from mirror.config import Settings
 from mirror.errors import ConfigError, MirrorError, Refused
 from mirror.https import Https
-from mirror.postgres import UNDEFINED_FUNCTION, connect_blocking, translated
+from mirror.postgres import connect_blocking
 from mirror.target import replies
 from mirror.target.target import Target
 from mirror.target.ways import check, open_transport
+from mirror.translation import UNDEFINED_FUNCTION, translated
 
 NOTICED_WITHIN_S = 10.0  # a person waits
 Connection = psycopg.Connection[Any]

@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from mirror.config import Settings
 from mirror.doctor.finding import Finding, Side
 from mirror.errors import ConfigError
-from mirror.postgres import SETTING, parameters
+from mirror.postgres import parameters
 from mirror.tls import PERMISSION, weaknesses
+from mirror.translation import SETTING
 
 NEON = ".neon.tech"
 NEON_SLEEPS_AFTER_S = 300.0  # idle for so long, a compute that scales to zero sleeps

@@ -16,8 +16,8 @@ from psycopg import sql
 
 from mirror.doctor.finding import Finding, Side
 from mirror.errors import Unreachable
-from mirror.postgres import translate
 from mirror.render import parts
+from mirror.translation import translate
 
 Connection = psycopg.Connection[Any]
 

@@ -12,9 +12,9 @@ from mirror.doctor.finding import Finding, Verdict
 from mirror.errors import MirrorError, Refused, Unreachable
 from mirror.https import Https
 from mirror.known import closed_channels
-from mirror.postgres import UNDEFINED_FUNCTION
 from mirror.target.once import Api, opened
 from mirror.target.target import VERSION
+from mirror.translation import UNDEFINED_FUNCTION
 
 INSTALL = "Paste what `mirror install target --print` says into Supabase's SQL editor."
 

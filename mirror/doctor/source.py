@@ -17,7 +17,7 @@ from mirror.doctor.clock import skew
 from mirror.doctor.finding import Finding, Verdict
 from mirror.errors import ConfigError, MirrorError, Refused, Unreachable
 from mirror.mapping import Mapping
-from mirror.postgres import connect_blocking, refuse_pooled_host, translated
+from mirror.postgres import connect_blocking, refuse_pooled_host
 from mirror.render import digest
 from mirror.source import capture
 from mirror.source.doorbell import Doorbell
@@ -25,6 +25,7 @@ from mirror.source.install import read_install
 from mirror.source.projection import Source, look
 from mirror.source.triggers import strays, trigger_faults
 from mirror.tables import TABLES
+from mirror.translation import translated
 
 INSTALL = "Run `mirror install source`."
 LIMITS = {

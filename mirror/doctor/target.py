@@ -17,11 +17,12 @@ from mirror.doctor.strangers import may_be
 from mirror.errors import ConfigError, MirrorError, Refused, Unreachable
 from mirror.https import Https
 from mirror.mapping import Mapping
-from mirror.postgres import connect_blocking, translate, translated
+from mirror.postgres import connect_blocking
 from mirror.render import digest, template
 from mirror.target.access import is_active_status
 from mirror.target.install import VERSION, schema_sql
 from mirror.target.topics import CURE, ambiguity
+from mirror.translation import translate, translated
 
 INSTALL = "Run `mirror install target`."
 TABLES_MAX = 30

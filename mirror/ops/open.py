@@ -49,8 +49,8 @@ class OpenDoubts:
             self._whole["life"] = doubt("life")
         self._gather()
 
-    def checked(self, faults: list[Fault], began: float, running: Order | None) -> tuple[Fault, ...]:
-        """What the source said is wrong, at `began` or later. Returns what is new of it."""
+    def checked(self, faults: list[Fault], began: float, running: Order | None) -> None:
+        """What the source said is wrong, at `began` or later."""
         fresh = tuple(fault for fault in faults if fault not in self._faults)
         self._faults = tuple(faults)
         captures = {f.table: (f.message, f.cure) for f in faults if f.kind == "capture"}
@@ -60,7 +60,6 @@ class OpenDoubts:
         if not faults:
             self._well_at = began
         self._gather()
-        return fresh
 
     def stepped(self, step: Step, applier: Applier, fresh_at: float | None) -> None:
         """`fresh_at`: when all tables could be read for the last time."""

@@ -39,25 +39,19 @@ class Outbox:
         """When the first of the broken or locked tables is tried again; infinity when all is well."""
         return min((until for _, until in (*self._broken.values(), *self._locked.values())), default=float("inf"))
 
-    def read(self, reading: Reading, skipped: tuple[str, ...]) -> dict[str, str]:
-        """Takes note of a reading, before it is applied; returns the tables that have newly become unreadable."""
+    def read(self, reading: Reading, skipped: tuple[str, ...]) -> None:
+        """Takes note of a reading, before it is applied."""
         until = self._clock() + BROKEN_RETRY_S
-        fresh = {table: reason for table, reason in reading.broken.items() if table not in self._broken}
         self._broken = {table: entry for table, entry in self._broken.items() if table in skipped}
         self._broken |= {table: (reason, until) for table, reason in reading.broken.items()}
-        return fresh
 
-    def broke(self, table: str, reason: str) -> dict[str, str]:
+    def broke(self, table: str, reason: str) -> None:
         """A slice of this table could not be read."""
-        fresh = {} if table in self._broken else {table: reason}
         self._broken[table] = (reason, self._clock() + BROKEN_RETRY_S)
-        return fresh
 
-    def locked_out(self, table: str, reason: str) -> dict[str, str]:
+    def locked_out(self, table: str, reason: str) -> None:
         """The target could not write this table. What was read of it is read again."""
-        fresh = {} if table in self._locked else {table: reason}
         self._locked[table] = (reason, self._clock() + BROKEN_RETRY_S)
-        return fresh
 
     def written(self, skipped: tuple[str, ...]) -> None:
         """A batch was applied, of all tables but these."""

@@ -46,6 +46,9 @@ class Parked:
         """Is that worth a batch of its own?"""
         return bool(self._parked) and bool(self.asks())
 
+    def is_due(self, skip: tuple[str, ...]) -> bool:
+        return any(table not in skip for table in self._due)
+
     def next_slice(self, skip: tuple[str, ...]) -> Keys | None:
         for table in ALL_TABLES:  # parents first: children may wait for them
             if table in self._due and table not in skip:

@@ -18,7 +18,8 @@ from typing import Any
 from psycopg import AsyncConnection
 
 from mirror.errors import ConfigError, MirrorError, Unreachable
-from mirror.postgres import connect_bare, fetched, translated
+from mirror.postgres import connect_bare, fetched
+from mirror.translation import translated
 
 log = logging.getLogger(__name__)
 

@@ -18,7 +18,6 @@ from psycopg.rows import dict_row
 
 from mirror.errors import ConfigError, Refused
 from mirror.mapping import Mapping
-from mirror.postgres import translated
 from mirror.render import digest, template
 from mirror.source import capture
 from mirror.source.dirty import together
@@ -26,6 +25,7 @@ from mirror.source.patience import Connection, Say, settle, take_turn, with_lock
 from mirror.source.projection import Source, look
 from mirror.source.triggers import strays, trigger_faults
 from mirror.tables import MEMBERSHIPS, TABLES, TRIPS, Table
+from mirror.translation import translated
 
 LOOK_LOCK_TIMEOUT_MS = 5_000
 ANEW = "Make it anew: `mirror uninstall source`, then `mirror install source`; the daemon then compares all tables."

@@ -6,7 +6,7 @@ from typing import Any
 
 from psycopg import AsyncConnection
 
-from mirror.postgres import translated
+from mirror.translation import translated
 
 ASK = "select mirror.ask(%s, tbl => %s, trip => %s, usr => %s, rewrite => %s, force => %s)"
 STATE = "select state, progress, result, done_at from mirror.request where id = %s"

@@ -6,8 +6,9 @@ from typing import Any
 
 from mirror.errors import UnknownOutcome, Unreachable
 from mirror.limits import ANSWER_S, STATEMENT_S
-from mirror.postgres import Session, connect, fetched, translated
+from mirror.postgres import Session, connect, fetched
 from mirror.target.target import ARGUMENT
+from mirror.translation import translated
 
 CALL_TIMEOUT_S = ANSWER_S
 _BRIEFLY = f"set statement_timeout = '{STATEMENT_S:.0f}s'"

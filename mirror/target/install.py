@@ -8,13 +8,13 @@ import psycopg
 
 from mirror.errors import ConfigError, Incompatible, Refused
 from mirror.mapping import Mapping
-from mirror.postgres import translated
 from mirror.render import array, digest, literal, render, row_text, template
 from mirror.tables import MEMBERSHIPS, TABLES, TRIPS, USERS, Table
 from mirror.target import adopt
 from mirror.target.access import SEAL, access_places, argument_kinds, told
 from mirror.target.adopt import Connection, Say, Types
 from mirror.target.topics import refuse_ambiguous
+from mirror.translation import translated
 
 VERSION = 1
 ANEW = "Make it anew: `mirror uninstall target`, then `mirror install target`; the daemon then compares all tables."

@@ -31,8 +31,8 @@ from mirror.config import INSTALL_BY_HAND
 from mirror.errors import TOO_LARGE, ConfigError, MirrorError, Refused, UnknownOutcome, Unreachable
 from mirror.https import Https
 from mirror.limits import ANSWER_S, CONNECT_S
-from mirror.postgres import UNDEFINED_FUNCTION, answer
 from mirror.target.target import ARGUMENT
+from mirror.translation import UNDEFINED_FUNCTION, answer
 
 log = logging.getLogger(__name__)
 

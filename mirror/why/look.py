@@ -10,7 +10,7 @@ from mirror.config import Settings
 from mirror.errors import ConfigError, MirrorError
 from mirror.https import Https
 from mirror.mapping import Mapping
-from mirror.postgres import translated
+from mirror.translation import translated
 from mirror.why import source, target
 from mirror.why.evidence import Evidence, Person, Row
 

@@ -22,8 +22,8 @@ create table if not exists mirror.reached (one boolean primary key default true 
 insert into mirror.reached default values on conflict do nothing;
 
 -- The durable truth of what is dirty. A membership with k2 null = all memberships of trip k1; k1 null = the whole
--- table. gone: may somebody lose something? In a backlog that is read first (what is true is read, not believed):
---   true   the key left the projection with this statement, or a user got another subject: somebody has lost it;
+-- table. gone: may a person lose something? In a backlog that is read first (what is true is read, not believed):
+--   true   the key left the projection with this statement, or a user got another subject: it is lost for certain;
 --   false  a membership got another status or role: perhaps;
 --   null   the key is new, or only a name has changed: no. (A release of before says false here, which is read too early.)
 -- No index and no key on purpose: entries live for milliseconds, are found by scanning, and forgotten by id

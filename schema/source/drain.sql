@@ -244,7 +244,7 @@ begin
 end
 $mirror$;
 
--- A batch: the first entries of the outbox; in a backlog those first that may take something from somebody (mirror.outbox.gone:
+-- A batch: the first entries of the outbox; in a backlog those first that may take something from a person (mirror.outbox.gone:
 -- what is lost for certain, then what may be), for a removed member must not wait behind a hundred thousand renames.
 -- Looking for them, and past marks of whole tables, reads the whole outbox, so the daemon asks for it ("seek") a few times a
 -- second, and not with every batch. In between nothing is read that was committed after that look: so nothing that gives

@@ -222,7 +222,7 @@ language sql stable set search_path = pg_catalog, pg_temp as $mirror$
 $mirror$;
 
 -- Locks the state: two writers come one after the other, and the second one sees what the first one has left. A state that
--- others have changed is no fence: whoever leads has to claim it anew.
+-- others have changed is no fence: the leader has to claim it anew.
 create or replace function mirror.check_fence(epoch bigint, batch bigint) returns mirror.state
 language plpgsql set search_path = pg_catalog, pg_temp as $mirror$
 declare _state mirror.state;

@@ -30,7 +30,7 @@ begin
 end
 $mirror$;
 
--- A user who goes, or signs in as nobody or as another one from now on, has lost all trips; the memberships may well stay.
+-- A user who goes, or signs in with no subject or another one from now on, has lost all trips; the memberships may well stay.
 -- Who is parked has been told.
 create or replace function mirror.on_lost_subject() returns trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $mirror$

@@ -36,7 +36,7 @@ $mirror$;
 
 -- Users hand unique values on to each other (one batch holds the end of several transactions, and in a statement their
 -- order is chance), and who is parked must not keep what is another one's by now. So those that differ let go of theirs
--- first. Not for NULL, which an adopted column may refuse: for a value that nobody has, and no `sub` of a token is. It lasts
+-- first. Not for NULL, which an adopted column may refuse: for a value that no row has, and no `sub` of a token is. It lasts
 -- until the row is put, which is this transaction unless the row is parked. An index over an expression counts, too.
 create or replace function mirror.set_users_aside(rows jsonb) returns bigint
 language plpgsql set search_path = pg_catalog, pg_temp as $mirror$

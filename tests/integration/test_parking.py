@@ -27,7 +27,7 @@ POISON = Mapping.model_validate({"users": {"username": "(100 / (length(username)
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody waits for the daemon's own pauses."""
+    """No test waits for the daemon's own pauses."""
     monkeypatch.setattr(mirror.producers.parked, "PAUSE_MIN_S", 0.1)
     monkeypatch.setattr(mirror.producers.parked, "PAUSE_MAX_S", 0.2)
 

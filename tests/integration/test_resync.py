@@ -97,8 +97,8 @@ async def test_what_does_not_exist_changes_nothing_and_nonsense_is_said_to_be(
     install(source_url, target_url)
     async with quiet(source_url, target_url) as daemon:
         await leading(daemon)
-        nobody = "00000000-0000-0000-0000-00000000abcd"
-        assert await asked(source, f"resync({scope} => '{nobody}')") == ("done", {"rows_changed": 0, **NONE_PARKED})
+        unknown = "00000000-0000-0000-0000-00000000abcd"
+        assert await asked(source, f"resync({scope} => '{unknown}')") == ("done", {"rows_changed": 0, **NONE_PARKED})
         state, result = await asked(source, f"resync({scope} => 'nonsense')")
         assert state == "failed"
         assert "nonsense" in result["error"]

@@ -1,4 +1,4 @@
-"""What may take something from somebody is applied before what gives: the order, batch by batch, in a backlog.
+"""What may take something from a person is applied before what gives: the order, batch by batch, in a backlog.
 
 The batches are read as the daemon reads them: forgetting what was taken, handing back what the last look has seen."""
 

@@ -81,6 +81,9 @@ class Turning:
         return self.both.asked[-1]
 
 
+REQUEST = {"id": 1, "kind": "resync", "tbl": None, "trip": None, "usr": None, "cancelled": False}
+
+
 def entries(n: int = 1, **others: Any) -> Reading:
     values: dict[str, Any] = {"entries": n, "scopes": "{}", "taken": Taken(f"{{{n}}}", f"{{{n}}}")}
     return reading(**values | others)
@@ -196,16 +199,15 @@ async def test_the_position_stands_still_while_anything_is_missing(incomplete: R
 
 async def test_a_broken_table_is_left_alone_for_a_while_and_then_tried_again() -> None:
     turning = Turning()
-    step = await turning.step(reading(broken={"users": "renamed"}))
-    assert step.newly_broken == {"users": "renamed"}
+    await turning.step(reading(broken={"users": "renamed"}))
+    assert turning.applier.outbox.broken == {"users": "renamed"}
     assert 0 < turning.applier.until_due() <= 5.0
     await turning.step(reading())
     assert list(turning.asked.skip) == ["users"]
     assert not turning.both.applied, "without that table it is no position"
     turning.now += 5.0
-    step = await turning.step(reading(broken={"users": "renamed"}))
+    await turning.step(reading(broken={"users": "renamed"}))
     assert not list(turning.asked.skip)
-    assert step.newly_broken == {}
     assert turning.applier.until_due() == 5.0
     turning.now += 5.0
     await turning.step(reading())
@@ -213,11 +215,26 @@ async def test_a_broken_table_is_left_alone_for_a_while_and_then_tried_again() -
     assert [position for _, position, _ in turning.both.applied] == [True]
 
 
+@pytest.mark.parametrize(
+    "seen",
+    [
+        reading(asleep=True, requests=(REQUEST | {"trip": "1"},)),
+        reading(asleep=True, requests=(REQUEST | {"usr": "1"},)),
+        reading(asleep=True, wide=(Wide("trip_memberships", "1"),)),
+    ],
+)
+async def test_what_the_last_look_before_sleeping_finds_is_worked_off_at_once(seen: Reading) -> None:
+    """Who asked had the doorbell's lock before the daemon did, and so did not ring."""
+    turning = Turning()
+    await turning.step(seen)
+    assert turning.applier.until_due() == 0.0
+
+
 async def test_a_table_that_is_locked_in_the_target_is_left_out_for_a_while() -> None:
     turning = Turning()
     turning.both.refuses = Refused("target", "a table is locked", hint="by pid 7", sqlstate=LOCKED, about="users")
     step = await turning.step(entries(1))
-    assert step.newly_locked == {"users": "by pid 7"}
+    assert turning.applier.outbox.locked == {"users": "by pid 7"}
     assert (step.outcome, step.position) == (None, False)
     turning.both.refuses = None
     await turning.step(entries(1))
@@ -228,7 +245,8 @@ async def test_a_table_that_is_locked_in_the_target_is_left_out_for_a_while() ->
     assert 0 < turning.applier.until_due() <= 5.0
     turning.now += 5.0
     turning.both.refuses = Refused("target", "a table is locked", hint="by pid 8", sqlstate=LOCKED, about="users")
-    assert (await turning.step(entries(1))).newly_locked == {}, "it is said once"
+    await turning.step(entries(1))
+    assert turning.applier.outbox.locked == {"users": "by pid 8"}
     turning.both.refuses = None
     turning.now += 5.0
     await turning.step(entries(1))

@@ -6,13 +6,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from mirror.errors import ConfigError, Incompatible, MirrorError, Refused, Superseded, Unreachable
-from mirror.postgres import (
-    connect_blocking,
-    parameters,
-    refuse_one_database,
-    refuse_pooled_host,
-    translate,
-)
+from mirror.postgres import connect_blocking, parameters, refuse_one_database, refuse_pooled_host
+from mirror.translation import translate
 
 # Nobody listens on port 1 of this machine: whatever libpq makes of such a URL, it fails at once.
 NOWHERE = "127.0.0.1:1/app"
