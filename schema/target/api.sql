@@ -117,7 +117,7 @@ begin
   end if;
   perform mirror.keep(_state);
   return jsonb_build_object('epoch', _state.epoch, 'version', _state.version, 'types', _state.types, 'clock', clock_timestamp(),
-    'snapshot', _state.snapshot, 'primed', _state.primed_at is not null, 'parked', (select count(*) from mirror.parked),
+    'snapshot', _state.snapshot, 'primed', _state.primed_at is not null,
     'life', _life, 'compared', _state.position_life is not distinct from _life, 'tampered', not _sound,
     'walks', _state.walks, 'proof', _state.proof, 'doubts', _state.doubts, 'channels', mirror.channels(), 'told', {{told}}::jsonb,
     'empty', array_remove(array[case when not exists (select from public.users) then 'users' end,
@@ -240,7 +240,7 @@ end
 $mirror$;
 
 -- The batch is done; with a position, the target equals the source at that snapshot. Within an epoch a snapshot never
--- goes back: that would be a reading that was overtaken. In a new epoch it may (the source was restored, and somebody has
+-- goes back: that would be a reading that was overtaken. In a new epoch it may (the source was restored, and a person has
 -- decided that it is to be believed). Times go back only together with the snapshot: what was known of an older snapshot
 -- holds for a newer one. Nothing is fresher than now. A position is of the life that was claimed with; a daemon of an
 -- earlier release does not say which one that is, and then it is none.

@@ -2154,7 +2154,7 @@ begin
   end if;
   perform mirror.keep(_state);
   return jsonb_build_object('epoch', _state.epoch, 'version', _state.version, 'types', _state.types, 'clock', clock_timestamp(),
-    'snapshot', _state.snapshot, 'primed', _state.primed_at is not null, 'parked', (select count(*) from mirror.parked),
+    'snapshot', _state.snapshot, 'primed', _state.primed_at is not null,
     'life', _life, 'compared', _state.position_life is not distinct from _life, 'tampered', not _sound,
     'walks', _state.walks, 'proof', _state.proof, 'doubts', _state.doubts, 'channels', mirror.channels(), 'told', '{"active": ["active", "accepted"], "allow_cascade": [], "announce": null, "callers": "id", "companions_see": ["username"], "max_staleness": null, "members_without_user": false, "send": ["broadcast", "presence"], "topics": ["trip:{id}"]}'::jsonb,
     'empty', array_remove(array[case when not exists (select from public.users) then 'users' end,

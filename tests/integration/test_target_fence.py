@@ -192,7 +192,6 @@ async def test_a_claim_tells_what_a_daemon_must_know(writer: Writer) -> None:
         "types": types,
         "snapshot": None,
         "primed": False,
-        "parked": 0,
         "empty": ["users", "trips", "trip_memberships"],
         "walks": [],
         "proof": None,
