@@ -26,10 +26,15 @@ language sql set search_path = pg_catalog, pg_temp as $mirror$
 $mirror$;
 
 -- The epoch after this one. When the state is not to be believed, one that was certainly never handed out: they count
--- from 1, or from an earlier such moment.
+-- from 1, or from an earlier such moment. (An IF: in a CASE the planner of PostgreSQL 18 adds before it asks.)
 create or replace function mirror.next_epoch(s mirror.state) returns bigint
-language sql volatile set search_path = pg_catalog, pg_temp as $mirror$
-  select case when mirror.is_sound(s) then s.epoch + 1 else (extract(epoch from clock_timestamp()) * 1000)::bigint end
+language plpgsql volatile set search_path = pg_catalog, pg_temp as $mirror$
+begin
+  if mirror.is_sound(s) then
+    return s.epoch + 1;
+  end if;
+  return (extract(epoch from clock_timestamp()) * 1000)::bigint;
+end
 $mirror$;
 
 -- Is this source the one that is mirrored, and not an older copy of it? Its life is later after a crash or a fail-over, and

@@ -1079,10 +1079,15 @@ $function$;
 
 CREATE OR REPLACE FUNCTION mirror.next_epoch(s mirror.state)
  RETURNS bigint
- LANGUAGE sql
+ LANGUAGE plpgsql
  SET search_path TO 'pg_catalog', 'pg_temp'
 AS $function$ -- permission mirror
-  select case when mirror.is_sound(s) then s.epoch + 1 else (extract(epoch from clock_timestamp()) * 1000)::bigint end
+begin
+  if mirror.is_sound(s) then
+    return s.epoch + 1;
+  end if;
+  return (extract(epoch from clock_timestamp()) * 1000)::bigint;
+end
 $function$;
 
 CREATE OR REPLACE FUNCTION mirror.note_revoked(revoked jsonb)

@@ -48,7 +48,9 @@ async def away(source_url: str, target_url: str, way: Way) -> AsyncIterator[Away
     async with Proxy.to(source_url) as source:
         proxies = {"source": source, "target": way.proxy}
         async with running(source.url(source_url), way.url, NEVER) as daemon:
-            yield await leading(daemon), proxies
+            await leading(daemon)
+            await eventually(lambda: daemon.known.proven_at and not daemon._applier.reconcile.busy, 30.0)
+            yield daemon, proxies
 
 
 def failures(daemon: Daemon) -> float:

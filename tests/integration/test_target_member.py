@@ -146,5 +146,6 @@ async def test_it_finds_one_among_many_by_the_key(writer: Writer) -> None:
     async with writer.connection.transaction():
         await writer.connection.execute("select set_config('request.jwt.claims', %s, true)", [token(an_id(777))])
         plan = "explain (analyze, buffers, format json) select public.is_trip_member(%s)"
+        await writer.one(plan, an_id(1))  # the session does not know the catalog yet
         (found,) = await writer.one(plan, an_id(1))
-    assert found["Plan"]["Shared Hit Blocks"] + found["Plan"]["Shared Read Blocks"] < 200
+    assert found["Plan"]["Shared Hit Blocks"] + found["Plan"]["Shared Read Blocks"] < 50

@@ -137,15 +137,17 @@ async def test_whole_trips_and_exact_keys_read_only_those(filled: tuple[Writer, 
         [small, key(kind, 1), small, key(kind, 2)],
     )
     gone = [{"trip_id": key(kind, 2), "user_id": key(kind, 7)}]
-    _, blocks = await cost(
-        writer,
-        scope("trip_memberships", [membership(small, key(kind, 1))], trips=[str(small)]),
-        scope("trip_memberships", [membership(key(kind, 1), key(kind, 9))], gone=gone),
-        scope("users", [user(key(kind, 5))], gone=[{"id": key(kind, 6)}]),
-        scope("trips", [trip(key(kind, 5), "Rome")], gone=[{"id": key(kind, 6)}]),
-    )
+    blocks = 0
+    for n in (5, 15):  # the second time the session knows the catalog, of whatever size that is by now
+        _, blocks = await cost(
+            writer,
+            scope("trip_memberships", [membership(small, key(kind, 1))], trips=[str(small)]),
+            scope("trip_memberships", [membership(key(kind, 1), key(kind, 9))], gone=gone),
+            scope("users", [user(key(kind, n))], gone=[{"id": key(kind, n + 1)}]),
+            scope("trips", [trip(key(kind, n), "Rome")], gone=[{"id": key(kind, n + 1)}]),
+        )
     assert await writer.one("select count(*) from public.trip_memberships") == TABLE
-    assert blocks < 1_000
+    assert blocks < 500
 
 
 async def test_a_table_that_fills_up_in_one_session_is_never_scanned(target_url: str, target: Connection) -> None:
