@@ -42,14 +42,15 @@ INSERT = "insert into users (id, username) values (gen_random_uuid(), 'new')"
 
 
 @pytest.fixture
-async def away(source_url: str, target_url: str, way: Way) -> AsyncIterator[Away]:
-    """A daemon that leads, with a proxy on the way to each side."""
+async def away(source: Connection, source_url: str, target_url: str, way: Way) -> AsyncIterator[Away]:
+    """A daemon that leads and has nothing to do, with a proxy on the way to each side."""
     install(source_url, target_url)
-    async with Proxy.to(source_url) as source:
-        proxies = {"source": source, "target": way.proxy}
-        async with running(source.url(source_url), way.url, NEVER) as daemon:
+    async with Proxy.to(source_url) as proxy:
+        proxies = {"source": proxy, "target": way.proxy}
+        async with running(proxy.url(source_url), way.url, NEVER) as daemon:
             await leading(daemon)
             await eventually(lambda: daemon.known.proven_at and not daemon._applier.reconcile.busy, 30.0)
+            await asleep(source)  # the proof was sent
             yield daemon, proxies
 
 
